@@ -1,0 +1,1 @@
+"""Build time: from published weights to a Triton model repository. See ``python -m export --help``."""

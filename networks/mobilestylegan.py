@@ -1,0 +1,186 @@
+"""MobileStyleGAN synthesis (Belousov, arXiv 2104.04767), cut into a coarse and a fine half.
+
+A constant 4x4 map goes through one convolution and seven layers. Each layer doubles the size by an
+inverse Haar wavelet transform and applies two depthwise-separable convolutions whose inputs are
+scaled by a style. 16 styles in all: 0 is the first convolution, ``1 + 2i`` the up-sampling and first
+convolution of layer i, ``2 + 2i`` its second convolution, 15 the image head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from networks.mapping import STYLE_DIM
+
+RESOLUTION = 1024
+NUM_STYLES = 16
+F_CHANNELS = 512
+CUTS = (8, 16)
+CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
+
+
+def coarse_styles(cut: int) -> int:
+    """Number of styles that the coarse half consumes: 2 for ``cut`` 8, 4 for 16."""
+    if cut not in CUTS:
+        raise ValueError(f"cut must be one of {CUTS}, not {cut}")
+    return 2 * CUTS.index(cut) + 2
+
+
+class ModulatedConv(nn.Module):
+    """Style scales the input; depthwise 3x3, pointwise 1x1, fixed noise, bias, leaky ReLU 0.2."""
+
+    noise: Tensor
+
+    def __init__(self, channels_in: int, channels_out: int, size: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(STYLE_DIM, channels_in)
+        self.depthwise = nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in, bias=False)
+        self.pointwise = nn.Conv2d(channels_in, channels_out, 1)
+        self.register_buffer("noise", torch.zeros(1, 1, size, size))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
+        x = self.pointwise(self.depthwise(x * self.modulation(w)[:, :, None, None]))
+        return F.leaky_relu(x + self.noise, 0.2)
+
+
+class InputConv(nn.Module):
+    """The constant 4x4 map, scaled by a style, through a dense 3x3 convolution."""
+
+    noise: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(torch.zeros(1, F_CHANNELS, 4, 4))
+        self.modulation = nn.Linear(STYLE_DIM, F_CHANNELS)
+        self.conv = nn.Conv2d(F_CHANNELS, F_CHANNELS, 3, padding=1)
+        self.register_buffer("noise", torch.zeros(1, 1, 4, 4))
+
+    def forward(self, w: Tensor) -> Tensor:
+        # w [B, 512] -> [B, 512, 4, 4]
+        x = self.conv(self.constant * self.modulation(w)[:, :, None, None])
+        return F.leaky_relu(x + self.noise, 0.2)
+
+
+class InverseHaar(nn.Module):
+    """Four sub-bands, interleaved per output channel, to a map of twice the size.
+
+    One grouped transposed convolution: the fastest of the equivalent forms in ONNX Runtime.
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        low, high = torch.tensor([0.5, 0.5]), torch.tensor([1.0, -1.0])
+        bands = [torch.outer(low, low * 2), torch.outer(high, low), torch.outer(low, high), torch.outer(high, high) / 2]
+        self.register_buffer("weight", torch.stack(bands).repeat(channels, 1, 1)[:, None], persistent=False)
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x [B, 4C, S, S], channels (c, band) -> [B, C, 2S, 2S]
+        return F.conv_transpose2d(x, self.weight, stride=2, groups=self.channels)
+
+
+class Layer(nn.Module):
+    """Doubles the size: ``enter`` up-samples and runs the first convolution, ``leave`` the second."""
+
+    def __init__(self, channels_in: int, channels_out: int, size: int) -> None:
+        super().__init__()
+        self.up_modulation = nn.Linear(STYLE_DIM, channels_in)
+        self.up = InverseHaar(channels_in // 4)
+        self.conv1 = ModulatedConv(channels_in // 4, channels_out, size)
+        self.conv2 = ModulatedConv(channels_out, channels_out, size)
+
+    def enter(self, x: Tensor, w: Tensor) -> Tensor:
+        # x [B, C_in, S/2, S/2], w [B, 512] -> [B, C_out, S, S]
+        y: Tensor = self.conv1(self.up(x * self.up_modulation(w)[:, :, None, None]), w)
+        return y
+
+    def leave(self, x: Tensor, w: Tensor) -> Tensor:
+        # x [B, C_out, S, S], w [B, 512] -> [B, C_out, S, S]
+        y: Tensor = self.conv2(x, w)
+        return y
+
+
+class ImageHead(nn.Module):
+    """Features to RGB at twice the size; its inverse wavelet transform is folded into the weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(STYLE_DIM, channels)
+        self.conv = nn.Conv2d(channels, 12, 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        # x [B, C, S, S], w [B, 512] -> [B, 3, 2S, 2S]
+        return F.pixel_shuffle(self.conv(x * self.modulation(w)[:, :, None, None]), 2)
+
+
+class MobileStyleGAN(nn.Module):
+    """The synthesis network G of a 1024 px MobileStyleGAN, with the F/W+ cut at 8x8 or 16x16.
+
+    The cut lies after the first convolution of the layer of that size (BDInvert, section 3.1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = InputConv()
+        inputs = (F_CHANNELS, *CHANNELS[:-1])
+        self.layers = nn.ModuleList(
+            Layer(i, o, 8 << n) for n, (i, o) in enumerate(zip(inputs, CHANNELS, strict=True))
+        )
+        self.to_image = ImageHead(CHANNELS[-1])
+
+    def forward(self, w_plus: Tensor) -> Tensor:
+        """Render images.
+
+        Args:
+            w_plus: float32 [B, 16, 512], one style per layer.
+
+        Returns:
+            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
+        """
+        assert w_plus.ndim == 3 and w_plus.shape[1:] == (NUM_STYLES, STYLE_DIM)
+        n = coarse_styles(CUTS[0])
+        return self.fine(self.coarse(w_plus[:, :n], cut=CUTS[0]), w_plus[:, n:])
+
+    def coarse(self, w: Tensor, *, cut: int) -> Tensor:
+        """The coarse half G_1..M-1.
+
+        Args:
+            w: float32 [B, 2, 512] for ``cut`` 8, [B, 4, 512] for 16: the styles w_1..M-1.
+            cut: 8 or 16.
+
+        Returns:
+            f: float32 [B, 512, cut, cut].
+        """
+        assert w.ndim == 3 and w.shape[1:] == (coarse_styles(cut), STYLE_DIM)
+        x: Tensor = self.input(w[:, 0])
+        for i in range(CUTS.index(cut) + 1):
+            if i:
+                x = self.layers[i - 1].leave(x, w[:, 2 * i])
+            x = self.layers[i].enter(x, w[:, 1 + 2 * i])
+        return x
+
+    def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """The fine half G_M+; the cut is read off the size of ``f``.
+
+        Args:
+            f: float32 [B, 512, cut, cut], cut 8 or 16 (the paper's f).
+            w_m_plus: float32 [B, 14, 512] or [B, 12, 512]: the styles of the layers from M on.
+
+        Returns:
+            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
+        """
+        cut = f.shape[-1]
+        assert f.ndim == 4 and f.shape[1:] == (F_CHANNELS, cut, cut)
+        assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (NUM_STYLES - coarse_styles(cut), STYLE_DIM)
+        w = iter(w_m_plus.unbind(dim=1))
+        first = CUTS.index(cut)
+        x: Tensor = self.layers[first].leave(f, next(w))
+        for layer in list(self.layers)[first + 1 :]:
+            x = layer.leave(layer.enter(x, next(w)), next(w))
+        image: Tensor = self.to_image(x, next(w))
+        return image
