@@ -1,0 +1,159 @@
+"""The command line: ``client`` or ``python -m client``.
+
+Exit codes: 0 done; 2 bad input or usage; 3 no server, or trouble with it; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from client import commands
+from client.errors import ClientError, ServerError
+from client.inverter import DEFAULT_DOMAIN, DEFAULT_URL
+from client.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+from client.session import MAX_STRENGTH, VERSION
+from client.transport import Timeout
+
+EXIT_CODES = "exit codes: 0 done; 2 bad input or usage; 3 no server, or trouble with it; 130 interrupted"
+PHOTOS = (
+    f"Photos: {FORMAT_NAMES}, of at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "
+    f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels. EXIF orientation and colour profiles are "
+    "applied, transparency becomes mid grey, and metadata is dropped."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="client",
+        description="Invert unaligned photos into a generator served by Triton, and edit them.",
+        epilog=f"{PHOTOS} {EXIT_CODES}",
+    )
+    top.add_argument("--version", action="version", version=VERSION, help="print the version and exit")
+    subparsers = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+
+    command = _command(
+        subparsers, "invert", "Invert a photo: an inversion file, its picture, and a side-by-side sheet.", PHOTOS
+    )
+    command.add_argument("photo", metavar="PHOTO", help="an image file")
+    command.add_argument("--fast", action="store_true", help="invert by the encoder alone, in one request")
+    command.add_argument(
+        "--crop",
+        metavar="X,Y,SIZE",
+        help="the square to invert, in pixels of the photo as shown (default: the largest centred square)",
+    )
+    command.add_argument(
+        "--edit",
+        metavar="NAME=S,S",
+        action="append",
+        default=[],
+        help="also edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
+    )
+    _add_out(command, "out/PHOTO/, without the photo's suffix")
+    _add_server(command)
+    command.set_defaults(run=commands.invert)
+
+    command = _command(subparsers, "edit", "Edit an inversion along a direction: a picture per strength, and a sheet.")
+    command.add_argument("inversion", metavar="INVERSION", help="an inversion file, as written by invert")
+    command.add_argument(
+        "--direction",
+        required=True,
+        metavar="NAME",
+        help="a name from `client directions`, or a .safetensors file of one's own",
+    )
+    command.add_argument(
+        "--strength",
+        required=True,
+        type=float,
+        action="append",
+        metavar="S",
+        help=f"in the direction's units, from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; repeatable (--strength -3)",
+    )
+    _add_out(command, "out/INVERSION/, without its suffix")
+    _add_server(command)
+    command.set_defaults(run=commands.edit)
+
+    command = _command(subparsers, "generate", "Draw a sample of the generator.")
+    command.add_argument(
+        "--seed", required=True, type=int, metavar="N", help="of NumPy's PCG64; the same seed, the same face"
+    )
+    command.add_argument("--psi", type=float, default=0.7, metavar="PSI", help="truncation from -2 to 2 (default: 0.7)")
+    _add_out(command, "out/generated/")
+    _add_server(command)
+    command.set_defaults(run=commands.generate)
+
+    command = _command(subparsers, "directions", "List the directions that come with the package; asks no server.")
+    _add_common(command)
+    command.set_defaults(run=commands.list_directions)
+
+    command = _command(subparsers, "status", "Say what the server serves; exits with 3 unless every model is ready.")
+    _add_server(command)
+    command.set_defaults(run=commands.status)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        report = options.run(options)
+    except ClientError as problem:
+        code = commands.SERVER_TROUBLE if isinstance(problem, ServerError) else commands.BAD_INPUT
+        if options.json:
+            print(json.dumps({"error": {"kind": type(problem).__name__, "message": str(problem)}}))
+        print(f"client: {problem}", file=sys.stderr)
+        return code
+    except KeyboardInterrupt:
+        print("client: interrupted", file=sys.stderr)
+        return commands.INTERRUPTED
+    print(json.dumps(report.data) if options.json else "\n".join(report.lines))
+    return int(report.code)
+
+
+def _command(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, more: str = ""
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=text, description=f"{text} {more}".strip(), epilog=EXIT_CODES
+    )
+    return command
+
+
+def _add_out(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--out",
+        metavar="DIR",
+        help=f"folder for the results, created where missing; existing results are replaced (default: {default})",
+    )
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--domain", default=DEFAULT_DOMAIN, metavar="NAME", help=f"which generator to use (default: {DEFAULT_DOMAIN})"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of text, also for errors")
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    _add_common(command)
+    command.add_argument(
+        "--url",
+        default=os.environ.get("UNALIGNED_URL") or DEFAULT_URL,
+        metavar="HOST:PORT",
+        help=f"Triton's gRPC endpoint (default: $UNALIGNED_URL, else {DEFAULT_URL})",
+    )
+    command.add_argument(
+        "--timeout",
+        type=float,
+        default=Timeout().request,
+        metavar="SECONDS",
+        help=f"deadline for each request, retries included (default: {Timeout().request:g})",
+    )

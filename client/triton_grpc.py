@@ -1,0 +1,209 @@
+"""Triton over gRPC, blocking and asynchronous; both are the same translation around another client class."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from tritonclient import grpc as blocking
+from tritonclient import utils
+from tritonclient.grpc import aio as asynchronous
+from tritonclient.grpc import model_config_pb2
+
+from client.errors import (
+    AnswerRefused,
+    ModelMissing,
+    ParameterError,
+    RequestRejected,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+)
+from client.files import shown
+from client.transport import (
+    AskConfig,
+    AskLive,
+    AskReady,
+    AskServer,
+    AskVersions,
+    Call,
+    Infer,
+    ModelConfig,
+    ServerInfo,
+    TensorSpec,
+)
+
+# Eight images of 1024x1024 RGB are 24 MiB.
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+_CHANNEL: Final = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Retries are the session's, and need a channel that reconnects as soon as they ask.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class TritonTransport:
+    """A blocking ``Transport`` to Triton's gRPC endpoint.
+
+    Args:
+        url: ``host:port``.
+
+    Raises:
+        ParameterError: the URL is not of that form.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = checked_url(url)
+        self._client = blocking.InferenceServerClient(self.url, channel_args=_CHANNEL)
+
+    def send(self, call: Call, *, timeout: float) -> object:
+        """Send once; see ``Transport``."""
+        method, arguments = _request(call, blocking)
+        try:
+            raw = getattr(self._client, method)(**arguments, client_timeout=timeout)
+        except utils.InferenceServerException as problem:
+            raise _explained(problem, call, self.url, timeout) from None
+        return _answer(call, raw)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._client.close()
+
+
+class AsyncTritonTransport:
+    """``TritonTransport`` with coroutines; its channel belongs to the event loop of the first call."""
+
+    def __init__(self, url: str) -> None:
+        self.url = checked_url(url)
+        self._client: Any = None
+
+    async def send(self, call: Call, *, timeout: float) -> object:
+        """Send once; see ``Transport``."""
+        if self._client is None:
+            self._client = asynchronous.InferenceServerClient(self.url, channel_args=_CHANNEL)
+        method, arguments = _request(call, asynchronous)
+        try:
+            raw = await getattr(self._client, method)(**arguments, client_timeout=timeout)
+        except utils.InferenceServerException as problem:
+            raise _explained(problem, call, self.url, timeout) from None
+        return _answer(call, raw)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+def checked_url(url: str) -> str:
+    """Return the address when it is ``host:port``; raise ``ParameterError`` otherwise."""
+    host, separator, port = url.rpartition(":")
+    if not (separator and host and "/" not in url and url.isprintable() and " " not in url):
+        raise ParameterError(
+            f"A server's address is host:port of its gRPC endpoint, for example 127.0.0.1:8001, not '{shown(url)}'."
+        )
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ParameterError(f"The port of a server's address is a number from 1 to 65535, not '{shown(port)}'.")
+    return url
+
+
+def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - one return per kind of call
+    match call:
+        case AskLive():
+            return "is_server_live", {}
+        case AskReady(""):
+            return "is_server_ready", {}
+        case AskReady(model):
+            return "is_model_ready", {"model_name": model}
+        case AskServer():
+            return "get_server_metadata", {}
+        case AskVersions(model):
+            return "get_model_metadata", {"model_name": model}
+        case AskConfig(model):
+            return "get_model_config", {"model_name": model}
+        case Infer(model, inputs, outputs):
+            tensors = []
+            for name, value in inputs.items():
+                tensor = library.InferInput(name, list(value.shape), utils.np_to_triton_dtype(value.dtype))
+                tensor.set_data_from_numpy(np.ascontiguousarray(value))
+                tensors.append(tensor)
+            wanted = [library.InferRequestedOutput(name) for name in outputs]
+            return "infer", {"model_name": model, "inputs": tensors, "outputs": wanted}
+
+
+def _answer(call: Call, raw: Any) -> object:
+    match call:
+        case AskLive() | AskReady():
+            return bool(raw)
+        case AskServer():
+            return ServerInfo(name=raw.name, version=raw.version)
+        case AskVersions():
+            return tuple(raw.versions)
+        case AskConfig():
+            return _config(raw.config)
+        case Infer(model, _, outputs):
+            return {name: _tensor(raw, name, model) for name in outputs}
+
+
+def _tensor(raw: Any, name: str, model: str) -> Any:
+    try:
+        value = raw.as_numpy(name)
+    except Exception:
+        # The bytes of the answer do not fill the shape that it states.
+        value = None
+    if value is None:
+        raise AnswerRefused(f"The server's answer from {model} has no readable tensor '{name}'.")
+    return value
+
+
+def _config(config: Any) -> ModelConfig:
+    def specs(tensors: Any) -> dict[str, TensorSpec]:
+        found = {}
+        for tensor in tensors:
+            kind = utils.triton_to_np_dtype(model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_"))
+            found[tensor.name] = TensorSpec(np.dtype(kind or object), tuple(tensor.dims))
+        return found
+
+    return ModelConfig(
+        name=config.name,
+        max_batch=config.max_batch_size,
+        inputs=specs(config.input),
+        outputs=specs(config.output),
+        parameters={key: value.string_value for key, value in config.parameters.items()},
+    )
+
+
+def _explained(problem: utils.InferenceServerException, call: Call, url: str, timeout: float) -> ServerError:  # noqa: PLR0911 - one per status
+    status = (problem.status() or "").removeprefix("StatusCode.")
+    message = shown(problem.message() or "no reason given", limit=300).rstrip(".")
+    model = getattr(call, "model", "")
+    match status:
+        case "DEADLINE_EXCEEDED":
+            return ServerTimeout(f"The server at {url} gave no answer within {timeout:.3g} seconds.")
+        case "NOT_FOUND" | "UNAVAILABLE" if model and (status == "NOT_FOUND" or _is_missing(message)):
+            return ModelMissing(f"The server at {url} does not serve the model {model}.")
+        case "UNAVAILABLE":
+            doing = f" or it went away while it ran {model}" if isinstance(call, Infer) else ""
+            return ServerUnavailable(f"No Triton server answers at {url}{doing}.")
+        case "CANCELLED" | "ABORTED":
+            return ServerUnavailable(f"The server at {url} broke off the request.")
+        case "INVALID_ARGUMENT" | "RESOURCE_EXHAUSTED" | "OUT_OF_RANGE" | "FAILED_PRECONDITION":
+            return RequestRejected(f"The server at {url} refused the request: {message}.")
+        case "UNAUTHENTICATED" | "PERMISSION_DENIED":
+            return RequestRejected(f"The server at {url} does not let this client in: {message}.")
+        case "UNIMPLEMENTED":
+            return ServerError(f"What answers at {url} is not a Triton server.")
+        case _:
+            what = f" in {model}" if model else ""
+            return ServerError(f"The server at {url} failed{what}: {message}.")
+
+
+def _is_missing(message: str) -> bool:
+    # Triton answers UNAVAILABLE, like a dead server, for a model that is known but not loaded.
+    lowered = message.lower()
+    return "unknown model" in lowered or "is not ready" in lowered
