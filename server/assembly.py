@@ -1,0 +1,167 @@
+"""The server of the wheel, laid out under ``build/triton`` with the Python-based backends of this package.
+
+Copies, not links: the server refuses symbolic links. The folder keeps the wheel's own layout, because its binaries find
+their libraries relative to themselves. It is stamped with the hashes of all it was made from: assembling again is
+instant, and a new wheel, Python or backend builds it anew.
+
+Raises `server.errors.AssemblyError` and `server.errors.WheelError`.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import AssemblyError
+from server.paths import build_dir
+from server.wheels import PINS, wheel
+
+_BACKENDS = Path(__file__).resolve().parent / "backends"
+_COMMON = _BACKENDS / "common"
+_INSIDE = "pytriton/tritonserver"
+_STAMP = "stamp.txt"
+BACKEND_NAMES = ("onnxruntime", "pytorch")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A server that can be run: its executable, the arguments it needs, and the environment to run it in."""
+
+    executable: Path
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def assemble() -> Assembly:
+    """Lay the server out under ``build/triton`` unless that is done, and say how to run it.
+
+    Raises:
+        AssemblyError: the wheel has no binary for this machine or this Python.
+        WheelError: the wheel cannot be fetched.
+    """
+    library = _libpython()
+    home = build_dir() / "triton"
+    stamp = _stamp()
+    if not _is_stamped(home, stamp):
+        _build(home, stamp)
+    inside = home / _INSIDE
+    arguments = (
+        f"--backend-directory={inside / 'backends'}",
+        f"--cache-directory={inside / 'caches'}",
+        # The Python-based backends complete nothing, and asking them takes longer than loading a model.
+        "--disable-auto-complete-config",
+    )
+    return Assembly(inside / "bin" / "tritonserver", arguments, _environment(library))
+
+
+def _build(home: Path, stamp: str) -> None:
+    source = wheel("nvidia_pytriton")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=home.parent, prefix=".triton-"))
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for member in archive.namelist():
+                target = _target(member)
+                if target is None:
+                    continue
+                (temporary / target).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as opened, (temporary / target).open("wb") as out:
+                    shutil.copyfileobj(opened, out, 1 << 20)
+        inside = temporary / _INSIDE
+        for program in (inside / "bin" / "tritonserver", inside / "backends" / "python" / "triton_python_backend_stub"):
+            program.chmod(0o755)
+        for name in BACKEND_NAMES:
+            (inside / "backends" / name).mkdir()
+            for file in [*_COMMON.glob("*.py"), *(_BACKENDS / name).glob("*.py")]:
+                shutil.copyfile(file, inside / "backends" / name / file.name)
+        (temporary / _STAMP).write_text(stamp)
+        temporary.chmod(0o755)
+        _replace(home, temporary, stamp)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(home: Path, temporary: Path, stamp: str) -> None:
+    """Put the finished folder in its place; a folder cannot be renamed over a full one, so the old one steps aside."""
+    old = Path(tempfile.mkdtemp(dir=home.parent, prefix=".triton-old-"))
+    try:
+        if home.exists():
+            home.rename(old / "triton")
+        temporary.rename(home)
+    except OSError:
+        # Another process that assembles at the same time may have been first with the same content.
+        if not _is_stamped(home, stamp):
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _target(member: str) -> str | None:
+    """Where a member of the wheel goes, or None for the ones left out."""
+    stub = f"{_INSIDE}/python_backend_stubs/{_python_version()}/triton_python_backend_stub"
+    if member == stub:
+        return f"{_INSIDE}/backends/python/triton_python_backend_stub"
+    wanted = (f"{_INSIDE}/bin/", f"{_INSIDE}/backends/", f"{_INSIDE}/caches/", "nvidia_pytriton.libs/")
+    return member if member.startswith(wanted) and not member.endswith("/") else None
+
+
+def _stamp() -> str:
+    lines = [f"wheel {PINS['nvidia_pytriton'].sha256}", f"python {_python_version()}"]
+    for file in sorted([Path(__file__).resolve(), *_BACKENDS.glob("*/*.py")]):
+        lines.append(f"{file.parent.name}/{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    return "\n".join(lines) + "\n"
+
+
+def _is_stamped(home: Path, stamp: str) -> bool:
+    try:
+        return (home / _STAMP).read_text() == stamp
+    except OSError:
+        return False
+
+
+def _environment(library: Path | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    # The stub starts the first python3 on PATH to find its packages: this interpreter's (virtual) environment.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    if library is not None:
+        known = os.environ.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = f"{library.parent}{os.pathsep}{known}" if known else str(library.parent)
+    return environment
+
+
+def _libpython() -> Path | None:
+    """The interpreter's own shared library; None where the stub brings its own or the system's loader finds it.
+
+    Without it the stub cannot start and the server would wait for it in vain.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise AssemblyError(
+            f"The local Triton runs on Linux x86_64 only, not on {platform.system()} {platform.machine()}."
+        )
+    if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
+        raise AssemblyError(f"The local Triton needs Python 3.11, 3.12 or 3.13, not {_python_version()}.")
+    if sys.version_info[:2] == (3, 13):
+        return None
+    name = f"libpython{_python_version()}.so.1.0"
+    for folder in (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"):
+        if folder and (Path(folder) / name).is_file():
+            return Path(folder) / name
+    if ctypes.util.find_library(f"python{_python_version()}"):
+        return None
+    raise AssemblyError(
+        f"This Python has no shared library {name}: the local Triton needs one (on Debian the package "
+        f"libpython{_python_version()}, with pyenv a build with --enable-shared)."
+    )
+
+
+def _python_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,0 +1,203 @@
+"""The command line: ``python -m server start | run | assemble``.
+
+Exit status: 0 done (for ``start``: stopped by Ctrl-C); 1 an error, told in one sentence (and the tail of the server's log where it did not become ready);
+2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with its command's own status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from server.assembly import assemble
+from server.errors import ServerError
+from server.paths import project_root
+from server.triton import LocalTriton
+
+DEFAULT_GRPC_PORT = 8001
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if options.command == "start":
+            return _start(options)
+        if options.command == "run":
+            return _run(options)
+        print(assemble().executable)
+    except (ServerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    with _triton(options, options.grpc_port) as triton:
+        where = {
+            "grpc": triton.url,
+            "http": triton.http_url,
+            "metrics": triton.metrics_url,
+            "id": triton.id,
+            "pid": triton.pid,
+            "log": str(triton.log_path),
+        }
+        if options.json:
+            print(json.dumps(where), flush=True)
+        else:
+            listed = ", ".join(f"{name} {where[name]}" for name in ("grpc", "http", "metrics") if where[name])
+            print(
+                f"Triton serves {triton.repository} on {listed} (log: {triton.log_path}); Ctrl-C stops it.", flush=True
+            )
+        try:
+            status = triton.wait()
+        except KeyboardInterrupt:
+            return 0
+        print(f"error: Triton ended by itself with status {status}; its log is {triton.log_path}.", file=sys.stderr)
+    return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not command:
+        print("error: There is no command to run; write it after --.", file=sys.stderr)
+        return 2
+    program = shutil.which(command[0])
+    if program is None:
+        print(f"error: There is no command '{command[0]}'.", file=sys.stderr)
+        return 127
+    with _triton(options, options.grpc_port) as triton:
+        child = subprocess.Popen(
+            [command[0], *command[1:]], executable=program, env={**os.environ, "UNALIGNED_URL": triton.url}
+        )
+        status = _wait(child)
+        if not triton.is_running:
+            print(f"error: Triton ended while the command ran; its log is {triton.log_path}.", file=sys.stderr)
+            return status or 1
+    return status
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the command; a Ctrl-C reaches it by itself, a SIGTERM is passed on."""
+    while True:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            continue
+        except SystemExit:
+            child.terminate()
+            child.wait()
+            raise
+        return status if status >= 0 else 128 - status
+
+
+def _triton(options: argparse.Namespace, grpc_port: int) -> LocalTriton:
+    return LocalTriton(
+        options.repository,
+        address=options.address,
+        grpc_port=grpc_port,
+        http_port=options.http_port,
+        metrics_port=options.metrics_port,
+        timeout=options.timeout,
+        grace=options.grace,
+    )
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(143)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="Serve a model repository with a local Triton: the tritonserver on PATH with its native backends "
+        "where there is one, otherwise the server of the pinned PyPI wheel, assembled under build/triton.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    start = commands.add_parser(
+        "start",
+        help="keep a server up until Ctrl-C",
+        description="Start a server, say where it listens once every model is loaded and warmed up, and keep it up "
+        "until Ctrl-C or SIGTERM. Exits with 1 when the server does not start or ends by itself.",
+    )
+    start.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")
+    run = commands.add_parser(
+        "run",
+        help="run a command with a server up",
+        description="Start a server, run COMMAND with the environment variable UNALIGNED_URL set to its gRPC address, "
+        "stop the server, and exit with COMMAND's status (128 + n for signal n).",
+    )
+    for command, port in ((start, DEFAULT_GRPC_PORT), (run, 0)):
+        _add_server_options(command, port)
+    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
+    commands.add_parser(
+        "assemble",
+        help="fetch and lay out the server, without starting it",
+        description="Fetch the pinned wheel (by its hash), lay the server out under build/triton and print the path "
+        "of its executable. Instant when that is done already.",
+    )
+    return parser
+
+
+def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> None:
+    command.add_argument(
+        "--repository",
+        type=Path,
+        default=project_root() / "model_repository",
+        metavar="FOLDER",
+        help="the model repository (default: the project's model_repository)",
+    )
+    command.add_argument("--address", default="127.0.0.1", metavar="IP", help="the IPv4 address (default: %(default)s)")
+    command.add_argument(
+        "--grpc-port",
+        type=_port,
+        default=grpc_port,
+        metavar="N",
+        help="port of gRPC; 0: a free one (default: %(default)s)",
+    )
+    command.add_argument("--http-port", type=_port, metavar="N", help="port of HTTP; 0: a free one (default: no HTTP)")
+    command.add_argument(
+        "--metrics-port", type=_port, metavar="N", help="port of the metrics; 0: a free one (default: no metrics)"
+    )
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=180,
+        metavar="S",
+        help="seconds within which the server must be ready (default: %(default)s)",
+    )
+    command.add_argument(
+        "--grace",
+        type=_seconds,
+        default=10,
+        metavar="S",
+        help="seconds the server has to stop before it is killed (default: %(default)s)",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port (0-65535)")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+    return seconds

@@ -1,0 +1,91 @@
+"""The process between a launcher and its server: it outlives the launcher long enough to clean up.
+
+Runs as a script on its own (``python -I -S guard.py PREFIX GRACE LOG -- COMMAND...``): starts COMMAND with its output
+in LOG, writes its process id to stdout, and stops it when its own stdin ends, that is when the launcher asks for it or
+dies in any way. Then, and when the server ends by itself, it kills what the server left running and removes the
+entries of /dev/shm that start with PREFIX. It exits with the server's exit status (128 + n for signal n).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+_POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+def sweep(prefix: str) -> list[str]:
+    """Remove the entries of /dev/shm whose names start with ``prefix``, and return these names.
+
+    Raises:
+        ValueError: the prefix is empty.
+    """
+    if not prefix:
+        raise ValueError("An empty prefix would sweep all of /dev/shm.")
+    shared = Path("/dev/shm")
+    found = [entry for entry in shared.iterdir() if entry.name.startswith(prefix)] if shared.is_dir() else []
+    for entry in found:
+        entry.unlink(missing_ok=True)
+    return [entry.name for entry in found]
+
+
+def kill_group(group: int) -> None:
+    """Kill what is left of a process group; nothing happens where nothing is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait_for_end(server: subprocess.Popen[bytes]) -> None:
+    """Return when the server has ended, or when stdin has."""
+    while server.poll() is None:
+        readable, _, _ = select.select([sys.stdin.buffer], [], [], _POLL_S)
+        if readable and not os.read(0, 4096):
+            return
+
+
+def main() -> int:
+    """Guard one server; see the module."""
+    prefix, grace, log, _, *command = sys.argv[1:]
+    # Only the launcher decides: a Ctrl-C in its terminal reaches it, not its guard.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.close(0))
+    with Path(log).open("ab") as out:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
+        )
+    os.write(1, f"{server.pid}\n".encode())
+    os.close(1)
+    try:
+        with contextlib.suppress(OSError, ValueError):
+            _wait_for_end(server)
+        if server.poll() is None:
+            server.terminate()
+            try:
+                server.wait(float(grace))
+            except subprocess.TimeoutExpired:
+                server.kill()
+        status = server.wait()
+    finally:
+        kill_group(server.pid)
+        sweep(prefix)
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

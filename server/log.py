@@ -1,0 +1,41 @@
+"""What the log of a server tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_KEPT_LOGS = 50
+_FAILED = re.compile(r"""failed to load '([^']+)' version \d+: (.*?)(?:\\n|"$|$)""", re.MULTILINE)
+_REASON_PREFIX = re.compile(r"^(?:[A-Z][A-Za-z ]*: )*(?:\w+(?:Error|Exception): )?")
+_PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) ", re.IGNORECASE)
+
+
+def tail(path: Path, lines: int = 25) -> str:
+    """Return the last ``lines`` lines of a log without its tables; '' where there is no log."""
+    kept = [line for line in _read(path).splitlines() if line.strip() and line[0] not in "+|"]
+    return "\n".join(kept[-lines:])
+
+
+def failed_models(path: Path) -> dict[str, str]:
+    """Return the models that could not be loaded according to a log, each with the reason in one line."""
+    return {name: _REASON_PREFIX.sub("", reason).rstrip(".") for name, reason in _FAILED.findall(_read(path))}
+
+
+def says_port_taken(path: Path) -> bool:
+    """Whether a log says that a port was in use."""
+    return bool(_PORT_TAKEN.search(_read(path)))
+
+
+def prune(folder: Path) -> None:
+    """Delete the oldest logs of ``folder`` but for the last 50."""
+    logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
+    for log in logs[:-_KEPT_LOGS]:
+        log.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,271 @@
+"""One local Triton, from start to stop.
+
+A `LocalTriton` takes the ``tritonserver`` on PATH with its native backends where there is one (NVIDIA's container), and
+otherwise the assembled one. Between it and the launcher stands a guard process (`server.guard`), so that the server
+ends and /dev/shm is clean even when the launcher is killed.
+
+Exception tree: see `server.errors`; `LocalTriton.start` raises any of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from server import guard, log
+from server.assembly import Assembly, assemble
+from server.errors import DeadlineError, ExitedError, StartError
+from server.paths import build_dir
+from server.ports import free_port, is_answered, is_free
+
+_POLL_S = 0.05
+_PORT_RACES = 5
+
+
+class LocalTriton:
+    """A Triton that serves ``repository``; a context manager, or `start` and `stop`.
+
+    Args:
+        repository: the model repository.
+        address: the IPv4 address to listen on ("0.0.0.0": all).
+        grpc_port, http_port, metrics_port: a port, 0 for a free one, None for none (gRPC is always there).
+        timeout: seconds within which the server must be ready, models loaded and warmed up.
+        grace: seconds between the request to stop and the kill. A client that holds a stream open keeps the server
+            from stopping on its own: close streams first.
+        arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        *,
+        address: str = "127.0.0.1",
+        grpc_port: int = 0,
+        http_port: int | None = 0,
+        metrics_port: int | None = 0,
+        timeout: float = 180,
+        grace: float = 10,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.repository = Path(repository).absolute()
+        self.address = address
+        self.timeout = timeout
+        self.grace = grace
+        self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._extra = tuple(arguments)
+        self._ports: dict[str, int] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._foreign = ""
+        self.id = ""
+        self.pid = 0
+
+    @property
+    def url(self) -> str:
+        """Where gRPC listens, as ``host:port``."""
+        return f"{self._host}:{self._ports['grpc']}"
+
+    @property
+    def http_url(self) -> str | None:
+        """Where HTTP listens, as ``host:port``, or None."""
+        return f"{self._host}:{self._ports['http']}" if "http" in self._ports else None
+
+    @property
+    def metrics_url(self) -> str | None:
+        """The page of Prometheus metrics, or None."""
+        return f"http://{self._host}:{self._ports['metrics']}/metrics" if "metrics" in self._ports else None
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log, kept after it has stopped."""
+        return build_dir() / "logs" / f"{self.id}.log"
+
+    @property
+    def shm_prefix(self) -> str:
+        """How the names of all its entries of /dev/shm start."""
+        return f"{self.id}-"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process of the server runs."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def start(self) -> Self:
+        """Start the server and return once it is ready; on any failure nothing is left running.
+
+        Raises:
+            StartError: a bad repository, address or port, or the server did not become ready.
+            AssemblyError, WheelError: there is no server to start.
+        """
+        if self._guard is not None:
+            raise StartError("This server has been started already.")
+        self._check()
+        native = shutil.which("tritonserver")
+        program = Assembly(Path(native), (), dict(os.environ)) if native else assemble()
+        deadline = time.monotonic() + self.timeout
+        for attempt in range(_PORT_RACES):
+            try:
+                self._launch(program)
+                self._wait_ready(deadline)
+            except ExitedError:
+                self.stop()
+                raced = 0 in self._wanted.values() and log.says_port_taken(self.log_path)
+                if not raced or attempt == _PORT_RACES - 1:
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                return self
+        raise AssertionError("unreachable")
+
+    def stop(self) -> None:
+        """Stop the server: SIGTERM, and SIGKILL after the grace; its entries of /dev/shm are gone afterwards.
+
+        Does nothing where it is stopped already.
+        """
+        if self._guard is None:
+            return
+        running, self._guard = self._guard, None
+        for pipe in (running.stdin, running.stdout):
+            if pipe:
+                pipe.close()
+        try:
+            status = running.wait(self.grace + 10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            status = running.wait()
+        if status < 0 and self.pid:
+            # The guard was killed before it could clean up.
+            guard.kill_group(self.pid)
+        guard.sweep(self.shm_prefix)
+
+    def wait(self) -> int:
+        """Block until the server ends, and return its exit status (128 + n for signal n)."""
+        if self._guard is None:
+            raise StartError("This server is not running.")
+        return self._guard.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _host(self) -> str:
+        return "127.0.0.1" if self.address == "0.0.0.0" else self.address
+
+    def _check(self) -> None:
+        try:
+            ipaddress.IPv4Address(self.address)
+        except ValueError:
+            raise StartError(f"'{self.address}' is not an IPv4 address.") from None
+        if not self.repository.is_dir():
+            raise StartError(f"There is no model repository at {self.repository}.")
+        if not any(self.repository.glob("*/config.pbtxt")):
+            raise StartError(f"There is no model in {self.repository}.")
+        for name, port in self._wanted.items():
+            if port is not None and not 0 <= port <= 65535:
+                raise StartError(f"The {name} port {port} is not between 0 and 65535.")
+            if port and not is_free(self.address, port):
+                raise StartError(f"The {name} port {port} of {self.address} is in use or cannot be listened on.")
+
+    def _launch(self, program: Assembly) -> None:
+        self.id = f"unaligned-{uuid.uuid4().hex[:12]}"
+        taken = {port for port in self._wanted.values() if port}
+        self._ports = {}
+        for name, port in self._wanted.items():
+            if port is not None:
+                self._ports[name] = port or free_port(self.address, taken)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        log.prune(self.log_path.parent)
+        script = [
+            sys.executable,
+            "-I",
+            "-S",
+            guard.__file__,
+            self.shm_prefix,
+            str(self.grace),
+            str(self.log_path),
+            "--",
+        ]
+        # Its own folder, because the stubs find Python modules in their working directory first.
+        folder = build_dir() / "run"
+        folder.mkdir(exist_ok=True)
+        self._guard = subprocess.Popen(
+            [*script, str(program.executable), *program.arguments, *self._arguments()],
+            env=program.environment,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._guard.stdout is not None
+        line = self._guard.stdout.readline()
+        if not line:
+            raise StartError(f"The guard of the server ended at once, so {program.executable} was not started.")
+        self.pid = int(line)
+
+    def _arguments(self) -> list[str]:
+        arguments = [
+            f"--id={self.id}",
+            f"--model-repository={self.repository}",
+            f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
+            f"--exit-timeout-secs={max(1, int(self.grace))}",
+        ]
+        for name in ("grpc", "http", "metrics"):
+            arguments.append(f"--allow-{name}={str(name in self._ports).lower()}")
+            if name in self._ports:
+                arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
+        return [*arguments, *self._extra]
+
+    def _wait_ready(self, deadline: float) -> None:
+        while time.monotonic() < deadline:
+            assert self._guard is not None
+            status = self._guard.poll()
+            if status is not None:
+                raise ExitedError(self._why_exited(status), log.tail(self.log_path))
+            if is_answered(self._host, self._ports["grpc"]) and self._is_ready():
+                return
+            time.sleep(_POLL_S)
+        other = f" ({self.url} is answered by another server, '{self._foreign}')" if self._foreign else ""
+        raise DeadlineError(
+            f"Triton was not ready within {self.timeout:g} s{other}; its log is {self.log_path}.",
+            log.tail(self.log_path),
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether the server that answers is this one, and ready."""
+        from tritonclient import grpc
+        from tritonclient.utils import InferenceServerException
+
+        # A proxy of the environment has no business between this machine and itself.
+        client = grpc.InferenceServerClient(self.url, channel_args=[("grpc.enable_http_proxy", 0)])
+        try:
+            name = client.get_server_metadata(client_timeout=2).name
+            self._foreign = "" if name == self.id else name
+            return name == self.id and bool(client.is_server_ready(client_timeout=2))
+        except InferenceServerException:
+            return False
+        finally:
+            client.close()
+
+    def _why_exited(self, status: int) -> str:
+        failed = log.failed_models(self.log_path)
+        if failed:
+            reasons = "; ".join(f"'{name}': {reason}" for name, reason in failed.items())
+            return f"Triton could not load {reasons}. Its log is {self.log_path}."
+        how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
+        return f"Triton ended before it was ready ({how}); its log is {self.log_path}."
