@@ -103,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; those of the process by default.
     """
     options = parser().parse_args(arguments)
+    # gRPC's own log would stand beside the one sentence that says what went wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         report = options.run(options)
     except ClientError as problem:

@@ -157,7 +157,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise PhotoError(f"{name} is not an image of a known format ({FORMAT_NAMES}).") from None
     except Exception:
         # As for decoding: a damaged header raises nearly anything.
-        raise PhotoError(f"{name} is a damaged image file.") from None
+        raise PhotoError(f"{name} is a truncated or damaged image file.") from None
 
 
 def _too_large(name: str, what: str) -> str:
