@@ -118,19 +118,25 @@ def _interleave(state: dict[str, Array], name: str) -> None:
     conv = f"{name}.conv" if name == "input" else f"{name}.conv2.pointwise"
     following = "layers.0" if name == "input" else f"layers.{int(name.split('.')[1]) + 1}"
     order = _band_order(state[f"{conv}.bias"].size)
-    for key in (f"{conv}.weight", f"{conv}.bias", f"{following}.up_modulation.weight", f"{following}.up_modulation.bias"):
+    for key in (
+        f"{conv}.weight",
+        f"{conv}.bias",
+        f"{following}.up_modulation.weight",
+        f"{following}.up_modulation.bias",
+    ):
         state[key] = state[key][order]
 
 
 def _fold_image_head(state: dict[str, Array]) -> None:
     """The last inverse wavelet transform is linear: fold it into the 1x1 convolution, leave a pixel shuffle."""
     order = _band_order(12)
-    sign = np.array([1, -1], np.float32)
-    bands = np.stack(
-        [np.ones((2, 2)), np.repeat(sign[:, None], 2, 1), np.repeat(sign[None], 2, 0), np.outer(sign, sign)]
-    ).astype(np.float32) / 2  # [band, row, column]
     for key in ("to_image.conv.weight", "to_image.conv.bias"):
         value = state[key][order]
-        rest = value.shape[1:]
-        folded = np.einsum("brs,cb...->crs...", bands, value.reshape(3, 4, *rest))
-        state[key] = np.ascontiguousarray(folded.reshape(12, *rest), dtype=np.float32)
+        low, vertical, horizontal, diagonal = np.moveaxis(value.reshape(3, 4, *value.shape[1:]), 1, 0)
+        # Plain sums in a fixed order: the same bits, and so the same fingerprint, on every machine.
+        corners = [
+            (low + r * vertical + s * horizontal + r * s * diagonal) / np.float32(2)
+            for r in (np.float32(1), np.float32(-1))
+            for s in (np.float32(1), np.float32(-1))
+        ]
+        state[key] = np.stack(corners, axis=1).reshape(value.shape)

