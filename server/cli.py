@@ -1,7 +1,8 @@
 """The command line: ``python -m server start | run | assemble``.
 
-Exit status: 0 done (for ``start``: stopped by Ctrl-C); 1 an error, told in one sentence (and the tail of the server's log where it did not become ready);
-2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with its command's own status.
+Exit status: 0 done (for ``start``: stopped by Ctrl-C); 1 an error, told in one sentence (and the tail of the server's
+log where it did not become ready); 2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with its
+command's own status.
 """
 
 from __future__ import annotations
@@ -54,14 +55,15 @@ def _start(options: argparse.Namespace) -> int:
             "pid": triton.pid,
             "log": str(triton.log_path),
         }
-        if options.json:
-            print(json.dumps(where), flush=True)
-        else:
-            listed = ", ".join(f"{name} {where[name]}" for name in ("grpc", "http", "metrics") if where[name])
-            print(
-                f"Triton serves {triton.repository} on {listed} (log: {triton.log_path}); Ctrl-C stops it.", flush=True
-            )
         try:
+            if options.json:
+                print(json.dumps(where), flush=True)
+            else:
+                listed = ", ".join(f"{name} {where[name]}" for name in ("grpc", "http", "metrics") if where[name])
+                print(
+                    f"Triton serves {triton.repository} on {listed} (log: {triton.log_path}); Ctrl-C stops it.",
+                    flush=True,
+                )
             status = triton.wait()
         except KeyboardInterrupt:
             return 0
