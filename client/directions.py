@@ -43,8 +43,8 @@ class Direction:
         source: where it comes from.
 
     Raises:
-        DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale or layers are
-            out of range.
+        DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers or
+            suggested_range are out of range.
     """
 
     name: str
@@ -67,6 +67,10 @@ class Direction:
             raise DirectionError(
                 f"The scale of the direction {self.name} is {self.scale:g}, not above 0 and up to 1000."
             )
+        if self.suggested_range is not None:
+            low, high = self.suggested_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise DirectionError(f"The suggested range of the direction {self.name} is not low,high.")
         if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
             raise DirectionError(f"The layers of the direction {self.name} are not first-last.")
 

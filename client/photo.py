@@ -111,7 +111,7 @@ class Photo:
             raise PhotoError(f"{name} is a truncated or damaged {image.format} file.") from None
         with suppress(Exception):
             # A damaged EXIF block says nothing about the orientation: the pixels stay as stored.
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
         image = _to_rgb(image, name)
         image.info = {}
         return cls(image=image, name=name, sha256=hashlib.sha256(data).hexdigest())

@@ -41,12 +41,21 @@ from client.transport import (
     persist,
 )
 
+
+def _version() -> str:
+    try:
+        return metadata.version("unaligned")
+    except metadata.PackageNotFoundError:
+        # Run from a checkout that is not installed.
+        return "unknown"
+
+
 METHOD_FAST: Final = "encoder"
 MODELS: Final = ("mapping", "coarse", "fine", "encoder", "detail", "invert", "shift", "edit")
 MAX_STRENGTHS: Final = 8
 MAX_STRENGTH: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
-VERSION: Final = metadata.version("unaligned")
+VERSION: Final = _version()
 Image8 = NDArray[np.uint8]
 
 

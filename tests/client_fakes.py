@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from hypothesis import HealthCheck, settings
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from client import tensors
@@ -29,6 +30,8 @@ from client.transport import (
     TensorSpec,
 )
 
+# A shared machine may be slow at any moment.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GENERATOR = "0123456789abcdef"
 SIDE = 32
 PHOTO_SIDE = 64

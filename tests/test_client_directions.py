@@ -68,10 +68,12 @@ def test_vectors_are_checked(tmp_path, vector, words):
         {"layers": "5-3"},
         {"layers": "1-2-3"},
         {"suggested_range": "3"},
+        {"suggested_range": "3,-3"},
+        {"suggested_range": "nan,3"},
     ],
 )
 def test_metadata_is_checked(tmp_path, wrong):
-    with pytest.raises(DirectionError, match=r"scale|layers"):
+    with pytest.raises(DirectionError, match=r"scale|layers|range"):
         Direction.load(direction_file(tmp_path / "it.safetensors", **wrong))
 
 

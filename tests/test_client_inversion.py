@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from client import Crop, GeneratorMismatch, Inversion, InversionError, OutputError
 from client.inversion import SCHEMA
-from tests.client_fakes import check_sentence
+from tests.client_fakes import check_sentence, unhurried
 
 
 def made(**changes: object) -> Inversion:
@@ -77,6 +77,7 @@ def test_others_can_read_it(tmp_path):
         assert file.metadata()["crop"] == "1,2,30"
 
 
+@unhurried
 @given(
     x=st.integers(0, 500),
     y=st.integers(0, 500),
@@ -119,6 +120,7 @@ def test_not_safetensors(tmp_path, data):
     assert "safetensors" in refused(tmp_path / "it")
 
 
+@unhurried
 @given(junk=st.binary(min_size=1, max_size=40), place=st.integers(0, 700))
 def test_damage_in_the_header_gives_an_inversion_or_a_sentence(tmp_path_factory, junk, place):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"

@@ -40,6 +40,7 @@ from tests.client_fakes import (
     config,
     direction_file,
     serving,
+    unhurried,
 )
 
 
@@ -125,7 +126,7 @@ def test_render(photo, asynchronous):
     np.testing.assert_array_equal(transport.inferences[-1].inputs["f"], inversion.f[None])
 
 
-@settings(max_examples=20)
+@settings(unhurried, max_examples=20)
 @given(count=st.integers(1, 30))
 def test_edit_in_chunks_of_eight(count):
     transport = FakeTransport()
@@ -293,7 +294,8 @@ def test_the_first_contact_has_its_own_deadline(photo):
         pytest.raises(ServerUnavailable, match="within 2 seconds"),
     ):
         inverter.invert(photo)
-    assert transport.timeouts == [pytest.approx(2, abs=0.5)]
+    assert len(transport.timeouts) == 1
+    assert 0 < transport.timeouts[0] <= 2
 
 
 def test_requests_have_the_request_deadline(photo):

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from client.errors import PhotoError
 from client.photo import BACKGROUND, MAX_MEGAPIXELS, MIN_SIDE, Crop, Photo
-from tests.client_fakes import check_sentence
+from tests.client_fakes import check_sentence, unhurried
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -75,6 +75,7 @@ def test_truncated(kind):
     assert "damaged" in message or "known format" in message
 
 
+@unhurried
 @given(st.binary(max_size=60), st.integers(0, 900))
 def test_damaged_bytes_give_a_photo_or_a_sentence(junk, place):
     data = encoded(quadrants(), "JPEG", exif=orientation(3))
@@ -280,6 +281,7 @@ def test_centre_square():
     assert Photo.decode(encoded(quadrants(40, 101))).square() == Crop(0, 30, 40)
 
 
+@unhurried
 @given(st.integers(-50, 150), st.integers(-50, 150), st.integers(-5, 150))
 def test_a_crop_lies_within_the_photo_or_is_refused(x, y, size):
     photo = Photo(image=Image.new("RGB", (100, 60)), name="it", sha256="")
@@ -300,6 +302,7 @@ def test_pixels_are_pillows_lanczos_of_the_crop():
     np.testing.assert_array_equal(photo.pixels(Crop(10, 5, 70), 70), pixels[5:75, 10:80])
 
 
+@unhurried
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 def test_crops_round_trip_as_text(x, y, size):
     assert Crop.parse(str(Crop(x, y, size))) == Crop(x, y, size)
