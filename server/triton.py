@@ -204,18 +204,20 @@ class LocalTriton:
         # Its own folder, because the stubs find Python modules in their working directory first.
         folder = build_dir() / "run"
         folder.mkdir(exist_ok=True)
-        self._guard = subprocess.Popen(
-            [*script, str(program.executable), *program.arguments, *self._arguments()],
-            env=program.environment,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+        with self.log_path.open("ab") as errors:
+            self._guard = subprocess.Popen(
+                [*script, str(program.executable), *program.arguments, *self._arguments()],
+                env=program.environment,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
         assert self._guard.stdout is not None
         line = self._guard.stdout.readline()
         if not line:
-            raise StartError(f"The guard of the server ended at once, so {program.executable} was not started.")
+            raise StartError(f"{program.executable} cannot be started.", log.tail(self.log_path))
         self.pid = int(line)
 
     def _arguments(self) -> list[str]:

@@ -196,6 +196,18 @@ def test_the_tritonserver_on_path_is_preferred_and_its_early_exit_seen(
     assert not any("--backend-directory" in argument for argument in arguments)
 
 
+def test_a_server_that_cannot_be_started_is_told(
+    repository: Path, tmp_path: Path, launch: Launch, fake_tritonserver: Callable[[str], None]
+) -> None:
+    tiny.add_one(repository)
+    fake_tritonserver("")
+    program = tmp_path / "bin" / "tritonserver"
+    program.write_text("#!/no/such/interpreter")
+    with pytest.raises(StartError, match=f"{program} cannot be started.") as caught:
+        launch(repository)
+    assert "No such file or directory" in caught.value.log_tail
+
+
 def test_a_server_that_is_never_ready_is_killed(repository: Path, fake_tritonserver: Callable[[str], None]) -> None:
     tiny.add_one(repository)
     fake_tritonserver("trap '' TERM; echo hanging; while :; do sleep 0.1; done")
