@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 FOLDS = 5
+TOLERANCE = 0.03  # share of the best correlation that may be given up for a stronger penalty
 EXTREME = 0.2  # share of samples at either end of a score that the accuracy is measured on
 
 
@@ -35,9 +36,12 @@ class Boundary:
 
 
 def independent(scores: Tensor) -> Tensor:
-    """Standardised scores, each less what the others explain: float64 [N, K] from [N, K]."""
-    y = scores.double()
-    y = (y - y.mean(dim=0)) / y.std(dim=0)
+    """Each score less what the others explain: float64 [N, K] from [N, K].
+
+    Scores enter by rank, as normal quantiles: an outlier (landmarks of a profile) then weighs no more than its rank.
+    """
+    ranks = scores.argsort(dim=0).argsort(dim=0).double()
+    y = torch.special.ndtri((ranks + 0.5) / len(ranks))
     out = torch.empty_like(y)
     for k in range(y.shape[1]):
         others = torch.cat([y[:, :k], y[:, k + 1 :]], dim=1)
@@ -48,8 +52,8 @@ def independent(scores: Tensor) -> Tensor:
 def fit(w: Tensor, score: Tensor) -> Boundary:
     """Fit a boundary.
 
-    The penalty is the strongest whose cross-validated correlation is within one standard error of the best: a
-    stronger penalty turns the direction towards where W varies, away from directions that no sample goes.
+    The penalty is the strongest whose cross-validated correlation is within 3 % of the best: a stronger penalty turns
+    the direction towards where W varies, away from directions that no sample goes, and 3 % are a fair price for it.
 
     Args:
         w: float [N, 512], N at least 100.
@@ -66,17 +70,14 @@ def fit(w: Tensor, score: Tensor) -> Boundary:
     for fold in range(FOLDS):
         inside = folds != fold
         held_out[:, ~inside] = _ridge(x[inside], y[inside], ridges) @ x[~inside].T
-    per_fold = torch.stack(
-        [torch.stack([_correlation(p[folds == k], y[folds == k]) for k in range(FOLDS)]) for p in held_out]
-    )
-    mean, error = per_fold.mean(dim=1), per_fold.std(dim=1) / FOLDS**0.5
-    best = int(mean.argmax())
-    chosen = int((mean >= mean[best] - error[best]).nonzero()[-1])
+    correlations = torch.stack([_correlation(projection, y) for projection in held_out])
+    best = correlations.max()
+    chosen = int((correlations >= best - TOLERANCE * best.abs()).nonzero()[-1])
     direction = _ridge(x, y, ridges[chosen : chosen + 1])[0]
     return Boundary(
         direction=direction / direction.norm(),
         ridge=float(ridges[chosen]),
-        correlation=float(_correlation(held_out[chosen], y)),
+        correlation=float(correlations[chosen]),
         accuracy=_accuracy(held_out[chosen], y),
     )
 

@@ -1,0 +1,1 @@
+"""Measurements: of quality, of speed, against peers and against the limit."""

@@ -1,0 +1,218 @@
+"""How good reconstructions are: ``python -m bench quality``, against a running server.
+
+Targets are photos and generator samples (whose seeds no training uses), each plain and rotated by 20 degrees with a
+reflected border, as squares of 1024 px. No number is enough alone: ST-LPIPS accepts broken faces and PSNR blurred
+ones, so identity, landmarks, whether a face is found at all, and the contact sheet stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from client.errors import PhotoError
+from client.inverter import DEFAULT_URL, Inverter
+from client.photo import Photo
+from client.sheet import png, sheet
+from export.faces import FaceDetector
+from export.paths import ROOT
+from export.perceptual import stlpips
+from export.scorers import Identity, identity_cosine
+
+Image8 = NDArray[np.uint8]
+Reconstruct = Callable[[Image8], Image8]
+
+SIDE = 1024
+SMALL = 256
+DEGREES = 20.0
+FIRST_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Target:
+    """An image to reconstruct: uint8 RGB [1024, 1024, 3], its name, and the group whose mean it enters."""
+
+    name: str
+    group: str
+    image: Image8
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One reconstruction against its target.
+
+    Attributes:
+        stlpips_vgg: ST-LPIPS at 256 px, 0 is equal.
+        stlpips_alex: likewise.
+        psnr_256: dB, at 256 px.
+        psnr_1024: dB, at 1024 px.
+        identity: cosine of SFace embeddings; None where either image shows no face.
+        landmarks: mean distance of the five landmarks in eye distances of the target; None likewise.
+        face: whether a face is found in the reconstruction; None where the target shows none.
+    """
+
+    stlpips_vgg: float
+    stlpips_alex: float
+    psnr_256: float
+    psnr_1024: float
+    identity: float | None
+    landmarks: float | None
+    face: float | None
+
+
+COLUMNS = {
+    "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
+    "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
+    "psnr_256": ("PSNR 256", ".1f"),
+    "psnr_1024": ("PSNR 1024", ".1f"),
+    "identity": ("identity", ".2f"),
+    "landmarks": ("landmarks", ".3f"),
+    "face": ("faces", ".0%"),
+}
+
+
+class Judge:
+    """Compares reconstructions with targets."""
+
+    def __init__(self) -> None:
+        self._vgg, self._alex = stlpips("vgg"), stlpips("alex")
+        self._detector, self._identity = FaceDetector(), Identity()
+
+    @torch.no_grad()
+    def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
+        """Compare two images, uint8 RGB [1024, 1024, 3]."""
+        assert target.shape == reconstruction.shape == (SIDE, SIDE, 3)
+        small, small_target = shrunk(reconstruction), shrunk(target)
+        a, b = _tensor(small), _tensor(small_target)
+        shown, truth = self._detector.portrait(reconstruction), self._detector.portrait(target)
+        identity = landmarks = None
+        if shown and truth:
+            identity = identity_cosine(self._identity(reconstruction, shown), self._identity(target, truth))
+            apart = np.linalg.norm(shown.landmarks - truth.landmarks, axis=1)
+            landmarks = float(apart.mean()) / truth.eye_distance
+        return Quality(
+            stlpips_vgg=float(self._vgg(a, b)),
+            stlpips_alex=float(self._alex(a, b)),
+            psnr_256=psnr(small, small_target),
+            psnr_1024=psnr(reconstruction, target),
+            identity=identity,
+            landmarks=landmarks,
+            face=None if truth is None else float(shown is not None),
+        )
+
+
+def psnr(a: Image8, b: Image8) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 images of one shape; infinite for equal ones."""
+    error = float(np.square(a.astype(np.float64) - b).mean())
+    return 10 * float(np.log10(255**2 / error)) if error else float("inf")
+
+
+def shrunk(image: Image8) -> Image8:
+    """The image at 256 px, by area average."""
+    return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
+
+
+def rotated(image: Image8, degrees: float) -> Image8:
+    """Rotate a square image about its middle, anticlockwise, reflecting it at its border."""
+    side = image.shape[0]
+    margin = side // 2
+    padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
+    turned = padded.rotate(degrees, Image.Resampling.BICUBIC)
+    return np.asarray(turned.crop((margin, margin, margin + side, margin + side)))
+
+
+def targets(images: Sequence[tuple[str, str, Image8]]) -> list[Target]:
+    """Each image (name, group, pixels) plain and rotated."""
+    plain = [Target(name, f"{group}, plain", image) for name, group, image in images]
+    turned = [Target(f"{name}, rotated", f"{group}, rotated", rotated(image, DEGREES)) for name, group, image in images]
+    return plain + turned
+
+
+def table(results: Sequence[tuple[Target, Quality]]) -> str:
+    """A Markdown table: a row a target, then the mean of each group."""
+    lines = [
+        "| target | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+        *(_row(target.name, [quality]) for target, quality in results),
+    ]
+    for group in dict.fromkeys(target.group for target, _ in results):
+        lines.append(_row(f"**mean: {group}**", [quality for target, quality in results if target.group == group]))
+    return "\n".join(lines) + "\n"
+
+
+def through(inverter: Inverter) -> Reconstruct:
+    """Reconstructions by the encoder alone, as ``client invert --fast`` gives them."""
+
+    def reconstruct(image: Image8) -> Image8:
+        return inverter.invert(Photo.decode(png(image), name="target.png")).reconstruction
+
+    return reconstruct
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench quality``."""
+    url = os.environ.get("UNALIGNED_URL", DEFAULT_URL)
+    parser.add_argument("--url", default=url, help="Triton's gRPC endpoint (default: $UNALIGNED_URL or %(default)s)")
+    photos = ROOT.parent / "shared" / "photos"
+    parser.add_argument("--photos", type=Path, default=photos, help="a folder of photos (default: ../shared/photos)")
+    parser.add_argument("--samples", type=int, default=8, help="generator samples besides the photos (default: 8)")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="for quality.md and quality.png (default: out)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print the table, and write it and the contact sheet."""
+    with Inverter(args.url) as inverter:
+        images = [("photo " + name, "photos", image) for name, image in _photos(args.photos)]
+        seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
+        images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
+        chosen = targets(images)
+        judge, reconstruct = Judge(), through(inverter)
+        pictures, results = [], []
+        for target in tqdm(chosen, desc="reconstructions", disable=None):
+            reconstruction = reconstruct(target.image)
+            results.append((target, judge(target.image, reconstruction)))
+            pictures += [(target.name, target.image), ("reconstruction", reconstruction)]
+    text = table(results)
+    args.out.mkdir(parents=True, exist_ok=True)
+    _write((args.out / "quality.md"), text.encode())
+    if pictures:
+        _write((args.out / "quality.png"), png(sheet(pictures).reduce(2)))
+    print(text)
+
+
+def _photos(folder: Path) -> Iterator[tuple[str, Image8]]:
+    """Name and centre square of each photo in a folder; none where there is no folder."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        with suppress(PhotoError):
+            photo = Photo.open(path)
+            yield path.stem, photo.pixels(photo.square(), SIDE)
+
+
+def _tensor(image: Image8) -> torch.Tensor:
+    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def _row(name: str, qualities: Sequence[Quality]) -> str:
+    cells = []
+    for field, (_, form) in COLUMNS.items():
+        values = [value for quality in qualities if (value := getattr(quality, field)) is not None]
+        cells.append(format(fmean(values), form) if values else "-")
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_bytes(data)
+    partial.replace(path)
