@@ -7,31 +7,42 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+COMMANDS = {
+    "fetch": "fetch the generator's published weights, verify them and keep them as safetensors",
+    "graphs": "export the networks as ONNX graphs, those that are out of date",
+    "repository": "lay the graphs out as the model repository that Triton serves",
+    "verify": "compare torch, ONNX Runtime and the served models on the same inputs",
+    "samples": "render generator samples to train on",
+    "train": "train the encoder on generator samples",
+    "directions": "compute the P-norm+ statistics and the directions of W",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 with one sentence on stderr."""
+    """Run one command; returns the exit code: 0, 1 with one sentence on stderr, 130 on Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="python -m export", description="From published weights to what Triton serves."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = {
-        "graphs": "export the networks as ONNX graphs",
-        "repository": "lay the graphs out as the model repository that Triton serves",
-        "samples": "render generator samples to train on",
-        "train": "train the encoder",
-    }
-    name = next((a for a in (sys.argv[1:] if argv is None else argv) if not a.startswith("-")), None)
+    named = next((a for a in arguments if not a.startswith("-")), None)
     run: Callable[[argparse.Namespace], None] | None = None
-    for command, text in modules.items():
-        sub = commands.add_parser(command, help=text, description=text.capitalize() + ".")
+    for command, text in COMMANDS.items():
+        sub = commands.add_parser(command, help=text, description=f"{text.capitalize()}.")
         sub.add_argument("--domain", default="ffhq", choices=["ffhq"], help="which generator (default: ffhq)")
-        if command == name:  # torch takes seconds to import: load only the command that runs
+        if command == named:  # torch takes seconds to import: load only the command that runs
             module = import_module(f"export.{command}")
             module.add_arguments(sub)
             run = module.run
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     assert run is not None
-    run(args)
+    try:
+        run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

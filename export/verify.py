@@ -1,0 +1,205 @@
+"""``python -m export verify``: the same inputs through torch, ONNX Runtime and the served models.
+
+Prints, for every output, the largest difference to torch and the PSNR, and fails if one is over its
+bound: ``FLOAT_BOUND`` times the largest value for float tensors, ``IMAGE_BOUND`` grey levels for images
+(float rounding may tip a pixel from one level to the next).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tritonclient.utils import np_to_triton_dtype
+
+from export.generator import load_generator
+from export.graphs import CUT, PHOTO_SIZE, Graph, graphs, to_uint8
+from export.paths import REPOSITORY, graph_file
+from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import NUM_STYLES, coarse_styles
+from server.triton import LocalTriton
+
+Array = NDArray[np.generic]
+Arrays = dict[str, Array]
+FLOAT_BOUND = 2e-5
+IMAGE_BOUND = 1
+STRENGTHS = (-2.0, 0.0, 2.0)
+
+
+class VerifyError(ValueError):
+    """A served or exported model disagrees with torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One output of one model by one engine, against torch."""
+
+    model: str
+    output: str
+    engine: str
+    max_abs: float
+    psnr: float  # dB, infinite where equal
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the bound."""
+        return self.max_abs <= self.bound
+
+
+def compare(model: str, engine: str, expected: Arrays, found: Arrays) -> list[Row]:
+    """One row per output; peak for the PSNR is 255 for images, the largest value otherwise.
+
+    Raises:
+        VerifyError: an output is missing or has another shape or dtype.
+    """
+    rows = []
+    for name, reference in expected.items():
+        value = found.get(name)
+        if value is None or value.shape != reference.shape or value.dtype != reference.dtype:
+            shape = "nothing" if value is None else f"{value.dtype} {value.shape}"
+            raise VerifyError(f"{model} by {engine}: {name} is {shape}, not {reference.dtype} {reference.shape}")
+        difference = np.abs(value.astype(np.float64) - reference.astype(np.float64))
+        image = reference.dtype == np.uint8
+        peak = 255.0 if image else float(np.abs(reference).max())
+        mse = float((difference**2).mean())
+        rows.append(
+            Row(
+                model=model,
+                output=name,
+                engine=engine,
+                max_abs=float(difference.max()),
+                psnr=math.inf if mse == 0 else 10 * math.log10(peak**2 / mse),
+                bound=IMAGE_BOUND if image else FLOAT_BOUND * peak,
+            )
+        )
+    return rows
+
+
+@torch.no_grad()
+def inputs(domain: str) -> dict[str, Arrays]:
+    """Realistic inputs by model: seeded latents, the codes they map to, and the image they make."""
+    generator = load_generator(domain)
+    rng = torch.Generator().manual_seed(7)
+    z, psi = torch.randn(2, STYLE_DIM, generator=rng), torch.tensor([[0.7], [1.0]])
+    w = generator.mapping(z, psi)
+    coarse = w[:, None].repeat(1, coarse_styles(CUT), 1)
+    w_m_plus = w[:, None].repeat(1, NUM_STYLES - coarse_styles(CUT), 1)
+    f = generator.synthesis.coarse(coarse, cut=CUT)
+    image = to_uint8(torch.nn.functional.avg_pool2d(generator.synthesis.fine(f, w_m_plus), 1024 // PHOTO_SIZE))
+    direction = 0.2 * torch.randn(w_m_plus.shape[1:], generator=rng)
+    edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
+    tensors = {
+        "mapping": {"z": z, "psi": psi},
+        "coarse": {"w": coarse},
+        "fine": {"f": f, "w_m_plus": w_m_plus},
+        "encoder": {"image": image},
+        "detail": {"image": image},
+        "invert": {"image": image},
+        "shift": edit,
+        "edit": edit,
+    }
+    return {f"{domain}_{k}": {n: t.contiguous().numpy() for n, t in v.items()} for k, v in tensors.items()}
+
+
+@torch.no_grad()
+def by_torch(module: nn.Module, outputs: tuple[str, ...], feed: Arrays) -> Arrays:
+    """Outputs by name of a graph's module in eager torch."""
+    found = module(*(torch.from_numpy(a) for a in feed.values()))
+    found = (found,) if isinstance(found, Tensor) else found
+    return {name: t.contiguous().numpy() for name, t in zip(outputs, found, strict=True)}
+
+
+def by_onnxruntime(path: Path, feed: Arrays) -> Arrays:
+    """Outputs by name of an exported file in bare ONNX Runtime on the CPU."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def by_triton(client: triton.InferenceServerClient, model: str, feed: Arrays) -> Arrays:
+    """Outputs by name of a served model."""
+    tensors = []
+    for name, value in feed.items():
+        tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+        tensor.set_data_from_numpy(value)
+        tensors.append(tensor)
+    result = client.infer(model, tensors)
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def references(domain: str, feeds: dict[str, Arrays]) -> dict[str, Arrays]:
+    """What torch says every model should give; ensembles are composed here from their parts."""
+    built: dict[str, tuple[Graph, nn.Module]] = {g.name: (g, g.build().eval()) for g in graphs(domain)}
+
+    def part(role: str, feed: Arrays) -> Arrays:
+        graph, module = built[f"{domain}_{role}"]
+        return by_torch(module, graph.outputs, {name: feed[name] for name in graph.inputs})
+
+    expected = {name: part(name.rpartition("_")[2], feeds[name]) for name in built}
+    feed = feeds[f"{domain}_invert"]
+    code = part("encoder", feed) | part("detail", feed)
+    expected[f"{domain}_invert"] = code | {"reconstruction": part("fine", code)["image"]}
+    moved = part("shift", feeds[f"{domain}_edit"])
+    batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
+    expected[f"{domain}_edit"] = {"images": part("fine", batch)["image"]}
+    return expected
+
+
+def verify(domain: str, infer: Callable[[str, Arrays], Arrays]) -> list[Row]:
+    """All rows of the table; ``infer`` asks the server for a model's outputs."""
+    feeds = inputs(domain)
+    rows = []
+    for model, expected in references(domain, feeds).items():
+        if graph_file(model).exists():
+            rows += compare(model, "onnxruntime", expected, by_onnxruntime(graph_file(model), feeds[model]))
+        rows += compare(model, "served", expected, infer(model, feeds[model]))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| model | output | engine | max abs | bound | PSNR (dB) | |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.model} | {r.output} | {r.engine} | {r.max_abs:.2g} | {r.bound:.2g} | "
+        f"{'equal' if math.isinf(r.psnr) else f'{r.psnr:.1f}'} | {'ok' if r.passed else 'FAILED'} |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m export verify``."""
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("UNALIGNED_URL"),
+        help="gRPC address of a server that runs; default: $UNALIGNED_URL, else one is started",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table.
+
+    Raises:
+        VerifyError: a row is over its bound.
+    """
+    if args.url:
+        rows = verify(args.domain, lambda model, feed: by_triton(triton.InferenceServerClient(args.url), model, feed))
+    else:
+        with LocalTriton(args.repository) as server, triton.InferenceServerClient(server.url) as client:
+            rows = verify(args.domain, lambda model, feed: by_triton(client, model, feed))
+    print(table(rows))
+    failed = [f"{r.model} {r.output} ({r.engine})" for r in rows if not r.passed]
+    if failed:
+        raise VerifyError("over the bound: " + ", ".join(failed))
