@@ -13,7 +13,6 @@ from export.effects import PSI, STRENGTH, Effects
 from export.latents import Statistics
 
 UNIT = "one standard deviation of W along it"
-RANGE = (-3, 3)
 UNITS = {
     "age": "age, years",
     "male": "male, probability",
@@ -27,7 +26,7 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the card of a direction tells, apart from its numbers' meaning."""
+    """What the card of a direction tells; faces are believable at strengths from ``-reach`` to ``reach``."""
 
     name: str
     description: str
@@ -35,6 +34,7 @@ class Card:
     samples: int
     metrics: dict[str, float]
     effects: Effects | None
+    reach: float
 
 
 def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str) -> None:
@@ -47,7 +47,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "generator": generator,
         "unit": UNIT,
         "scale": f"{scale:.6g}",
-        "suggested_range": f"{RANGE[0]},{RANGE[1]}",
+        "suggested_range": f"{-card.reach:g},{card.reach:g}",
         "layers": "0-15",
         "source": "python -m export directions",
         "method": card.method,
@@ -60,7 +60,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "",
         f"{card.description[0].upper()}{card.description[1:]}. In W of generator `{generator}`, float32 [512].",
         "",
-        f"- strength 1 is {UNIT}: {scale:.3f}; believable from {RANGE[0]} to {RANGE[1]}",
+        f"- strength 1 is {UNIT}: {scale:.3f}; believable from {-card.reach:g} to {card.reach:g}",
         f"- method: {card.method}",
         f"- made by `python -m export directions` from {card.samples} samples",
         *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),

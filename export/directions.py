@@ -40,17 +40,23 @@ class DirectionsError(ValueError):
 
 @dataclass(frozen=True)
 class Attribute:
-    """A direction that is found by a score."""
+    """A direction that is found by a score, and the strength up to which faces stay believable when f is kept."""
 
     name: str
     score: str
     description: str
+    reach: float = 3.0
 
 
 ATTRIBUTES = (
     Attribute("age", "age", "older (above 0) or younger"),
     Attribute("smile", "smile", "a wider smile (above 0) or a narrower mouth"),
-    Attribute("yaw", "yaw", "turns the face to the right of the image (above 0) or to the left"),
+    Attribute(
+        "yaw",
+        "yaw",
+        "turns the face to the right of the image (above 0) or to the left; an inversion's f holds it back",
+        reach=1.5,
+    ),
     Attribute("gender", "male", "what a classifier calls male (above 0) or female"),
 )
 
@@ -123,6 +129,7 @@ def _write_attributes(
             samples=len(w),
             metrics={"held-out correlation": boundary.correlation, "held-out accuracy": boundary.accuracy},
             effects=measured,
+            reach=attribute.reach,
         )
         write_direction(target, boundary.direction, scale, card, generator=generator.fingerprint)
 
@@ -142,5 +149,6 @@ def _write_components(target: Path, generator: Generator, moments: Statistics, w
                 **{f"correlation with {k}": float(c) for k, c in zip(SCORES, correlation, strict=True)},
             },
             effects=None,
+            reach=2.0,
         )
         write_direction(target, axes[:, i], float(variances[i].sqrt()), card, generator=generator.fingerprint)

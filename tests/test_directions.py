@@ -87,11 +87,13 @@ def test_too_few_samples_is_one_sentence(tmp_path: Path) -> None:
 
 def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     vector = seeded(512, seed=13)
-    card = Card(name="hats", description="more hats", method="made up", samples=7, metrics={"r": 0.5}, effects=None)
+    card = Card(
+        name="hats", description="more hats", method="made up", samples=7, metrics={"r": 0.5}, effects=None, reach=2.5
+    )
     write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef")
     direction = Direction.load(tmp_path / "hats.safetensors")
     assert (direction.name, direction.scale, direction.generator) == ("hats", 1.25, "0123456789abcdef")
-    assert (direction.layers, direction.suggested_range) == ((0, 15), (-3, 3))
+    assert (direction.layers, direction.suggested_range) == ((0, 15), (-2.5, 2.5))
     torch.testing.assert_close(torch.from_numpy(direction.vector), unit(vector).float())
     assert "More hats" in (tmp_path / "hats.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hats.md", "hats.safetensors"]
@@ -116,7 +118,9 @@ def test_strength_one_is_one_standard_deviation(name: str) -> None:
 
 
 @built
-@pytest.mark.parametrize(("name", "score", "least"), [("age", "age", 5), ("smile", "smile", 0.01), ("yaw", "yaw", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "score", "least"), [("age", "age", 8), ("smile", "smile", 0.015), ("yaw", "yaw", 0.15)]
+)
 def test_shipped_direction_does_what_it_says(name: str, score: str, least: float) -> None:
     from export.effects import effects
 
@@ -129,7 +133,7 @@ def test_shipped_direction_does_what_it_says(name: str, score: str, least: float
 
 # (direction, published file, |cosine| at least). InterfaceGAN's were fitted on other scores, other samples and by an
 # SVM: agreement is far above that of unrelated directions (0.04 for 512 dimensions), and never 1.
-INTERFACEGAN = [("age", "age", 0.65), ("smile", "smile", 0.65), ("yaw", "rotation", 0.85)]
+INTERFACEGAN = [("age", "age", 0.7), ("smile", "smile", 0.7), ("yaw", "rotation", 0.85)]
 
 
 @published
