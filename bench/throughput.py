@@ -1,0 +1,259 @@
+"""How much of ONNX Runtime's throughput is left when Triton serves: ``python -m bench throughput``.
+
+The bare side is the model's sessions in this process, the served side the same graphs over gRPC on this machine; see
+`bench.pairing` for how they are compared.
+
+Exception tree: `ThroughputError` (a ValueError), besides `bench.bare.ModelError` and those of `server.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+import tritonclient.grpc as triton
+from tqdm import tqdm
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from bench.bare import Arrays, Bare
+from bench.pairing import Result, paired
+from export.paths import REPOSITORY
+from server.triton import LocalTriton
+
+MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")
+IN_FLIGHT = (1, 2)
+STRENGTHS = (-2.0, 2.0)
+TIMEOUT_S = 60
+START, END = "<!-- throughput -->", "<!-- /throughput -->"
+_CHANNEL = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A connection for each worker, as for clients of their own.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class ThroughputError(ValueError):
+    """The comparison cannot be made, or its two sides do not answer alike."""
+
+
+def feeds(repository: Path) -> dict[str, Arrays]:
+    """One request for each model, made by the bare models from a fixed seed; batched models get a batch of one."""
+    rng = np.random.default_rng(7)
+    latent: Arrays = {"z": rng.standard_normal((1, 512), np.float32), "psi": np.full((1, 1), 0.7, np.float32)}
+    w = Bare(repository, "ffhq_mapping").run(latent)["w"]
+    coarse: Arrays = {"w": np.repeat(w[:, None], 4, axis=1)}
+    code = Bare(repository, "ffhq_coarse").run(coarse) | {"w_m_plus": np.repeat(w[:, None], 12, axis=1)}
+    image: Arrays = {"image": Bare(repository, "ffhq_fine").run(code)["image"][:, ::4, ::4].copy()}
+    edit: Arrays = {name: value[0] for name, value in code.items()}
+    edit["direction"] = 0.2 * rng.standard_normal((12, 512), np.float32)
+    edit["strengths"] = np.array(STRENGTHS, np.float32)
+    found = (latent, coarse, image, image, code, image, edit)
+    return dict(zip(MODELS, found, strict=True))
+
+
+class Served:
+    """A model of the server at ``url`` with one request, sent by up to ``workers`` workers at once."""
+
+    def __init__(self, url: str, model: str, feed: Arrays, *, workers: int) -> None:
+        self._model, self._feed = model, feed
+        self._clients = [triton.InferenceServerClient(url, channel_args=_CHANNEL) for _ in range(workers)]
+
+    def __call__(self, worker: int) -> Arrays:
+        """Send the request and read the whole answer, as a client does."""
+        tensors = []
+        for name, value in self._feed.items():
+            tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+            tensor.set_data_from_numpy(value)
+            tensors.append(tensor)
+        answer = self._clients[worker].infer(self._model, tensors, client_timeout=TIMEOUT_S)
+        return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+    def close(self) -> None:
+        """Close the channels."""
+        for client in self._clients:
+            client.close()
+
+
+def check_alike(model: str, bare: Arrays, served: Arrays) -> None:
+    """Raise `ThroughputError` unless both sides give the same outputs, up to rounding."""
+    if {n: (a.shape, a.dtype) for n, a in bare.items()} != {n: (a.shape, a.dtype) for n, a in served.items()}:
+        raise ThroughputError(f"The server's {model} has other outputs than the graphs of the repository.")
+    for name, array in bare.items():
+        here, there = array.astype(np.float64), served[name].astype(np.float64)
+        if not np.abs(here - there).mean() <= 0.01 * np.abs(here).mean():
+            raise ThroughputError(f"The server's {model} gives another {name} than the graphs of the repository.")
+
+
+def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float, rounds: int) -> Iterator[Result]:
+    """Compare the models one after the other.
+
+    Raises:
+        ThroughputError: the server does not answer, or not as the graphs of the repository do.
+        ModelError: the repository lacks a model.
+    """
+    requests = feeds(repository)
+    for model in models:
+        feed, bare = requests[model], Bare(repository, model)
+        served = Served(url, model, feed, workers=max(IN_FLIGHT))
+        try:
+            outputs = bare.run(feed)
+            check_alike(model, outputs, served(0))
+            items = len(next(iter(outputs.values())))
+            for in_flight in IN_FLIGHT:
+                pairs = paired(
+                    lambda _, bare=bare, feed=feed: bare.run(feed),  # type: ignore[misc]
+                    served,
+                    in_flight=in_flight,
+                    seconds=seconds,
+                    rounds=rounds,
+                )
+                yield Result(model=model, in_flight=in_flight, items=items, pairs=pairs)
+        except InferenceServerException as error:
+            raise ThroughputError(f"The server at {url} fails in {model}: {error.message()}") from None
+        finally:
+            served.close()
+
+
+def table(results: Sequence[Result], machine: str) -> str:
+    """A Markdown table, and below it the machine it holds for."""
+    lines = [
+        "| model | in flight | served / bare | min..max | overhead, ms a request | served, items/s | bare, items/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        span = f"{min(r.ratios):.2f}..{max(r.ratios):.2f}"
+        rates = f"{_rate(r.served_rate)} | {_rate(r.bare_rate)}"
+        lines.append(
+            f"| {r.model} | {r.in_flight} | **{median(r.ratios):.2f}** | {span} | {r.overhead_ms:.2f} | {rates} |"
+        )
+    return "\n".join([*lines, "", machine, ""])
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.{0 if per_second >= 100 else 1 if per_second >= 10 else 2}f}"
+
+
+def as_json(results: Sequence[Result], machine: str) -> str:
+    """The same for machines, with the ratio of every round."""
+    rows = [
+        {
+            "model": r.model,
+            "in_flight": r.in_flight,
+            "ratio": median(r.ratios),
+            "ratios": r.ratios,
+            "overhead_ms": r.overhead_ms,
+            "served_per_s": r.served_rate,
+            "bare_per_s": r.bare_rate,
+        }
+        for r in results
+    ]
+    return json.dumps({"machine": machine, "results": rows}, indent=2)
+
+
+def replaced(text: str, between: str) -> str:
+    """Put ``between`` in place of what stands between the two markers of ``text``.
+
+    Raises:
+        ThroughputError: the markers are not there, once each and in order.
+    """
+    before, found, rest = text.partition(START)
+    _, closed, after = rest.partition(END)
+    if not (found and closed and text.count(START) == text.count(END) == 1):
+        raise ThroughputError(f"The file must hold the lines {START} and {END} once each, in this order.")
+    return f"{before}{START}\n{between.strip()}\n{END}{after}"
+
+
+def write(path: Path, between: str) -> None:
+    """Replace what stands between the markers of a file, under a temporary name that is then renamed."""
+    text = replaced(path.read_text(), between)
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench throughput``."""
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+    parser.add_argument("--url", help="gRPC address of a server on this machine; default: one is started")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="default: all")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per side and round (default: 2)")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of sides (default: 9)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the table between {START} and {END} of a file")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        ThroughputError: an option is out of its range; besides those of `compare`.
+    """
+    if not 0 < args.seconds <= 60 or not 1 <= args.rounds <= 100:
+        raise ThroughputError("--seconds is over 0 and at most 60, --rounds from 1 to 100.")
+    if args.url:
+        check_local(args.url)
+    if args.write:
+        replaced(args.write.read_text(), "")
+    busy = os.getloadavg()[0]
+    with ExitStack() as stack:
+        url = args.url or stack.enter_context(LocalTriton(args.repository)).url
+        version = server_version(url)
+        found = compare(url, args.repository, args.models, seconds=args.seconds, rounds=args.rounds)
+        total = len(args.models) * len(IN_FLIGHT)
+        results = list(tqdm(found, total=total, desc="throughput", disable=None))
+    provider = Bare(args.repository, args.models[0]).provider
+    machine = (
+        f"{len(os.sched_getaffinity(0))} CPU cores ({platform.system()} {platform.machine()}), load average {busy:.1f} "
+        f"before the start; Triton {version}, ONNX Runtime {onnxruntime.__version__} ({provider}); "
+        f"rounds of {args.seconds:g} s a side: {args.rounds}."
+    )
+    print(as_json(results, machine) if args.json else table(results, machine))
+    if args.write:
+        write(args.write, table(results, machine))
+
+
+def check_local(url: str) -> None:
+    """Raise `ThroughputError` unless ``url`` is ``host:port`` of this machine, where the bare side runs."""
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ThroughputError(f"--url is host:port on this machine, as 127.0.0.1:8001, not '{url}'.")
+
+
+def server_version(url: str) -> str:
+    """Triton's version.
+
+    Raises:
+        ThroughputError: no server answers.
+    """
+    with _client(url) as client:
+        try:
+            return str(client.get_server_metadata(client_timeout=TIMEOUT_S).version)
+        except InferenceServerException as error:
+            raise ThroughputError(f"No Triton answers at {url}: {error.message()}") from None
+
+
+@contextmanager
+def _client(url: str) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(url, channel_args=_CHANNEL)
+    try:
+        yield client
+    finally:
+        client.close()
