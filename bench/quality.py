@@ -81,6 +81,10 @@ COLUMNS = {
     "face": ("faces", ".0%"),
 }
 
+LEGEND = """ST-LPIPS is shift-tolerant LPIPS, at 256 px. Identity is the cosine of SFace embeddings (0.363 and more is
+the same person to its authors), landmarks their mean distance in eye distances of the target; both are means over the
+reconstructions in which a face is found, so read them with the share of faces."""
+
 
 class Judge:
     """Compares reconstructions with targets."""
@@ -176,6 +180,8 @@ def run(args: argparse.Namespace) -> None:
         images = [("photo " + name, "photos", image) for name, image in _photos(args.photos)]
         seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
         images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
+        if not images:
+            raise ValueError(f"there is nothing to measure: no photo in {args.photos} and no samples")
         chosen = targets(images)
         judge, reconstruct = Judge(), through(inverter)
         pictures, results = [], []
@@ -183,11 +189,10 @@ def run(args: argparse.Namespace) -> None:
             reconstruction = reconstruct(target.image)
             results.append((target, judge(target.image, reconstruction)))
             pictures += [(target.name, target.image), ("reconstruction", reconstruction)]
-    text = table(results)
+    text = f"{table(results)}\n{LEGEND}\n"
     args.out.mkdir(parents=True, exist_ok=True)
-    _write((args.out / "quality.md"), text.encode())
-    if pictures:
-        _write((args.out / "quality.png"), png(sheet(pictures).reduce(2)))
+    _write(args.out / "quality.md", text.encode())
+    _write(args.out / "quality.png", png(sheet(pictures).reduce(2)))
     print(text)
 
 
