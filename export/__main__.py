@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from server.errors import ServerError
+
 COMMANDS = {
     "fetch": "fetch the generator's published weights, verify them and keep them as safetensors",
     "graphs": "export the networks as ONNX graphs, those that are out of date",
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = next((a for a in arguments if not a.startswith("-")), None)
     run: Callable[[argparse.Namespace], None] | None = None
     for command, text in COMMANDS.items():
-        sub = commands.add_parser(command, help=text, description=f"{text.capitalize()}.")
+        sub = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
         sub.add_argument("--domain", default="ffhq", choices=["ffhq"], help="which generator (default: ffhq)")
         if command == named:  # torch takes seconds to import: load only the command that runs
             module = import_module(f"export.{command}")
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert run is not None
     try:
         run(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ServerError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -21,15 +21,8 @@ from export.paths import REPOSITORY, graph_file
 from export.triton_config import ONNXRUNTIME, ModelConfig, Step, Tensor
 
 VERSION = "1"
-# Largest batch and how long the first request of one may wait for others, by the model's role.
-BATCHING = {
-    "mapping": (64, 0),
-    "coarse": (16, 500),
-    "fine": (8, 2000),
-    "encoder": (16, 2000),
-    "detail": (16, 500),
-    "shift": (0, 0),
-}
+# Largest batch by the model's role. No queue delay: a queue fills by itself while an instance is busy.
+MAX_BATCH = {"mapping": 64, "coarse": 16, "fine": 8, "encoder": 16, "detail": 16, "shift": 0}
 
 
 class RepositoryError(ValueError):
@@ -61,14 +54,12 @@ def signature(path: Path, *, batched: bool) -> tuple[tuple[Tensor, ...], tuple[T
 def model(graph: Graph, *, parameters: dict[str, str]) -> ModelConfig:
     """The configuration of a served graph."""
     inputs, outputs = signature(graph_file(graph.name), batched=graph.batched)
-    max_batch_size, delay = BATCHING[graph.name.rpartition("_")[2]]
     return ModelConfig(
         name=graph.name,
         backend=ONNXRUNTIME,
         inputs=inputs,
         outputs=outputs,
-        max_batch_size=max_batch_size,
-        max_queue_delay_us=delay,
+        max_batch_size=MAX_BATCH[graph.name.rpartition("_")[2]],
         warmup_dims={t.name: tuple(2 if d < 0 else d for d in t.dims) for t in inputs},
         parameters=parameters,
     )

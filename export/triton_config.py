@@ -45,7 +45,6 @@ class ModelConfig:
     parameters: dict[str, str]
     backend: str = ""
     instances: int = 1
-    max_queue_delay_us: int = 0
     warmup_runs: int = 2  # the first two runs of an instance are slower
     warmup_dims: dict[str, tuple[int, ...]] = field(default_factory=dict)  # for inputs with variable dims
     steps: tuple[Step, ...] = ()
@@ -68,7 +67,7 @@ class ModelConfig:
         config.backend = self.backend
         config.instance_group.add(name=self.name, count=self.instances, kind=pb.ModelInstanceGroup.KIND_AUTO)
         if self.max_batch_size:
-            config.dynamic_batching.max_queue_delay_microseconds = self.max_queue_delay_us
+            config.dynamic_batching.SetInParent()
         if self.warmup_runs:
             warmup = config.model_warmup.add(
                 name="zeros", batch_size=1 if self.max_batch_size else 0, count=self.warmup_runs

@@ -1,0 +1,78 @@
+# The README's two commands are `make invert` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTO ?=
+CROP ?=
+EDIT ?= age=-3,3
+OUT ?= out
+PORT ?= 8001
+
+# The example photo shows a whole person: take the part around the head, off-centre as it is.
+ifeq ($(PHOTO),)
+photo := build/astronaut.png
+crop := 84,0,280
+else
+photo := $(PHOTO)
+crop := $(CROP)
+endif
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+repository := model_repository/ffhq_fine/1/model.onnx
+sources := $(wildcard export/*.py networks/*.py networks/weights/ffhq/encoder*.safetensors)
+
+.DEFAULT_GOAL := help
+.PHONY: help invert serve test lint format verify bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+invert: $(repository) $(photo) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder
+	@python -m server run -- client invert --fast "$(photo)" $(if $(crop),--crop $(crop)) --edit "$(EDIT)" --out "$(OUT)"
+
+serve: $(repository) ## Keep a local Triton up on PORT (8001) until Ctrl-C
+	@python -m server start --grpc-port $(PORT)
+
+test: lint $(repository) ## Lint, types, and all tests, unit and server
+	@pytest
+
+lint: $(VENV)/.dev ## Style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: $(VENV)/.dev ## Rewrite the code in the project's style
+	@ruff check --fix --quiet .
+	@ruff format .
+
+verify: $(repository) ## Compare torch, ONNX Runtime and the served models
+	@python -m export verify
+
+bench: $(VENV)/.dev $(repository) ## Measure: served against bare throughput, and the quality of --fast
+	@python -m bench throughput
+	@python -m server run -- python -m bench quality
+
+clean: ## Remove everything that is built, the environment included
+	rm -rf $(VENV) build out *.egg-info model_repository/*/1
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,export,demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,export,bench,demo,dev]'
+	@touch $@
+
+$(repository): $(sources) | $(VENV)/.run
+	python -m export fetch
+	python -m export graphs
+	python -m export repository
+	@touch $@
+
+build/astronaut.png: | $(VENV)/.run
+	@mkdir -p build
+	@python -c 'import skimage; from PIL import Image; Image.fromarray(skimage.data.astronaut()).save("$@")'
