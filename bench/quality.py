@@ -83,7 +83,8 @@ COLUMNS = {
 
 LEGEND = """ST-LPIPS is shift-tolerant LPIPS, at 256 px. Identity is the cosine of SFace embeddings (0.363 and more is
 the same person to its authors), landmarks their mean distance in eye distances of the target; both are means over the
-reconstructions in which a face is found, so read them with the share of faces."""
+reconstructions in which a face is found, so read them with the share of faces. The detector finds faces with smeared
+eyes too: look at the sheet."""
 
 
 class Judge:
