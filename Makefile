@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PHOTO ?=
 CROP ?=
 EDIT ?= age=-3,3
-OUT ?= out
+OUT ?=
 PORT ?= 8001
 
-# The example photo shows a whole person: take the part around the head, off-centre as it is.
+# The example photo shows half a person: take the part around the head.
 ifeq ($(PHOTO),)
 photo := build/astronaut.png
 crop := 84,0,280
@@ -28,12 +28,12 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 invert: $(repository) $(photo) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder
-	@python -m server run -- client invert --fast "$(photo)" $(if $(crop),--crop $(crop)) --edit "$(EDIT)" --out "$(OUT)"
+	@python -m server run -- client invert --fast "$(photo)" $(if $(crop),--crop $(crop)) --edit "$(EDIT)" $(if $(OUT),--out "$(OUT)")
 
 serve: $(repository) ## Keep a local Triton up on PORT (8001) until Ctrl-C
 	@python -m server start --grpc-port $(PORT)
 
-test: lint $(repository) ## Lint, types, and all tests, unit and server
+test: lint $(repository) build/.judges ## Lint, types, and all tests, unit and server
 	@pytest
 
 lint: $(VENV)/.dev ## Style and types
@@ -48,7 +48,7 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 verify: $(repository) ## Compare torch, ONNX Runtime and the served models
 	@python -m export verify
 
-bench: $(VENV)/.dev $(repository) ## Measure: served against bare throughput, and the quality of --fast
+bench: $(VENV)/.dev $(repository) build/.judges ## Measure: served against bare throughput, and the quality of --fast
 	@python -m bench throughput
 	@python -m server run -- python -m bench quality
 
@@ -71,6 +71,10 @@ $(repository): $(sources) | $(VENV)/.run
 	python -m export fetch
 	python -m export graphs
 	python -m export repository
+	@touch $@
+
+build/.judges: | $(VENV)/.run
+	python -m export fetch --judges
 	@touch $@
 
 build/astronaut.png: | $(VENV)/.run

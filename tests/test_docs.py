@@ -1,0 +1,69 @@
+"""The documentation: every command in it is a command, every link leads somewhere, every target exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from client.cli import parser
+from export.__main__ import COMMANDS
+from export.__main__ import main as export_main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+LINES = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+
+
+def test_there_is_something_to_check() -> None:
+    assert {"make invert", "make test"} <= set(LINES)
+    assert any(line.startswith("client ") for line in LINES)
+    assert any(line.startswith("python -m export train") for line in LINES)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        assert arguments[0] in TARGETS
+    elif program == "client":
+        assert parser().parse_args(arguments).command == arguments[0]
+    else:
+        assert [program, *arguments[:2]] == ["python", "-m", "export"]
+        ran: list[SimpleNamespace] = []
+        monkeypatch.setattr(import_module(f"export.{arguments[2]}"), "run", ran.append)
+        assert export_main(arguments[2:]) == 0
+        assert len(ran) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec")
+
+
+def test_the_readme_names_every_export_command() -> None:
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if "`python -m export`" in line)
+    assert set(COMMANDS) <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_every_target_is_in_the_help() -> None:
+    assert {"help", "invert", "test", "serve", "lint", "bench"} <= TARGETS
