@@ -47,14 +47,16 @@ class Edited:
     images: NDArray[np.uint8]
 
 
-class NotYet(ClientError):
-    """The command needs a service that is not there."""
+class NoRefinement(ClientError):
+    """The command needs a service that this version does not have."""
 
 
 def invert(options: argparse.Namespace) -> Report:
     """Invert a photo, and edit it."""
     if not options.fast:
-        raise NotYet("Refinement needs a service that is not available yet, so use --fast for the encoder's inversion.")
+        raise NoRefinement(
+            "Refinement needs a service that this version does not have; use --fast for the encoder alone."
+        )
     crop = Crop.parse(options.crop) if options.crop else None
     edits = [_parsed_edit(text, options.domain) for text in options.edit]
     photo = Photo.open(options.photo)

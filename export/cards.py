@@ -70,6 +70,36 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
     _write("\n".join(lines) + "\n", folder / f"{card.name}.md")
 
 
+def write_encoder(
+    path: Path, *, metadata: dict[str, str], parameters: int, samples: int, metrics: dict[str, float]
+) -> None:
+    """Write the card of an encoder: ``metadata`` as in its file, ``metrics`` on held-out samples, to a ``.md``."""
+    size = 8 * int(metadata["cut"])
+    lines = [
+        f"# Encoder for {metadata['cut']}x{metadata['cut']}",
+        "",
+        f"Image, {size}x{size} px, to f^o of generator `{metadata['generator']}`. Body `{metadata['body']}`,",
+        f"{parameters / 1e6:.1f} M parameters, fp16. Made by `python -m export train encoder`.",
+        "",
+        f"- data: {samples} generator samples (`python -m export samples`), half of them shifted, rotated and scaled;",
+        "  no photos",
+        *(f"- stage {i}: {stage}" for i, stage in enumerate(metadata["training"].split("; then "), start=1)),
+        "",
+        "Error of f on held-out samples at psi 0.7, channel-normalised (1.0 is predicting the mean):",
+        "",
+        "| samples | reference mean | error |",
+        "|---|---|---|",
+        f"| plain | one number per channel | {metrics['error']:.3f} |",
+        f"| plain | one map per channel | {metrics['residual']:.3f} |",
+        f"| shifted, rotated, scaled | one number per channel, of the training samples | {metrics['moved']:.3f} |",
+        "",
+        "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,",
+        "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is the MobileStyleGAN",
+        "of the package random_face (Apache-2.0), which learned from FFHQ (a data set under CC BY-NC-SA 4.0).",
+    ]
+    _write("\n".join(lines) + "\n", path)
+
+
 def write_pnorm(folder: Path, moments: Statistics, *, generator: str) -> None:
     """Write ``pnorm.safetensors`` (the buffers of ``networks.pnorm.PNorm``, and ``w_avg``) and ``pnorm.md``."""
     variances, axes = moments.p.principal()

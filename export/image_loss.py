@@ -19,11 +19,14 @@ from networks.mobilestylegan import NUM_STYLES, coarse_styles
 class ImageLoss(nn.Module):
     """The loss of feature maps, given the true fine styles and the target images."""
 
-    def __init__(self, generator: Generator, *, perceptual_weight: float, device: torch.device) -> None:
+    def __init__(
+        self, generator: Generator, *, perceptual_weight: float, device: torch.device, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.synthesis = generator.synthesis
         self.perceptual = stlpips("alex").to(device)
         self.perceptual_weight = perceptual_weight
+        self._render = torch.compile(self.render) if compiled else self.render
 
     def render(self, f: Tensor, w: Tensor) -> Tensor:
         """f [B, 512, cut, cut], w [B, 512] -> images [B, 3, 256, 256], area-averaged from 1024 px."""
@@ -47,7 +50,7 @@ class ImageLoss(nn.Module):
         step = len(f) if f.is_cuda else 1  # one at a time is the fastest on a CPU: the maps then fit its cache
         for i in range(0, len(f), step):
             s = slice(i, i + step)
-            image = self.render(f[s], w[s])
+            image = self._render(f[s], w[s])
             total = total + F.mse_loss(image, target[s], reduction="sum") / target[0].numel()
             total = total + self.perceptual_weight * self.perceptual(image, target[s]).sum()
         return total / len(f)

@@ -25,11 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from export.cards import write_encoder
 from export.generator import Generator, load_generator
 from export.paths import encoder_file, samples_folder, training_folder
 from export.samples import features, shards
 from networks.encoder import BODIES, Encoder
-from networks.encoder_file import load_encoder, save_encoder
+from networks.encoder_file import encoder_metadata, load_encoder, save_encoder
 from networks.mobilestylegan import CUTS
 
 LOSSES = ("f", "image")
@@ -117,6 +118,7 @@ def heldout_error(encoder: Encoder, generator: Generator, samples: Samples, *, b
     kinds: dict[bool, list[Tensor]] = {True: [], False: []}
     plain_all = (samples.theta == torch.tensor([[1.0, 0, 0], [0, 1, 0]])).all(dim=(1, 2))
     truths: list[Tensor] = []
+    was_training = encoder.training
     encoder.eval()
     for i in range(0, len(samples), batch):
         s = slice(i, i + batch)
@@ -126,7 +128,7 @@ def heldout_error(encoder: Encoder, generator: Generator, samples: Samples, *, b
         for plain in (True, False):
             kinds[plain].append(square[plain_all[s].to(device) == plain].cpu())
         truths.append(encoder.normalise(truth)[plain_all[s].to(device)].cpu())
-    encoder.train()
+    encoder.train(was_training)
     plain_truth = torch.cat(truths)
     flat = (plain_truth - plain_truth.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     spread = (plain_truth - plain_truth.mean(dim=0)).square().mean()
@@ -158,7 +160,9 @@ class Trainer:
         if image:
             from export.image_loss import ImageLoss
 
-            self.image_loss = ImageLoss(self.generator, perceptual_weight=recipe.perceptual_weight, device=device)
+            self.image_loss = ImageLoss(
+                self.generator, perceptual_weight=recipe.perceptual_weight, device=device, compiled=True
+            )
 
     @torch.no_grad()
     def _measure_f(self) -> None:
@@ -235,7 +239,7 @@ class Trainer:
 
     def fit(self, *, every: int) -> None:
         """Train to the end, with a checkpoint and a held-out measurement every so many steps."""
-        self.encoder.train()
+        self.encoder.train(self.recipe.loss == "f")  # small batches would spoil the statistics of batch norm
         stream = batches(len(self.train), batch=self.recipe.batch, seed=self.recipe.seed, start=self.step)
         bar = tqdm(total=self.recipe.steps, initial=self.step, desc=f"encoder {self.recipe.loss}", disable=None)
         running, since = 0.0, 0
@@ -298,11 +302,23 @@ def run(args: argparse.Namespace) -> None:
     folder = args.folder or training_folder(args.domain, f"encoder{args.cut}-{args.body}-{args.loss}")
     samples = args.samples or samples_folder(args.domain)
     trainer = Trainer(recipe, folder=folder, samples=samples, minutes=args.minutes, device=torch.device(args.device))
+    before = ""
     if args.start:
-        start = load_encoder(args.start)
-        trainer.encoder.load_state_dict(start.state_dict())
+        trainer.encoder.load_state_dict(load_encoder(args.start).state_dict())
+        before = encoder_metadata(args.start)["training"] + "; then "
     trainer.resume()
     trainer.fit(every=args.every)
     target = args.out or encoder_file(args.domain, args.cut)
-    save_encoder(trainer.encoder, target, generator=trainer.generator.fingerprint)
+    stage = (
+        f"loss `{args.loss}`, {trainer.step} steps of {args.batch}, AdamW {args.learning_rate:g} with cosine decay, "
+        f"{trainer.elapsed / 60:.0f} minutes on {args.device}"
+    )
+    save_encoder(trainer.encoder, target, generator=trainer.generator.fingerprint, training=before + stage)
+    write_encoder(
+        target.with_suffix(".md"),
+        metadata=encoder_metadata(target),
+        parameters=sum(p.numel() for p in trainer.encoder.parameters()),
+        samples=len(trainer.train),
+        metrics=trainer.history[-1],
+    )
     print(f"{target}: {json.dumps(trainer.history[-1])}")

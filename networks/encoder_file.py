@@ -15,13 +15,14 @@ class WeightsError(ValueError):
     """A weights file is missing or does not hold what it should."""
 
 
-def save_encoder(encoder: Encoder, path: Path, *, generator: str) -> None:
+def save_encoder(encoder: Encoder, path: Path, *, generator: str, training: str = "") -> None:
     """Write an encoder, fp16, with what is needed to build it again; whole or not at all.
 
     Args:
         encoder: any ``Encoder``.
         path: the file to write.
         generator: fingerprint of the generator that the encoder inverts.
+        training: how it was trained, for people.
     """
     state = {
         name: value.detach().cpu().half() if value.is_floating_point() else value.cpu()
@@ -30,9 +31,21 @@ def save_encoder(encoder: Encoder, path: Path, *, generator: str) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    metadata = {"body": encoder.body_name, "cut": str(encoder.cut), "generator": generator}
+    metadata = {"body": encoder.body_name, "cut": str(encoder.cut), "generator": generator, "training": training}
     save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata=metadata)
     partial.replace(path)
+
+
+def encoder_metadata(path: Path) -> dict[str, str]:
+    """What ``save_encoder`` wrote beside the weights: body, cut, generator, training.
+
+    Raises:
+        WeightsError: the file is missing.
+    """
+    if not path.exists():
+        raise WeightsError(f"there is no trained encoder at {path}")
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
@@ -45,10 +58,7 @@ def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
     Raises:
         WeightsError: the file is missing, or the encoder belongs to another generator.
     """
-    if not path.exists():
-        raise WeightsError(f"there is no trained encoder at {path}")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    metadata = encoder_metadata(path)
     if generator is not None and metadata.get("generator") != generator:
         raise WeightsError(f"{path.name} was trained for generator {metadata.get('generator')}, not for {generator}")
     encoder = Encoder(body=metadata["body"], cut=int(metadata["cut"]))
