@@ -7,28 +7,31 @@ CROP ?=
 EDIT ?= age=-3,3
 OUT ?=
 PORT ?= 8001
+# RUNTIME=gpu installs onnxruntime-gpu in place of onnxruntime.
+RUNTIME ?= export
 
 # The example photo shows half a person: take the part around the head.
+example := build/astronaut.png
 ifeq ($(PHOTO),)
-photo := build/astronaut.png
-crop := 84,0,280
-else
-photo := $(PHOTO)
-crop := $(CROP)
+CROP := $(or $(CROP),125,10,210)
 endif
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-repository := model_repository/ffhq_fine/1/model.onnx
-sources := $(wildcard export/*.py networks/*.py networks/weights/ffhq/encoder*.safetensors)
+# The stamps come last: a build that was cut short is taken up again.
+repository := build/.repository
+sources := $(wildcard export/*.py networks/*.py networks/weights/ffhq/encoder*.safetensors) server/wheels.py
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help invert serve test lint format verify bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-invert: $(repository) $(photo) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder
-	@python -m server run -- client invert --fast "$(photo)" $(if $(crop),--crop $(crop)) --edit "$(EDIT)" $(if $(OUT),--out "$(OUT)")
+invert: $(repository) $(if $(PHOTO),,$(example)) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder
+	@python -m server run -- client invert --fast "$(or $(PHOTO),$(example))" \
+		$(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)")
 
 serve: $(repository) ## Keep a local Triton up on PORT (8001) until Ctrl-C
 	@python -m server start --grpc-port $(PORT)
@@ -53,21 +56,21 @@ bench: $(VENV)/.dev $(repository) build/.judges ## Measure: served against bare 
 	@python -m server run -- python -m bench quality
 
 clean: ## Remove everything that is built, the environment included
-	rm -rf $(VENV) build out *.egg-info model_repository/*/1
+	rm -rf $(VENV) build out *.egg-info model_repository/*/[0-9]*
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,export,demo]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,export,bench,demo,dev]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),bench,demo,dev]'
 	@touch $@
 
-$(repository): $(sources) | $(VENV)/.run
+$(repository): $(sources) $(VENV)/.run
 	python -m export fetch
 	python -m export graphs
 	python -m export repository
@@ -77,6 +80,6 @@ build/.judges: | $(VENV)/.run
 	python -m export fetch --judges
 	@touch $@
 
-build/astronaut.png: | $(VENV)/.run
+$(example): | $(VENV)/.run
 	@mkdir -p build
 	@python -c 'import skimage; from PIL import Image; Image.fromarray(skimage.data.astronaut()).save("$@")'

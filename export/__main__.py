@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from safetensors import SafetensorError
+from tritonclient.utils import InferenceServerException
+
 from server.errors import ServerError
 
 COMMANDS = {
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert run is not None
     try:
         run(args)
-    except (ServerError, ValueError, OSError, RuntimeError) as error:
+    except (ServerError, InferenceServerException, SafetensorError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -94,8 +94,8 @@ def write_encoder(
         f"| shifted, rotated, scaled | one number per channel, of the training samples | {metrics['moved']:.3f} |",
         "",
         "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,",
-        "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is the MobileStyleGAN",
-        "of the package random_face (Apache-2.0), which learned from FFHQ (a data set under CC BY-NC-SA 4.0).",
+        "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN",
+        "of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0).",
     ]
     _write("\n".join(lines) + "\n", path)
 

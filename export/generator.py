@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.openvino_ir import Array, mapping_state, synthesis_state
-from export.paths import generator_file
+from export.paths import ROOT, generator_file
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
 from server.wheels import extract
@@ -25,6 +25,7 @@ FILES = {
     "SynthesisNetwork.xml": "7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd",
     "SynthesisNetwork.bin": "c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
 }
+CODE = ("export/generator.py", "export/openvino_ir.py", "networks/mapping.py", "networks/mobilestylegan.py")
 MEAN_SAMPLES = 100_000
 
 
@@ -64,7 +65,7 @@ def extract_ir(folder: Path) -> None:
 def fetch(domain: str) -> Path:
     """Download and convert the generator unless that is done; returns the safetensors file."""
     target = generator_file(domain)
-    if target.exists():
+    if target.exists() and _is_current(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as scratch:
@@ -79,9 +80,27 @@ def fetch(domain: str) -> Path:
         state = {f"mapping.{k}": v for k, v in mapping.state_dict().items()}
         state |= {f"synthesis.{k}": v for k, v in synthesis.state_dict().items()}
         partial = folder / target.name
-        save_file(state, partial, metadata={"fingerprint": fingerprint(state), "domain": domain})
+        save_file(state, partial, metadata={"fingerprint": fingerprint(state), "domain": domain, "stamp": _stamp()})
         partial.replace(target)
     return target
+
+
+def _stamp() -> str:
+    """sha256 over what the file is made from: the published files and the code that converts them."""
+    digest = hashlib.sha256(repr(sorted(FILES.items())).encode())
+    for code in CODE:
+        digest.update((ROOT / code).read_bytes())
+    return digest.hexdigest()
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the file is whole, and was made from the same files by the same code."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return metadata.get("stamp") == _stamp() and metadata.get("fingerprint") == fingerprint(load_file(path))
+    except (SafetensorError, OSError):
+        return False
 
 
 @torch.no_grad()

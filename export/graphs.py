@@ -14,6 +14,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -31,7 +32,13 @@ from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
 OPSET = 20
 PHOTO_SIZE = 256  # of the images that the encoder graphs take
 CUT = 16
-CODE = ("export/graphs.py", "networks/encoder.py", "networks/mapping.py", "networks/mobilestylegan.py")
+CODE = (
+    "export/graphs.py",
+    "networks/encoder.py",
+    "networks/encoder_file.py",
+    "networks/mapping.py",
+    "networks/mobilestylegan.py",
+)
 
 
 class MappingGraph(nn.Module):
@@ -196,7 +203,8 @@ def graphs(domain: str) -> list[Graph]:
 
 def stamp(graph: Graph) -> str:
     """sha256 over everything that the exported file depends on."""
-    digest = hashlib.sha256(f"{torch.__version__} {onnx.__version__} {OPSET}".encode())
+    versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript", "onnx-ir")]
+    digest = hashlib.sha256(f"{versions} {OPSET}".encode())
     for path in (*(ROOT / code for code in CODE), *graph.weights):
         digest.update(path.read_bytes())
     return digest.hexdigest()

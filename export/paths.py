@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = Path(os.environ.get("UNALIGNED_BUILD", ROOT / "build"))
+from server.paths import build_dir, project_root
+
+ROOT = project_root()
+BUILD = build_dir()
 REPOSITORY = ROOT / "model_repository"
 LEARNED = ROOT / "networks" / "weights"
 

@@ -12,6 +12,7 @@ whichever of steps and minutes is further along.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -53,6 +54,18 @@ class Recipe:
     learning_rate: float
     perceptual_weight: float
     seed: int
+    start: str = ""  # sha256 of the encoder that the run started from
+    before: str = ""  # how that one was trained
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            TrainingError: a number is out of its range.
+        """
+        for name in ("steps", "batch", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name.replace('_', ' ')} must be above 0")
 
 
 @dataclass(kw_only=True)
@@ -153,6 +166,8 @@ class Trainer:
         size, image = self.encoder.input_size, recipe.loss == "image"
         self.train = load_samples(samples, "train", size=size, keep_target=image)
         self.heldout = load_samples(samples, "heldout", size=size)
+        if len(self.train) < recipe.batch:
+            raise TrainingError(f"there are {len(self.train)} samples, fewer than a batch of {recipe.batch}")
         self.optimiser = torch.optim.AdamW(self.encoder.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
         self.step, self.elapsed = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -186,7 +201,7 @@ class Trainer:
         """Write the checkpoint, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
-            "recipe": asdict(self.recipe),
+            "recipe": self._identity(),
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
@@ -207,13 +222,16 @@ class Trainer:
         if not self.checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-        if state["recipe"] != asdict(self.recipe):
+        if state["recipe"] != self._identity():
             raise TrainingError(
-                f"{self.checkpoint} is of a run with other options; delete it or choose another --folder"
+                f"{self.checkpoint} is of a run with other options or samples; delete it or choose another --folder"
             )
         self.encoder.load_state_dict(state["encoder"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed, self.history = state["step"], state["elapsed"], state["history"]
+
+    def _identity(self) -> dict[str, Any]:
+        return asdict(self.recipe) | {"samples": len(self.train)}
 
     @property
     def progress(self) -> float:
@@ -294,18 +312,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, then write the encoder as fp16 safetensors."""
+    """Train, then write the encoder as fp16 safetensors, and its card.
+
+    Raises:
+        TrainingError: the options, the samples or the checkpoint do not fit.
+    """
+    if args.minutes <= 0 or args.every <= 0:
+        raise TrainingError("--minutes and --every must be above 0")
+    start = before = ""
+    if args.start:
+        before = encoder_metadata(args.start)["training"] + "; then "
+        start = hashlib.sha256(args.start.read_bytes()).hexdigest()
     recipe = Recipe(
         domain=args.domain, cut=args.cut, body=args.body, loss=args.loss, steps=args.steps, batch=args.batch,
         learning_rate=args.learning_rate, perceptual_weight=args.perceptual_weight, seed=args.seed,
+        start=start, before=before,
     )  # fmt: skip
     folder = args.folder or training_folder(args.domain, f"encoder{args.cut}-{args.body}-{args.loss}")
     samples = args.samples or samples_folder(args.domain)
     trainer = Trainer(recipe, folder=folder, samples=samples, minutes=args.minutes, device=torch.device(args.device))
-    before = ""
     if args.start:
-        trainer.encoder.load_state_dict(load_encoder(args.start).state_dict())
-        before = encoder_metadata(args.start)["training"] + "; then "
+        loaded = load_encoder(args.start, generator=trainer.generator.fingerprint)
+        if (loaded.body_name, loaded.cut) != (args.body, args.cut):
+            raise TrainingError(f"{args.start.name} is a {loaded.body_name} encoder for a cut at {loaded.cut}")
+        trainer.encoder.load_state_dict(loaded.state_dict())
     trainer.resume()
     trainer.fit(every=args.every)
     target = args.out or encoder_file(args.domain, args.cut)

@@ -12,7 +12,6 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 ONNXRUNTIME = "onnxruntime"
-PYTORCH = "pytorch"
 TYPES = {"float32": pb.TYPE_FP32, "uint8": pb.TYPE_UINT8}
 
 

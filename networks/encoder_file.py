@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from networks.encoder import Encoder
@@ -40,12 +40,18 @@ def encoder_metadata(path: Path) -> dict[str, str]:
     """What ``save_encoder`` wrote beside the weights: body, cut, generator, training.
 
     Raises:
-        WeightsError: the file is missing.
+        WeightsError: the file is missing, damaged, or something else.
     """
     if not path.exists():
         raise WeightsError(f"there is no trained encoder at {path}")
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except SafetensorError:
+        raise WeightsError(f"{path.name} is damaged or no safetensors file") from None
+    if not {"body", "cut", "generator", "training"} <= set(metadata):
+        raise WeightsError(f"{path.name} is not an encoder of this project")
+    return metadata
 
 
 def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import graphs, repository
+from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
 from export.generator import GeneratorError, fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
@@ -30,6 +30,7 @@ tensors = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     source=tensors,
     target=tensors,
@@ -154,11 +155,26 @@ def test_verify_catches_a_wrong_output() -> None:
 
 
 @built
+def test_a_damaged_or_outdated_generator_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "generator.safetensors"
+    copy.write_bytes(generator_file("ffhq").read_bytes())
+    assert generator._is_current(copy)
+    data = bytearray(copy.read_bytes())
+    data[-1] ^= 1
+    copy.write_bytes(data)
+    assert not generator._is_current(copy)
+    copy.write_bytes(data[:1000])
+    assert not generator._is_current(copy)
+    monkeypatch.setitem(generator.FILES, "MappingNetwork.xml", "0" * 64)
+    assert not generator._is_current(generator_file("ffhq"))
+
+
+@built
 def test_detail_is_the_mean_of_w() -> None:
-    generator = load_generator("ffhq")
-    w = DetailGraph(generator, cut=16)(torch.zeros(3, 256, 256, 3, dtype=torch.uint8))
+    loaded = load_generator("ffhq")
+    w = DetailGraph(loaded, cut=16)(torch.zeros(3, 256, 256, 3, dtype=torch.uint8))
     assert w.shape == (3, 12, 512)
-    assert torch.equal(w[2, 7], generator.mapping.w_avg)
+    assert torch.equal(w[2, 7], loaded.mapping.w_avg)
 
 
 def test_fingerprints_follow_the_weights_but_not_the_estimated_mean() -> None:

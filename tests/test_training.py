@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from export.__main__ import main as export_main
 from export.generator import load_generator
 from export.paths import generator_file
 from export.samples import IDENTITY, Moves, draw_moves, features, latents, move, render, shard_path, shards
 from export.train import Recipe, Trainer, TrainingError, batches, heldout_error, load_samples
 from networks.encoder import Encoder
+from networks.encoder_file import encoder_metadata
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 
@@ -143,6 +145,32 @@ def test_a_checkpoint_of_another_run_is_refused(folder: Path, tmp_path: Path) ->
     trainer(folder, tmp_path).save()
     with pytest.raises(TrainingError, match="other options"):
         trainer(folder, tmp_path, seed=1).resume()
+
+
+@pytest.mark.parametrize(("option", "value"), [("steps", 0), ("batch", 0), ("learning_rate", 0.0)])
+def test_options_out_of_range_are_refused(option: str, value: float) -> None:
+    with pytest.raises(TrainingError, match="must be above 0"):
+        recipe(**{option: value})
+
+
+def test_a_batch_larger_than_the_data_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="16 samples, fewer than a batch of 17"):
+        trainer(folder, tmp_path, batch=17)
+
+
+def test_stages_are_told_in_order(folder: Path, tmp_path: Path) -> None:
+    def train(*extra: str) -> str:
+        arguments = ["train", "encoder", "--cut", "8", "--steps", "2", "--batch", "4", "--samples", str(folder)]
+        assert export_main([*arguments, *extra]) == 0
+        return encoder_metadata(tmp_path / "a.safetensors")["training"]
+
+    first = ["--folder", str(tmp_path / "1"), "--out", str(tmp_path / "a.safetensors")]
+    second = [*first, "--start", str(tmp_path / "a.safetensors"), "--folder", str(tmp_path / "2")]
+    assert train(*first).count("loss `f`") == 1
+    assert train(*second).count("loss `f`") == 2
+    assert "stage 2" in (tmp_path / "a.md").read_text()
+    with pytest.raises(AssertionError):  # the start is another file now
+        train(*second)
 
 
 def test_no_samples_is_one_sentence(tmp_path: Path) -> None:
