@@ -12,8 +12,9 @@ RUNTIME ?= export
 
 # The example photo shows half a person: take the part around the head.
 example := build/astronaut.png
-ifeq ($(PHOTO),)
-CROP := $(or $(CROP),125,10,210)
+example_crop := 120,20,160
+ifeq ($(PHOTO)$(CROP),)
+CROP := $(example_crop)
 endif
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
