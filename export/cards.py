@@ -70,9 +70,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
     _write("\n".join(lines) + "\n", folder / f"{card.name}.md")
 
 
-def write_encoder(
-    path: Path, *, metadata: dict[str, str], parameters: int, samples: int, metrics: dict[str, float]
-) -> None:
+def write_encoder(path: Path, *, metadata: dict[str, str], parameters: int, metrics: dict[str, float]) -> None:
     """Write the card of an encoder: ``metadata`` as in its file, ``metrics`` on held-out samples, to a ``.md``."""
     size = 8 * int(metadata["cut"])
     lines = [
@@ -81,8 +79,7 @@ def write_encoder(
         f"Image, {size}x{size} px, to f^o of generator `{metadata['generator']}`. Body `{metadata['body']}`,",
         f"{parameters / 1e6:.1f} M parameters, fp16. Made by `python -m export train encoder`.",
         "",
-        f"- data: {samples} generator samples (`python -m export samples`), half of them shifted, rotated and scaled;",
-        "  no photos",
+        "- data: generator samples (`python -m export samples`), no photos",
         *(f"- stage {i}: {stage}" for i, stage in enumerate(metadata["training"].split("; then "), start=1)),
         "",
         "Error of f on held-out samples at psi 0.7, channel-normalised (1.0 is predicting the mean):",

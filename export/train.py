@@ -2,7 +2,9 @@
 
 Two losses. ``f``: mean squared error to the true feature map, normalised per channel; cheap, because
 f costs milliseconds and nothing goes backward through the generator. ``image``: the paper's
-``L_enc = ||G(E(I), w_M+) - I||^2 + lambda * perceptual`` (section 3.2), from the checkpoint of the first.
+``L_enc = ||G(E(I), w_M+) - I||^2 + lambda * perceptual`` (section 3.2), from the result of the first. Unlike the
+paper's, half of its images are shifted, rotated and scaled: a moved f renders a moved face with damaged features,
+so the regression alone teaches those.
 
 A run is determined by its seed, data and options. It writes checkpoints and goes on from the last one
 when it is called again; ``--minutes`` bounds its time over all calls, and the step size follows
@@ -29,7 +31,7 @@ from tqdm import tqdm
 from export.cards import write_encoder
 from export.generator import Generator, load_generator
 from export.paths import encoder_file, samples_folder, training_folder
-from export.samples import features, shards
+from export.samples import IDENTITY, Moves, draw_moves, features, move, shards
 from networks.encoder import BODIES, Encoder
 from networks.encoder_file import encoder_metadata, load_encoder, save_encoder
 from networks.mobilestylegan import CUTS
@@ -90,6 +92,9 @@ def load_samples(folder: Path, split: str, *, size: int, keep_target: bool = Fal
     """
     parts: dict[str, list[Tensor]] = {k: [] for k in ("image", "target", "w_coarse", "w_fine", "theta")}
     for shard in shards(folder, split):
+        if keep_target:  # the image loss moves images itself; samples with a moved f are for the regression
+            plain = (shard["theta"] == IDENTITY).all(dim=(1, 2))
+            shard = {key: value[plain] for key, value in shard.items()}  # noqa: PLW2901
         image = shard["image"].permute(0, 3, 1, 2)
         small = F.avg_pool2d(image.float(), image.shape[-1] // size).round().to(torch.uint8)
         parts["image"].append(small)
@@ -129,7 +134,7 @@ def heldout_error(encoder: Encoder, generator: Generator, samples: Samples, *, b
     """
     device = encoder.f_mean.device
     kinds: dict[bool, list[Tensor]] = {True: [], False: []}
-    plain_all = (samples.theta == torch.tensor([[1.0, 0, 0], [0, 1, 0]])).all(dim=(1, 2))
+    plain_all = (samples.theta == IDENTITY).all(dim=(1, 2))
     truths: list[Tensor] = []
     was_training = encoder.training
     encoder.eval()
@@ -240,20 +245,35 @@ class Trainer:
 
     def loss(self, index: Tensor) -> Tensor:
         """The loss of one batch of sample indices."""
+        if self.recipe.loss == "f":
+            return self._regression_loss(index)
+        return self._image_loss(index)
+
+    def _regression_loss(self, index: Tensor) -> Tensor:
         data, device = self.train, self.device
         w, theta = data.w_coarse[index].to(device), data.theta[index].to(device)
-        image = unit(data.image[index].to(device)).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             truth = self.encoder.normalise(features(self.generator, w, theta, cut=self.recipe.cut))
-        with torch.autocast(device.type, torch.bfloat16):
-            guess = self.encoder.body(image).float()
-        regression = F.mse_loss(guess, truth)
-        if self.recipe.loss == "f":
-            return regression
+        return F.mse_loss(self._guess(unit(data.image[index].to(device))), truth)
+
+    def _image_loss(self, index: Tensor) -> Tensor:
+        """Half of the images are shifted, rotated and scaled as images: no f is known for those, and none is needed."""
+        data, device = self.train, self.device
         assert data.target is not None
-        f = self.encoder.denormalise(guess)
-        loss: Tensor = self.image_loss(f, data.w_fine[index].to(device), unit(data.target[index].to(device)))
+        rng = torch.Generator().manual_seed(self.recipe.seed + self.step)
+        theta = draw_moves(len(index), moves=Moves(), rng=rng)
+        theta[::2] = IDENTITY
+        target = move(unit(data.target[index].to(device)), theta.to(device))
+        image = F.avg_pool2d(target, target.shape[-1] // self.encoder.input_size)
+        f = self.encoder.denormalise(self._guess(image))
+        loss: Tensor = self.image_loss(f, data.w_fine[index].to(device), target)
         return loss
+
+    def _guess(self, image: Tensor) -> Tensor:
+        # image [B, 3, S, S] -> normalised f [B, 512, cut, cut]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            guess: Tensor = self.encoder.body(image.contiguous(memory_format=torch.channels_last))
+        return guess.float()
 
     def fit(self, *, every: int) -> None:
         """Train to the end, with a checkpoint and a held-out measurement every so many steps."""
@@ -340,7 +360,8 @@ def run(args: argparse.Namespace) -> None:
     trainer.fit(every=args.every)
     target = args.out or encoder_file(args.domain, args.cut)
     stage = (
-        f"loss `{args.loss}`, {trainer.step} steps of {args.batch}, AdamW {args.learning_rate:g} with cosine decay, "
+        f"loss `{args.loss}`, {len(trainer.train)} samples, {trainer.step} steps of {args.batch}, "
+        f"AdamW {args.learning_rate:g} with cosine decay, "
         f"{trainer.elapsed / 60:.0f} minutes on {args.device}"
     )
     save_encoder(trainer.encoder, target, generator=trainer.generator.fingerprint, training=before + stage)
@@ -348,7 +369,6 @@ def run(args: argparse.Namespace) -> None:
         target.with_suffix(".md"),
         metadata=encoder_metadata(target),
         parameters=sum(p.numel() for p in trainer.encoder.parameters()),
-        samples=len(trainer.train),
         metrics=trainer.history[-1],
     )
     print(f"{target}: {json.dumps(trainer.history[-1])}")
