@@ -104,7 +104,7 @@ def invert(options: argparse.Namespace) -> Report:
 
 def edit(options: argparse.Namespace) -> Report:
     """Edit an inversion along one direction."""
-    strengths = checked_strengths(options.strength).tolist()
+    strengths = _distinct(options.strength)
     direction = directions.load(options.domain, options.direction)
     inversion = Inversion.load(options.inversion)
     stem = _stem(Path(options.inversion).name, SUFFIX)
@@ -191,7 +191,13 @@ def _parsed_edit(text: str, domain: str) -> tuple[Direction, list[float]]:
         strengths = []
     if not (separator and name and strengths):
         raise ParameterError(f"An edit is name=strength,strength, for example age=-3,3, not '{shown(text)}'.")
-    return directions.load(domain, name), checked_strengths(strengths).tolist()
+    return directions.load(domain, name), _distinct(strengths)
+
+
+def _distinct(strengths: list[float]) -> list[float]:
+    """The strengths as they were typed, each once: every strength has a file of its own."""
+    checked_strengths(strengths)
+    return list(dict.fromkeys(strengths))
 
 
 def _add_edits(
@@ -205,15 +211,15 @@ def _add_edits(
     for done in edited:
         name = done.direction.name
         for strength, image in zip(done.strengths, done.images, strict=True):
-            path = prefix.with_name(f"{prefix.name}.{_part(name)}{strength:+g}.png")
+            path = prefix.with_name(f"{prefix.name}.{_part(name)}{strength:+.9g}.png")
             files[path] = png(image)
-            tiles.append((f"{name} {strength:+g}", image))
+            tiles.append((f"{name} {strength:+.9g}", image))
             reports.append({"direction": name, "strength": strength, "image": str(path)})
     return reports
 
 
 def _edit_lines(reports: list[dict[str, Any]]) -> list[str]:
-    return [f"  {report['direction']} {report['strength']:+g}:  {shown(report['image'])}" for report in reports]
+    return [f"  {report['direction']} {report['strength']:+.9g}:  {shown(report['image'])}" for report in reports]
 
 
 def _stem(name: str, suffix: str) -> str:

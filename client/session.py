@@ -303,6 +303,6 @@ def _generator(config: ModelConfig) -> str:
 
 def _cut(config: ModelConfig) -> int:
     text = config.parameters.get("cut", "")
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4):
         raise AnswerRefused(f"The served model {config.name} does not say where the generator is cut.")
     return int(text)

@@ -59,7 +59,7 @@ class TritonTransport:
 
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
-        self._client = blocking.InferenceServerClient(self.url, channel_args=_CHANNEL)
+        self._client = blocking.InferenceServerClient(self.url, channel_args=_channel(self.url))
 
     def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
@@ -85,7 +85,7 @@ class AsyncTritonTransport:
     async def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
         if self._client is None:
-            self._client = asynchronous.InferenceServerClient(self.url, channel_args=_CHANNEL)
+            self._client = asynchronous.InferenceServerClient(self.url, channel_args=_channel(self.url))
         method, arguments = _request(call, asynchronous)
         try:
             raw = await getattr(self._client, method)(**arguments, client_timeout=timeout)
@@ -107,9 +107,16 @@ def checked_url(url: str) -> str:
         raise ParameterError(
             f"A server's address is host:port of its gRPC endpoint, for example 127.0.0.1:8001, not '{shown(url)}'."
         )
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
         raise ParameterError(f"The port of a server's address is a number from 1 to 65535, not '{shown(port)}'.")
     return url
+
+
+def _channel(url: str) -> list[tuple[str, int]]:
+    """The channel's options; a proxy from the environment is not asked for an address of this machine."""
+    host = url.rpartition(":")[0].strip("[]")
+    local = host in {"localhost", "::1"} or host.startswith("127.")
+    return [*_CHANNEL, ("grpc.enable_http_proxy", 0)] if local else list(_CHANNEL)
 
 
 def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - one return per kind of call
@@ -191,7 +198,7 @@ def _explained(problem: utils.InferenceServerException, call: Call, url: str, ti
             doing = f" or it went away while it ran {model}" if isinstance(call, Infer) else ""
             return ServerUnavailable(f"No Triton server answers at {url}{doing}.")
         case "CANCELLED" | "ABORTED":
-            return ServerUnavailable(f"The server at {url} broke off the request.")
+            return ServerError(f"The server at {url} broke off the request.")
         case "INVALID_ARGUMENT" | "RESOURCE_EXHAUSTED" | "OUT_OF_RANGE" | "FAILED_PRECONDITION":
             return RequestRejected(f"The server at {url} refused the request: {message}.")
         case "UNAUTHENTICATED" | "PERMISSION_DENIED":

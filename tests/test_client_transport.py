@@ -128,7 +128,7 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'z'", RequestRejected),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too large", RequestRejected),
         (grpc.StatusCode.PERMISSION_DENIED, "This protocol is restricted", RequestRejected),
-        (grpc.StatusCode.CANCELLED, "broken off", ServerUnavailable),
+        (grpc.StatusCode.CANCELLED, "broken off", ServerError),
         (grpc.StatusCode.UNIMPLEMENTED, "no such method", ServerError),
         (grpc.StatusCode.INTERNAL, "onnxruntime:\nsome long\x07 trace", ServerError),
     ],
@@ -304,3 +304,21 @@ def test_timeouts_are_checked(value):
         Timeout(request=value)
     with pytest.raises(ParameterError):
         Timeout(connect=value)
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [("127.0.0.1:8001", True), ("localhost:8001", True), ("[::1]:8001", True), ("triton.example:8001", False)],
+)
+def test_a_proxy_is_not_asked_for_this_machine(url, direct):
+    from client.triton_grpc import _channel
+
+    assert (("grpc.enable_http_proxy", 0) in _channel(url)) is direct
+
+
+def test_a_port_of_thousands_of_digits_is_refused():
+    from client.errors import ParameterError
+    from client.triton_grpc import checked_url
+
+    with pytest.raises(ParameterError, match="port"):
+        checked_url("host:" + "1" * 5000)
