@@ -273,8 +273,11 @@ def test_a_signalled_launcher_takes_its_server_along(repository: Path, sent: sig
     with process:
         assert is_alive(pid)
         assert where["http"] is None
-        process.send_signal(sent)
-        assert process.wait(60) == status
+        try:
+            process.send_signal(sent)
+            assert process.wait(60) == status
+        finally:
+            process.kill()
     assert eventually(lambda: not group(pid) and not shared_memory(str(where["id"])))
 
 

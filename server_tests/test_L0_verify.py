@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tritonclient.grpc as grpc
 
-from export.verify import by_triton, table, verify
+from export.verify import CHANNEL, by_triton, table, verify
 from server.triton import LocalTriton
 
 
 def test_torch_onnxruntime_and_the_served_models_agree(triton: LocalTriton) -> None:
-    with grpc.InferenceServerClient(triton.url, channel_args=[("grpc.enable_http_proxy", 0)]) as client:
+    with grpc.InferenceServerClient(triton.url, channel_args=CHANNEL) as client:
         rows = verify("ffhq", lambda model, feed: by_triton(client, model, feed))
     assert {row.engine for row in rows} == {"onnxruntime", "served"}
     assert len({row.model for row in rows if row.engine == "served"}) == 8

@@ -121,18 +121,16 @@ def test_the_paper_encoder_has_eleven_convolutions_and_three_poolings() -> None:
 def test_the_encoder_moves_with_its_input(body: str) -> None:
     """Away from the borders, a shift by one cell of f shifts f by one cell."""
     torch.manual_seed(0)
-    encoder = Encoder(body=body, cut=16).eval()
-    image = torch.zeros(1, 3, 128, 128)
-    image[..., 56:72, 56:72] = torch.randn(1, 3, 16, 16)
+    encoder = Encoder(body=body, cut=16).eval().double()
+    image = torch.zeros(1, 3, 128, 128, dtype=torch.float64)
+    image[..., 56:72, 56:72] = torch.randn(1, 3, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
-        background = encoder(torch.zeros(1, 3, 128, 128))
+        background = encoder(torch.zeros_like(image))
         here = encoder(image) - background
         there = encoder(image.roll(8, dims=-1)) - background
-    centre = slice(6, 10)
-    assert here[..., centre, centre].abs().max() > 1e-4
-    assert torch.allclose(
-        there[..., centre, 7:11], here[..., centre, centre], atol=1e-4 * here.abs().max().item() + 1e-5
-    )
+    here, there = here[..., 6:10, 6:10], there[..., 6:10, 7:11]
+    assert here.abs().max() > 0
+    assert (there - here).abs().max() < 0.02 * here.abs().max()
 
 
 def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
