@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -64,6 +65,10 @@ def _start(options: argparse.Namespace) -> int:
                     f"Triton serves {triton.repository} on {listed} (log: {triton.log_path}); Ctrl-C stops it.",
                     flush=True,
                 )
+            while triton.is_running and not _terminated:
+                time.sleep(0.1)
+            if _terminated:
+                return 143
             status = triton.wait()
         except KeyboardInterrupt:
             return 0
@@ -117,7 +122,12 @@ def _triton(options: argparse.Namespace, grpc_port: int) -> LocalTriton:
     )
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+# Set beside the exception, which Python drops where it is raised inside a destructor.
+_terminated: list[int] = []
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    _terminated.append(number)
     sys.exit(143)
 
 
