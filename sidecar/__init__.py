@@ -1,0 +1,1 @@
+"""The side-car: refinement of inversions by optimisation, in PyTorch, as a gRPC service beside Triton."""
