@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -25,16 +24,13 @@ from client.errors import PhotoError
 from client.inverter import DEFAULT_URL, Inverter
 from client.photo import Photo
 from client.sheet import png, sheet
-from export.faces import FaceDetector
 from export.paths import ROOT
-from export.perceptual import stlpips
-from export.scorers import Identity, identity_cosine
+from judges.reconstruction import Judge, Quality
 
 Image8 = NDArray[np.uint8]
 Reconstruct = Callable[[Image8], Image8]
 
 SIDE = 1024
-SMALL = 256
 DEGREES = 20.0
 FIRST_SEED = 1000
 
@@ -48,34 +44,11 @@ class Target:
     image: Image8
 
 
-@dataclass(frozen=True)
-class Quality:
-    """One reconstruction against its target.
-
-    Attributes:
-        stlpips_vgg: ST-LPIPS at 256 px, 0 is equal.
-        stlpips_alex: likewise.
-        psnr_256: dB, at 256 px.
-        psnr_1024: dB, at 1024 px.
-        identity: cosine of SFace embeddings; None where either image shows no face.
-        landmarks: mean distance of the five landmarks in eye distances of the target; None likewise.
-        face: whether a face is found in the reconstruction; None where the target shows none.
-    """
-
-    stlpips_vgg: float
-    stlpips_alex: float
-    psnr_256: float
-    psnr_1024: float
-    identity: float | None
-    landmarks: float | None
-    face: float | None
-
-
 COLUMNS = {
     "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
     "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
     "psnr_256": ("PSNR 256", ".1f"),
-    "psnr_1024": ("PSNR 1024", ".1f"),
+    "psnr": ("PSNR 1024", ".1f"),
     "identity": ("identity", ".2f"),
     "landmarks": ("landmarks", ".3f"),
     "face": ("faces", ".0%"),
@@ -85,47 +58,6 @@ LEGEND = """ST-LPIPS is shift-tolerant LPIPS, at 256 px. Identity is the cosine 
 the same person to its authors), landmarks their mean distance in eye distances of the target; both are means over the
 reconstructions in which a face is found, so read them with the share of faces. The detector finds faces with smeared
 eyes too: look at the sheet."""
-
-
-class Judge:
-    """Compares reconstructions with targets."""
-
-    def __init__(self) -> None:
-        self._vgg, self._alex = stlpips("vgg"), stlpips("alex")
-        self._detector, self._identity = FaceDetector(), Identity()
-
-    @torch.no_grad()
-    def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
-        """Compare two images, uint8 RGB [1024, 1024, 3]."""
-        assert target.shape == reconstruction.shape == (SIDE, SIDE, 3)
-        small, small_target = shrunk(reconstruction), shrunk(target)
-        a, b = _tensor(small), _tensor(small_target)
-        shown, truth = self._detector.portrait(reconstruction), self._detector.portrait(target)
-        identity = landmarks = None
-        if shown and truth:
-            identity = identity_cosine(self._identity(reconstruction, shown), self._identity(target, truth))
-            apart = np.linalg.norm(shown.landmarks - truth.landmarks, axis=1)
-            landmarks = float(apart.mean()) / truth.eye_distance
-        return Quality(
-            stlpips_vgg=float(self._vgg(a, b)),
-            stlpips_alex=float(self._alex(a, b)),
-            psnr_256=psnr(small, small_target),
-            psnr_1024=psnr(reconstruction, target),
-            identity=identity,
-            landmarks=landmarks,
-            face=None if truth is None else float(shown is not None),
-        )
-
-
-def psnr(a: Image8, b: Image8) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images of one shape; infinite for equal ones."""
-    error = float(np.square(a.astype(np.float64) - b).mean())
-    return 10 * float(np.log10(255**2 / error)) if error else float("inf")
-
-
-def shrunk(image: Image8) -> Image8:
-    """The image at 256 px, by area average."""
-    return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
 
 
 def rotated(image: Image8, degrees: float) -> Image8:
@@ -203,11 +135,6 @@ def _photos(folder: Path) -> Iterator[tuple[str, Image8]]:
         with suppress(PhotoError):
             photo = Photo.open(path)
             yield path.stem, photo.pixels(photo.square(), SIDE)
-
-
-def _tensor(image: Image8) -> torch.Tensor:
-    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def _row(name: str, qualities: Sequence[Quality]) -> str:

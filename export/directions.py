@@ -22,11 +22,12 @@ from tqdm import tqdm
 from export.boundary import Boundary, fit, independent
 from export.cards import Card, write_direction, write_pnorm
 from export.effects import Effects, effects
-from export.generator import Generator, load_generator
+from export.generator import load_generator
 from export.latents import Statistics, statistics
 from export.paths import LEARNED, ROOT, samples_folder
 from export.samples import SHARD, render, shards
 from export.scorers import Scorer, Scores
+from networks.generator_file import Generator
 
 MAPPED = 1_000_000
 COMPONENTS = 10

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.faces import Image8
-from export.generator import Generator
 from export.scorers import Scorer, Scores
+from judges.faces import Image8
+from networks.generator_file import Generator
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 
 STRENGTH = 2.0

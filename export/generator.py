@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from export.openvino_ir import Array, mapping_state, synthesis_state
 from export.paths import ROOT, generator_file
+from networks.generator_file import Generator, GeneratorError, read_generator
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
 from server.wheels import extract
@@ -27,19 +27,6 @@ FILES = {
 }
 CODE = ("export/generator.py", "export/openvino_ir.py", "networks/mapping.py", "networks/mobilestylegan.py")
 MEAN_SAMPLES = 100_000
-
-
-class GeneratorError(ValueError):
-    """The generator's weights are missing or are not what this version was made for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generator:
-    """A generator in evaluation mode, without gradients on its weights."""
-
-    mapping: MappingNetwork
-    synthesis: MobileStyleGAN
-    fingerprint: str
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
@@ -117,22 +104,9 @@ def load_generator(domain: str) -> Generator:
     """Load the fetched generator on the CPU.
 
     Raises:
-        GeneratorError: it has not been fetched.
+        GeneratorError: it has not been fetched, or the file is damaged.
     """
-    path = generator_file(domain)
-    if not path.exists():
-        raise GeneratorError(f"the generator of {domain!r} is not there; run: python -m export fetch")
-    state = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        mark = (file.metadata() or {}).get("fingerprint", "")
-    mapping, synthesis = MappingNetwork(), MobileStyleGAN()
-    mapping.load_state_dict({k.removeprefix("mapping."): v for k, v in state.items() if k.startswith("mapping.")})
-    synthesis.load_state_dict({k.removeprefix("synthesis."): v for k, v in state.items() if k.startswith("synthesis.")})
-    return Generator(
-        mapping=mapping.eval().requires_grad_(False),
-        synthesis=synthesis.eval().requires_grad_(False),
-        fingerprint=mark,
-    )
+    return read_generator(generator_file(domain))
 
 
 def _tensors(state: dict[str, Array]) -> dict[str, Tensor]:

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.generator import Generator, load_generator
+from export.generator import load_generator
 from export.paths import ROOT, encoder_file, generator_file, graph_file
 from networks.encoder import Encoder
 from networks.encoder_file import load_encoder
+from networks.generator_file import Generator
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.generator import Generator
-from export.perceptual import stlpips
 from export.samples import IMAGE_SIZE
+from judges.perceptual import stlpips
+from networks.generator_file import Generator
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 
 

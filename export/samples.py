@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from export.generator import Generator, load_generator
+from export.generator import load_generator
+from networks.generator_file import Generator
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 
 SHARD = 128

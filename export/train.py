@@ -29,11 +29,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from export.cards import write_encoder
-from export.generator import Generator, load_generator
+from export.generator import load_generator
 from export.paths import encoder_file, samples_folder, training_folder
 from export.samples import IDENTITY, Moves, draw_moves, features, move, shards
 from networks.encoder import BODIES, Encoder
 from networks.encoder_file import encoder_metadata, load_encoder, save_encoder
+from networks.generator_file import Generator
 from networks.mobilestylegan import CUTS
 
 LOSSES = ("f", "image")

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
-from export.generator import GeneratorError, fingerprint, load_generator
+from export.generator import fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
 from export.paths import REPOSITORY, generator_file, graph_file
 from export.triton_config import ModelConfig, Step, Tensor, parse
 from export.verify import VerifyError, by_onnxruntime, by_torch, compare, inputs, table
+from networks.generator_file import GeneratorError
 
 built = pytest.mark.skipif(not graph_file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from export.paths import BUILD
-from export.perceptual import stlpips
+from judges.perceptual import stlpips
 from networks.perceptual import STLPIPS, Variant
 
 WHEEL = BUILD / "wheels" / "stlpips_pytorch-0.0.2-py3-none-any.whl"

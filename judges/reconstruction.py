@@ -1,0 +1,89 @@
+"""How good a reconstruction is.
+
+No number is enough alone: ST-LPIPS accepts broken faces and PSNR blurred ones, so identity, landmarks, and whether a
+face is found at all stand beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from judges.faces import FaceDetector, Image8
+from judges.identity import Identity, identity_cosine
+from judges.perceptual import stlpips
+
+SMALL = 256
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One reconstruction against its target.
+
+    Attributes:
+        stlpips_vgg: ST-LPIPS at 256 px, 0 is equal.
+        stlpips_alex: likewise.
+        psnr_256: dB, at 256 px.
+        psnr: dB, at full size.
+        identity: cosine of SFace embeddings; None where either image shows no face.
+        landmarks: mean distance of the five landmarks in eye distances of the target; None likewise.
+        face: whether a face is found in the reconstruction; None where the target shows none.
+    """
+
+    stlpips_vgg: float
+    stlpips_alex: float
+    psnr_256: float
+    psnr: float
+    identity: float | None
+    landmarks: float | None
+    face: float | None
+
+
+class Judge:
+    """Compares reconstructions with targets."""
+
+    def __init__(self) -> None:
+        self._vgg, self._alex = stlpips("vgg"), stlpips("alex")
+        self._detector, self._identity = FaceDetector(), Identity()
+
+    @torch.no_grad()
+    def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
+        """Compare two square images, uint8 RGB [S, S, 3], S a multiple of 256."""
+        assert target.shape == reconstruction.shape == (len(target), len(target), 3)
+        assert len(target) % SMALL == 0
+        small, small_target = shrunk(reconstruction), shrunk(target)
+        a, b = _tensor(small), _tensor(small_target)
+        shown, truth = self._detector.portrait(reconstruction), self._detector.portrait(target)
+        identity = landmarks = None
+        if shown and truth:
+            identity = identity_cosine(self._identity(reconstruction, shown), self._identity(target, truth))
+            apart = np.linalg.norm(shown.landmarks - truth.landmarks, axis=1)
+            landmarks = float(apart.mean()) / truth.eye_distance
+        return Quality(
+            stlpips_vgg=float(self._vgg(a, b)),
+            stlpips_alex=float(self._alex(a, b)),
+            psnr_256=psnr(small, small_target),
+            psnr=psnr(reconstruction, target),
+            identity=identity,
+            landmarks=landmarks,
+            face=None if truth is None else float(shown is not None),
+        )
+
+
+def psnr(a: Image8, b: Image8) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 images of one shape; infinite for equal ones."""
+    error = float(np.square(a.astype(np.float64) - b).mean())
+    return 10 * float(np.log10(255**2 / error)) if error else float("inf")
+
+
+def shrunk(image: Image8) -> Image8:
+    """The image at 256 px, by area average."""
+    return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
+
+
+def _tensor(image: Image8) -> torch.Tensor:
+    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
