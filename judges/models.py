@@ -16,13 +16,18 @@ from server.paths import build_dir
 from server.wheels import extract
 
 
+def model_file(member: str) -> Path:
+    """Where the file ``member`` of a wheel lies once it has been taken out."""
+    return build_dir() / "models" / Path(member).name
+
+
 def session(wheel: str, member: str) -> ort.InferenceSession:
     """A session for an ONNX file of a pinned wheel, which is copied to ``build/models`` once.
 
     Raises:
         WheelError: the file is not there, and the wheel cannot be fetched.
     """
-    path = build_dir() / "models" / Path(member).name
+    path = model_file(member)
     if not path.exists():
         extract(wheel, member, path)
     options = ort.SessionOptions()

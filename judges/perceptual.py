@@ -34,9 +34,14 @@ def stlpips_state(pth: Path, *, variant: Variant) -> dict[str, Tensor]:
     return state
 
 
+def stlpips_file(variant: Variant) -> Path:
+    """Where the converted weights lie."""
+    return build_dir() / "weights" / "stlpips" / f"{variant}.safetensors"
+
+
 def stlpips(variant: Variant) -> STLPIPS:
     """ST-LPIPS with the weights of the wheel stlpips_pytorch (BSD-2), which are fetched and converted if need be."""
-    target = build_dir() / "weights" / "stlpips" / f"{variant}.safetensors"
+    target = stlpips_file(variant)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as scratch:

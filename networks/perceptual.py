@@ -112,7 +112,8 @@ class STLPIPS(nn.Module):
         for stage, head in zip(self.stages, self.heads, strict=True):
             x = stage(x)
             # The floor keeps the gradient finite where a position has no feature at all.
-            unit = x * (x.square().sum(dim=1, keepdim=True) + 1e-20).rsqrt()
+            y = x.float()  # the stages may run in bfloat16
+            unit = y * (y.square().sum(dim=1, keepdim=True) + 1e-20).rsqrt()
             out.append(unit * head.sqrt()[:, None, None])
         return out
 

@@ -1,0 +1,220 @@
+"""A generator with its losses on a device: runs jobs in batches, renders previews, judges results."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from judges.faces import YUNET
+from judges.identity import SFACE
+from judges.models import model_file
+from judges.perceptual import stlpips, stlpips_file
+from judges.reconstruction import Judge
+from networks.generator_file import Generator, read_generator
+from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, RESOLUTION, coarse_styles
+from networks.perceptual import STLPIPS
+from networks.pnorm import PNorm, load_pnorm
+from server.paths import build_dir
+from sidecar.job import Image8, Job, Metrics, Options, Start, State, Terms
+from sidecar.losses import ImageTerms, Target, reduced
+from sidecar.recipe import TERMS, chosen
+from sidecar.refinement import Refinement, checked, checked_state
+
+PREVIEW_SIZE = 256
+PNORM = Path(__file__).parents[1] / "networks" / "weights"
+Device = Literal["auto", "cpu", "cuda"]
+Step = Callable[..., tuple[Tensor, Tensor]]
+
+
+class EngineError(ValueError):
+    """The engine cannot be made: weights are missing or do not belong together, or there is no such device."""
+
+
+class TorchEngine:
+    """The optimisation of BDInvert, section 3.3, for many photos at a time.
+
+    On a GPU the jobs of a group run as one batch. On a CPU they take turns within each step: the maps of one image fit
+    its cache, those of several do not.
+
+    Args:
+        generator: on the CPU.
+        pnorm: its statistics.
+        perceptual: the network of the loss.
+        judge: compares results with photos.
+        domain: what the generator shows.
+        device: where to optimise.
+        compiled: whether the step is compiled, which takes a minute at first.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        pnorm: PNorm,
+        perceptual: STLPIPS,
+        judge: Judge,
+        domain: str,
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        self._device = device
+        self._domain, self._generator = domain, generator.fingerprint
+        self._synthesis = generator.synthesis.to(device)
+        self._w_avg = generator.mapping.w_avg.to(device)
+        self._pnorm = pnorm.to(device).requires_grad_(False)
+        self._judge = judge
+        perceptual = perceptual.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Half precision only where the processor has instructions for it: emulated, it is slower than float32.
+        fast_half = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._terms = {h: ImageTerms(self._synthesis, perceptual, autocast=h and fast_half) for h in (False, True)}
+        self._step: dict[bool, Step] = {
+            h: torch.compile(terms, dynamic=False) if compiled else terms for h, terms in self._terms.items()
+        }
+        self._largest = None if device.type == "cuda" else 1
+
+    @property
+    def domain(self) -> str:
+        """What the generator shows."""
+        return self._domain
+
+    @property
+    def generator(self) -> str:
+        """Fingerprint of its weights."""
+        return self._generator
+
+    @property
+    def resolution(self) -> int:
+        """Side of its images in pixels."""
+        return RESOLUTION
+
+    def open(self, start: Start, options: Options, resume: State | None = None) -> Refinement:
+        """A job at its start, or at ``resume`` (see ``Engine.open``)."""
+        recipe = chosen(options)
+        checked(start, resolution=self.resolution)
+        if resume is not None:
+            checked_state(resume, start, recipe)
+        target = self._target(start.target, half=recipe.half)
+        return Refinement(start, recipe, target=target, pnorm=self._pnorm, w_avg=self._w_avg, resume=resume)
+
+    def run(self, jobs: Sequence[Job], steps: int) -> None:
+        """Take up to ``steps`` steps with each job of one group (see ``Engine.run``)."""
+        mine = cast("Sequence[Refinement]", jobs)
+        if len({job.group for job in mine}) > 1:
+            raise ValueError("the jobs of one run must be of one group")
+        for job in mine:
+            job.mark()
+        for _ in range(steps):
+            going = [job for job in mine if job.reason is None]
+            if not going:
+                break
+            began = time.perf_counter()
+            size = self._largest or len(going)
+            for i in range(0, len(going), size):
+                self._advance(going[i : i + size])
+            spent = time.perf_counter() - began
+            for job in going:
+                job.spend(spent)
+
+    def warm_up(self) -> None:
+        """Take a step of the default preset, so that compiling is done before the first job."""
+        cut = 16
+        f = np.zeros((F_CHANNELS, cut, cut), np.float32)
+        w = self._w_avg.cpu().numpy()[None].repeat(NUM_STYLES - coarse_styles(cut), axis=0)
+        image = np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8)
+        self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options())], 1)
+
+    def preview(self, state: State) -> Image8:
+        """What an inversion shows, uint8 [256, 256, 3]."""
+        return _pixels(reduced(self._render(state, half=True), PREVIEW_SIZE))
+
+    def judge(self, start: Start, state: State) -> Metrics:
+        """How good it is."""
+        found = self._judge(start.target, _pixels(self._render(state, half=False)))
+        return Metrics(
+            stlpips_alex=found.stlpips_alex,
+            psnr_256=found.psnr_256,
+            psnr=found.psnr,
+            identity=found.identity,
+            landmarks=found.landmarks,
+            face=None if found.face is None else bool(found.face),
+        )
+
+    def _advance(self, jobs: Sequence[Refinement]) -> None:
+        """One step of each job, as one batch."""
+        f = torch.cat([job.f for job in jobs])
+        w_m_plus = torch.cat([job.w_m_plus for job in jobs])
+        image = torch.cat([job.target.image for job in jobs])
+        features = [torch.cat(maps) for maps in zip(*(job.target.features for job in jobs), strict=True)]
+        mse, perceptual = self._step[jobs[0].recipe.half](f, w_m_plus, image, *features)
+        parts = torch.stack(
+            [
+                mse,
+                perceptual,
+                torch.cat([(job.f - job.f_o).square().mean()[None] for job in jobs]),
+                torch.cat([job.whitened.square().mean()[None] for job in jobs]),
+            ],
+            dim=1,
+        )
+        weights = torch.tensor([[job.recipe.weights[name] for name in TERMS] for job in jobs], device=self._device)
+        losses = (parts * weights).sum(dim=1)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        for job, loss, (m, p, d, n) in zip(jobs, losses.detach(), parts.tolist(), strict=True):
+            job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n))
+
+    def _target(self, image: Image8, *, half: bool) -> Target:
+        return self._terms[half].target(torch.from_numpy(image.copy()).to(self._device))
+
+    @torch.no_grad()
+    def _render(self, state: State, *, half: bool) -> Tensor:
+        """float32 [1, 3, S, S]."""
+        f, w = (torch.from_numpy(x.copy()).to(self._device)[None] for x in (state.f, state.w_m_plus))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._terms[half].autocast):
+            return self._synthesis.fine(f, w).float()
+
+
+def load_engine(*, domain: str = "ffhq", device: Device = "auto", compiled: bool | None = None) -> TorchEngine:
+    """The engine of a domain, from what ``python -m export fetch --judges`` has put into the build folder.
+
+    Args:
+        domain: which generator.
+        device: ``auto`` is the GPU where there is one.
+        compiled: None compiles where there is a C++ compiler.
+
+    Raises:
+        EngineError: weights are missing, or there is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("This machine has no CUDA device.")
+    generator = build_dir() / "weights" / domain / "generator.safetensors"
+    missing = [
+        p
+        for p in (generator, stlpips_file("vgg"), stlpips_file("alex"), model_file(YUNET), model_file(SFACE))
+        if not p.exists()
+    ]
+    if missing:
+        raise EngineError(f"There is no file {missing[0]}; run: python -m export fetch --judges")
+    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if compiled is None:
+        compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    return TorchEngine(
+        read_generator(generator),
+        pnorm=load_pnorm(PNORM / domain / "pnorm.safetensors"),
+        perceptual=stlpips("vgg"),
+        judge=Judge(),
+        domain=domain,
+        device=where,
+        compiled=compiled,
+    )
+
+
+def _pixels(image: Tensor) -> Image8:
+    """float [1, 3, S, S] in [-1, 1] to uint8 [S, S, 3]."""
+    array: Image8 = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return array

@@ -1,0 +1,82 @@
+"""The loss of BDInvert, section 3.3, as separate terms.
+
+``L = mse ||G(w*) - I||^2 + perceptual LPIPS(G(w*), I) + f ||f - f^o||^2 + p_norm ||P-norm+(w_M+)||^2``, each norm as a
+mean over its elements. Images are compared at full size by the first term and at 256 px by the second; both sides of a
+comparison are reduced by the same area average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from networks.mobilestylegan import MobileStyleGAN
+from networks.perceptual import STLPIPS
+
+PERCEPTUAL_SIZE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A photo as the loss sees it.
+
+    Attributes:
+        image: float32 [1, 3, S, S] in [-1, 1], RGB.
+        features: the perceptual network's, of the image at 256 px; computed once.
+    """
+
+    image: Tensor
+    features: tuple[Tensor, ...]
+
+
+class ImageTerms(nn.Module):
+    """The two terms that look at the image.
+
+    Args:
+        synthesis: the generator; only its fine half runs.
+        perceptual: the distance, of which the target's features are kept.
+        autocast: whether convolutions run in bfloat16; norms and sums stay in float32.
+    """
+
+    def __init__(self, synthesis: MobileStyleGAN, perceptual: STLPIPS, *, autocast: bool) -> None:
+        super().__init__()
+        self.synthesis = synthesis
+        self.perceptual = perceptual
+        self.autocast = autocast
+
+    @torch.no_grad()
+    def target(self, image: Tensor) -> Target:
+        """What is kept of a photo, uint8 [S, S, 3], S a multiple of 256."""
+        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == torch.uint8
+        pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
+        return Target(pixels, tuple(self._features(reduced(pixels))))
+
+    def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        """The terms ``mse`` and ``perceptual`` of a batch.
+
+        Args:
+            f: float32 [B, 512, s, s].
+            w_m_plus: float32 [B, styles, 512].
+            target: float32 [B, 3, S, S] in [-1, 1].
+            features: five maps, float [B, C_i, H_i, W_i].
+
+        Returns:
+            Two of float32 [B].
+        """
+        with torch.autocast(f.device.type, torch.bfloat16, enabled=self.autocast):
+            image = self.synthesis.fine(f, w_m_plus).float()
+        mse = (image - target).square().mean(dim=(1, 2, 3))
+        return mse, self.perceptual(self._features(reduced(image)), list(features))
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.perceptual.features(image)
+
+
+def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
+    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]."""
+    assert image.shape[-1] % size == 0
+    return F.avg_pool2d(image, image.shape[-1] // size)

@@ -1,0 +1,118 @@
+"""How an inversion is optimised: recipes as data, and the choice of one by a request's options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sidecar.job import InvalidRequest, Options
+
+TERMS = ("mse", "perceptual", "f", "p_norm")
+# BDInvert, section 3.3, and the values of its official recipe.
+PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01}
+MAX_STEPS = 10_000
+MAX_SECONDS = 86_400.0
+MAX_TARGET = 10.0
+MAX_WEIGHT = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A way to minimise the loss of BDInvert, section 3.3, with Adam.
+
+    Attributes:
+        steps: at most.
+        seconds: budget of optimisation, or None.
+        target: the job stops once the perceptual term is at most this, or None.
+        weights: of the loss terms, by name.
+        rate_f: learning rate of ``f``.
+        rate_w: learning rate of the styles, in the coordinates in which they are optimised.
+        whitened: the styles are optimised as v = P-norm+(w_M+), where every axis has the same scale.
+        clip: the start's v is clipped to +-clip: the axes of the smallest variances hold most of the norm of a w that
+            the mapping network did not make, and change no image. None leaves it.
+        from_mean: the styles start at the mean of W, not at the request's.
+        warmup: steps over which the rates rise linearly.
+        decay: the rates fall as a cosine to 0 at the end of the steps or of the budget.
+        half: convolutions in bfloat16 where the device is fast at it.
+    """
+
+    steps: int
+    rate_f: float
+    rate_w: float
+    whitened: bool
+    clip: float | None
+    from_mean: bool
+    warmup: int
+    decay: bool
+    half: bool
+    seconds: float | None = None
+    target: float | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: PAPER_WEIGHTS)
+
+    def rate(self, done: float, step: int) -> float:
+        """Factor of the learning rates.
+
+        Args:
+            done: share of the steps or of the budget that is used up, 0 to 1.
+            step: steps done.
+        """
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        return rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)) if self.decay else 1.0)
+
+
+PRESETS: Mapping[str, Recipe] = {
+    # The official recipe to the letter.
+    "paper": Recipe(
+        steps=1200,
+        rate_f=0.01,
+        rate_w=0.01,
+        whitened=False,
+        clip=None,
+        from_mean=True,
+        warmup=0,
+        decay=False,
+        half=False,
+    ),
+    # Chosen by measurement: docs/performance.md.
+    "default": Recipe(
+        steps=100,
+        rate_f=0.05,
+        rate_w=0.05,
+        whitened=True,
+        clip=5.0,
+        from_mean=False,
+        warmup=10,
+        decay=True,
+        half=True,
+    ),
+}
+
+
+def chosen(options: Options) -> Recipe:
+    """The recipe of a request.
+
+    Raises:
+        InvalidRequest: the preset is unknown, or an option is out of its range.
+    """
+    if options.preset not in PRESETS:
+        raise InvalidRequest(f"There is no preset '{options.preset}'; there are {' and '.join(sorted(PRESETS))}.")
+    preset = PRESETS[options.preset]
+    steps = preset.steps if options.steps is None else options.steps
+    if not 1 <= steps <= MAX_STEPS:
+        raise InvalidRequest(f"The number of steps is from 1 to {MAX_STEPS}, not {steps}.")
+    for name, value, limit in (("seconds", options.seconds, MAX_SECONDS), ("target", options.target, MAX_TARGET)):
+        if value is not None and not 0 < value <= limit:
+            raise InvalidRequest(f"The option {name} is above 0 and at most {limit:g}, not {value:g}.")
+    for name, weight in options.weights.items():
+        if name not in TERMS:
+            raise InvalidRequest(f"There is no loss term '{name}'; there are {', '.join(TERMS)}.")
+        if not 0 <= weight <= MAX_WEIGHT:
+            raise InvalidRequest(f"The weight of {name} is from 0 to {MAX_WEIGHT:g}, not {weight:g}.")
+    return replace(
+        preset,
+        steps=steps,
+        seconds=options.seconds,
+        target=options.target,
+        weights={**preset.weights, **options.weights},
+    )
