@@ -1,0 +1,206 @@
+"""The optimisation: its terms, jobs that do not see each other, a resumed job that is the same job, how jobs end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from export.generator import load_generator
+from judges.perceptual import stlpips
+from networks.pnorm import load_pnorm
+from sidecar.engine import PNORM, EngineError, TorchEngine, load_engine
+from sidecar.job import InvalidRequest, Options, Start, State
+from sidecar.refinement import Refinement
+
+
+@pytest.fixture(scope="module")
+def engine() -> TorchEngine:
+    return load_engine(device="cpu", compiled=False)
+
+
+@pytest.fixture(scope="module")
+def start() -> Start:
+    return sample(1)
+
+
+def sample(seed: int) -> Start:
+    """A generator sample, with an f that is off and styles at the mean."""
+    generator = load_generator("ffhq")
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)
+        f = generator.synthesis.coarse(w[:, None].expand(1, 4, -1), cut=16)
+        image = generator.synthesis.fine(f, w[:, None].expand(1, 12, -1))
+        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        off = (f + 0.1 * torch.randn(f.shape, generator=rng))[0].numpy()
+        mean = generator.mapping.w_avg.numpy()
+    return Start(target=pixels, f=off, w_m_plus=mean[None].repeat(12, axis=0), f_o=off)
+
+
+def finish(engine: TorchEngine, jobs: Sequence[Refinement], *, slices: int = 2) -> None:
+    while any(job.reason is None for job in jobs):
+        engine.run([job for job in jobs if job.reason is None], slices)
+
+
+def same(a: State, b: State) -> float:
+    """Largest difference of two states' codes."""
+    return max(float(np.abs(x - y).max()) for x, y in ((a.f, b.f), (a.w_m_plus, b.w_m_plus)))
+
+
+def test_the_terms_are_the_papers(engine: TorchEngine, start: Start) -> None:
+    job = engine.open(start, Options(preset="paper", steps=1))
+    engine.run([job], 1)
+    terms = job.state().terms
+    assert terms is not None
+    generator, pnorm = load_generator("ffhq"), load_pnorm(PNORM / "ffhq" / "pnorm.safetensors")
+    with torch.no_grad():
+        f, w = (torch.from_numpy(x)[None] for x in (start.f, start.w_m_plus))
+        image = generator.synthesis.fine(f, w)
+        target = torch.from_numpy(start.target).permute(2, 0, 1)[None].float() / 127.5 - 1
+        small = [F.interpolate(x, size=(256, 256), mode="area") for x in (image, target)]
+        literal = {
+            "mse": F.mse_loss(image, target),
+            "perceptual": stlpips("vgg")(*small)[0],
+            "f": torch.zeros(()),
+            "p_norm": pnorm(w).square().mean(),
+        }
+    for name, value in literal.items():
+        assert getattr(terms, name) == pytest.approx(float(value), rel=1e-4)
+    weighted = literal["mse"] + 10 * literal["perceptual"] + 10 * literal["f"] + 0.01 * literal["p_norm"]
+    assert terms.total == pytest.approx(float(weighted), rel=1e-4)
+    # Adam's first step moves every coordinate by the learning rate, against the gradient's sign.
+    moved = np.abs(job.state().f - start.f)
+    assert moved.max() == pytest.approx(0.01, rel=1e-2)
+    assert np.median(moved) == pytest.approx(0.01, rel=1e-2)
+
+
+def test_the_paper_preset_starts_at_the_mean_of_w(engine: TorchEngine, start: Start) -> None:
+    elsewhere = replace(start, w_m_plus=start.w_m_plus + 1)
+    assert np.array_equal(engine.open(elsewhere, Options(preset="paper")).state().w_m_plus, start.w_m_plus)
+    assert not np.allclose(engine.open(elsewhere, Options()).state().w_m_plus, start.w_m_plus, atol=0.5)
+
+
+def test_a_job_is_the_same_alone_and_in_company_and_resumed(
+    engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(steps=4)
+    alone = engine.open(start, options)
+    engine.run([alone], 2)
+    half_way = alone.state()
+    finish(engine, [alone])
+    assert alone.reason == "steps"
+
+    # As a GPU does it: the jobs of a group as one batch.
+    monkeypatch.setattr(engine, "_largest", None)
+    company, neighbour = engine.open(start, options), engine.open(sample(2), Options(steps=9))
+    engine.run([company, neighbour], 2)
+    engine.run([company], 1)  # the neighbour leaves,
+    engine.run([neighbour, company], 1)  # and comes back
+    assert same(company.state(), alone.state()) < 1e-4
+    assert neighbour.state().step == 3
+
+    resumed = engine.open(start, options, half_way)
+    assert resumed.state().step == 2
+    finish(engine, [resumed])
+    assert same(resumed.state(), alone.state()) == 0
+    assert resumed.state().terms == alone.state().terms
+
+
+def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
+    job = engine.open(start, Options(steps=8))
+    engine.run([job], 1)
+    first = job.state().terms
+    finish(engine, [job])
+    last = job.state().terms
+    assert first is not None
+    assert last is not None
+    assert last.perceptual < 0.8 * first.perceptual
+    assert last.total < first.total
+    before = engine.judge(start, engine.open(start, Options()).state())
+    after = engine.judge(start, job.state())
+    assert after.stlpips_alex < before.stlpips_alex
+    assert after.face
+    assert after.identity is not None
+    assert after.landmarks is not None
+    assert -1 <= after.identity <= 1
+    assert engine.preview(job.state()).shape == (256, 256, 3)
+
+
+def test_a_job_ends_at_its_target_distance_and_its_budget(engine: TorchEngine, start: Start) -> None:
+    near = engine.open(start, Options(steps=50, target=9.0))
+    engine.run([near], 5)
+    assert (near.reason, near.state().step) == ("target", 1)
+    short = engine.open(start, Options(steps=50, seconds=1e-3))
+    engine.run([short], 5)
+    assert (short.reason, short.state().step) == ("seconds", 1)
+    assert short.state().seconds > 0
+
+
+def test_a_diverging_job_ends_with_its_last_finite_state(engine: TorchEngine, start: Start) -> None:
+    lost = engine.open(replace(start, f=start.f * np.float32(1e30)), Options(steps=3))
+    fine = engine.open(start, Options(steps=1))
+    engine.run([lost, fine], 1)
+    assert (lost.reason, lost.state().step) == ("diverged", 0)
+    assert np.isfinite(lost.state().f).all()
+    assert (fine.reason, fine.state().step) == ("steps", 1)
+
+
+def broken(start: Start, name: str, value: Any) -> Start:
+    array = getattr(start, name).copy()
+    if isinstance(value, float):
+        array.flat[7] = value
+    elif isinstance(value, str):
+        array = array.astype(value)
+    else:
+        array = array[value]
+    return replace(start, **{name: array})
+
+
+@pytest.mark.parametrize("name", ["f", "w_m_plus", "f_o"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "float64", np.s_[:3], np.s_[..., :4]])
+def test_a_start_that_does_not_fit_is_refused(engine: TorchEngine, start: Start, name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match=name):
+        engine.open(broken(start, name, value), Options())
+
+
+@pytest.mark.parametrize("value", ["float32", np.s_[:512], np.s_[:512, :512], np.s_[..., :1]])
+def test_another_image_is_refused(engine: TorchEngine, start: Start, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="photo"):
+        engine.open(broken(start, "target", value), Options())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": -1}, "step -1"),
+        ({"step": 9}, "step 9, and the job has 5"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"f": np.full((512, 16, 16), np.nan, np.float32)}, "checkpoint's f"),
+        ({"w_m_plus": np.zeros((3, 512), np.float32)}, "checkpoint's w_m_plus"),
+        ({"optimiser": {}}, "must hold"),
+        ({"optimiser": {"extra": np.zeros(1, np.float32)}}, "must hold"),
+        ({"optimiser": {"f.exp_avg_sq": np.full((512, 16, 16), -1, np.float32)}}, "negative"),
+        ({"optimiser": {"w": np.full((12, 512), np.inf, np.float32)}}, "checkpoint's w holds"),
+    ],
+)
+def test_a_broken_checkpoint_is_refused(
+    engine: TorchEngine, start: Start, change: dict[str, Any], message: str
+) -> None:
+    options = Options(steps=5)
+    state = engine.open(start, options).state()
+    if change.get("optimiser"):
+        change = {"optimiser": {**state.optimiser, **change["optimiser"]}}
+    with pytest.raises(InvalidRequest, match=message):
+        engine.open(start, options, replace(state, **change))
+
+
+def test_missing_weights_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
+    with pytest.raises(EngineError, match="run: python -m export fetch --judges"):
+        load_engine(device="cpu")

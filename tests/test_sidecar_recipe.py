@@ -1,0 +1,68 @@
+"""Recipes: the paper's to the letter, and what options may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.job import InvalidRequest, Options
+from sidecar.recipe import MAX_STEPS, PRESETS, TERMS, chosen
+
+
+def test_the_paper_preset_is_the_official_recipe() -> None:
+    recipe = chosen(Options(preset="paper"))
+    assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01}
+    assert (recipe.steps, recipe.rate_f, recipe.rate_w) == (1200, 0.01, 0.01)
+    assert recipe.from_mean
+    assert not recipe.whitened
+    assert not recipe.half
+    assert {recipe.rate(step / 1200, step) for step in range(1200)} == {1.0}
+
+
+def test_options_override_the_preset() -> None:
+    recipe = chosen(Options(steps=7, seconds=1.5, target=0.1, weights={"f": 0.0}))
+    assert (recipe.steps, recipe.seconds, recipe.target) == (7, 1.5, 0.1)
+    assert recipe.weights == {**PRESETS["default"].weights, "f": 0.0}
+    assert PRESETS["default"].weights["f"] == 10
+
+
+@given(st.integers(1, MAX_STEPS))
+def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
+    recipe = chosen(Options(steps=steps))
+    rates = [recipe.rate(step / steps, step) for step in range(0, steps, max(1, steps // 50))]
+    assert all(0 < rate <= 1 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert recipe.rate(1.0, steps) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "Paper"}, "no preset 'Paper'"),
+        ({"preset": ""}, "no preset ''"),
+        ({"steps": 0}, "steps is from 1 to 10000, not 0"),
+        ({"steps": 10_001}, "not 10001"),
+        ({"seconds": 0.0}, "seconds is above 0"),
+        ({"seconds": float("nan")}, "not nan"),
+        ({"seconds": float("inf")}, "not inf"),
+        ({"target": -0.1}, "target is above 0"),
+        ({"target": 11.0}, "at most 10, not 11"),
+        ({"weights": {"lpips": 1.0}}, "no loss term 'lpips'"),
+        ({"weights": {"mse": -1.0}}, "weight of mse is from 0"),
+        ({"weights": {"p_norm": float("nan")}}, "not nan"),
+        ({"weights": {"f": 2e6}}, "not 2e"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        chosen(Options(**options))
+    assert str(caught.value).count("\n") == 0
+
+
+def test_every_preset_weighs_every_term() -> None:
+    assert all(set(recipe.weights) == set(TERMS) for recipe in PRESETS.values())
