@@ -7,8 +7,14 @@ The command line is ``client`` (or ``python -m client``); this is the same as a 
     with Inverter("127.0.0.1:8001") as inverter:
         result = inverter.invert("photo.jpg")
         older = inverter.edit(result.inversion, "age", [3.0])
+        for event in inverter.refine(result.inversion, "photo.jpg"):
+            match event:
+                case Progress():
+                    print(event.step, event.terms.total)
+                case Checkpoint() | Refined():
+                    event.inversion.save("photo.inversion.safetensors")
 
-``AsyncInverter`` has the same methods as coroutines.
+``AsyncInverter`` has the same methods as coroutines, and ``refine`` as an asynchronous generator.
 
 Exceptions, each with a message of one sentence::
 
@@ -23,7 +29,9 @@ Exceptions, each with a message of one sentence::
         ├── ServerUnavailable no server answers, or it went away during the request
         ├── ServerTimeout     no answer before the deadline
         ├── ModelMissing      the server runs without the model
+        ├── ServerBusy        its queue is full
         ├── RequestRejected   the server refused the request
+        ├── RefinementDiverged the loss of a refinement became NaN or infinite
         └── AnswerRefused     the server's answer cannot be used
 """
 
@@ -40,7 +48,9 @@ from client.errors import (
     OutputError,
     ParameterError,
     PhotoError,
+    RefinementDiverged,
     RequestRejected,
+    ServerBusy,
     ServerError,
     ServerTimeout,
     ServerUnavailable,
@@ -48,13 +58,18 @@ from client.errors import (
 from client.inversion import Inversion
 from client.inverter import AsyncInverter, Inverter
 from client.photo import Crop, Photo
+from client.refine_transport import AsyncRefineTransport, Preview, Progress, Queued, RefineTransport
+from client.refinement import Metrics, Refinement, RefineOptions, Terms
+from client.refiner import Checkpoint, Refined, RefineEvent, Waiting
 from client.session import InversionResult, ModelStatus, Status
 from client.transport import AsyncTransport, Timeout, Transport
 
 __all__ = [
     "AnswerRefused",
     "AsyncInverter",
+    "AsyncRefineTransport",
     "AsyncTransport",
+    "Checkpoint",
     "ClientError",
     "Crop",
     "Direction",
@@ -64,17 +79,30 @@ __all__ = [
     "InversionError",
     "InversionResult",
     "Inverter",
+    "Metrics",
     "ModelMissing",
     "ModelStatus",
     "OutputError",
     "ParameterError",
     "Photo",
     "PhotoError",
+    "Preview",
+    "Progress",
+    "Queued",
+    "RefineEvent",
+    "RefineOptions",
+    "RefineTransport",
+    "Refined",
+    "Refinement",
+    "RefinementDiverged",
     "RequestRejected",
+    "ServerBusy",
     "ServerError",
     "ServerTimeout",
     "ServerUnavailable",
     "Status",
+    "Terms",
     "Timeout",
     "Transport",
+    "Waiting",
 ]

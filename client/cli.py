@@ -8,13 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from client import commands
+from client import commands, inverting
 from client.errors import ClientError, ServerError
-from client.inverter import DEFAULT_DOMAIN, DEFAULT_URL
+from client.inverter import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from client.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+from client.refinement import MAX_DISTANCE, MAX_SECONDS, MAX_STEPS, MAX_WEIGHT, PRESETS, WEIGHTS, RefineOptions
+from client.refining import PREVIEW_EVERY
+from client.results import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
 from client.session import MAX_STRENGTH, VERSION
 from client.transport import Timeout
 
@@ -23,6 +28,10 @@ PHOTOS = (
     f"Photos: {FORMAT_NAMES}, of at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "
     f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels. EXIF orientation and colour profiles are "
     "applied, transparency becomes mid grey, and metadata is dropped."
+)
+STOPPED = (
+    "Ctrl-C, or a side-car that stays away, leaves the inversion of the last checkpoint, and `client refine` goes on "
+    "from it."
 )
 
 
@@ -37,10 +46,15 @@ def parser() -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
     command = _command(
-        subparsers, "invert", "Invert a photo: an inversion file, its picture, and a side-by-side sheet.", PHOTOS
+        subparsers,
+        "invert",
+        "Invert a photo: an inversion file, its picture, and a side-by-side sheet.",
+        f"Triton's encoder makes the start, and the side-car refines it. {STOPPED} {PHOTOS}",
     )
     command.add_argument("photo", metavar="PHOTO", help="an image file")
-    command.add_argument("--fast", action="store_true", help="invert by the encoder alone, in one request")
+    command.add_argument(
+        "--fast", action="store_true", help="invert by the encoder alone, in one request, without a side-car"
+    )
     command.add_argument(
         "--crop",
         metavar="X,Y,SIZE",
@@ -53,9 +67,28 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="also edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
     )
+    _add_refinement(command)
     _add_out(command, "out/PHOTO/, without the photo's suffix")
     _add_server(command)
-    command.set_defaults(run=commands.invert)
+    command.set_defaults(run=inverting.invert)
+
+    command = _command(
+        subparsers,
+        "refine",
+        "Refine an inversion, going on exactly where it was interrupted.",
+        "From a finished refinement, or one of --fast, a new one starts. What INVERSION records is the default of the "
+        f"options where it goes on. {STOPPED}",
+    )
+    command.add_argument("inversion", metavar="INVERSION", help="an inversion file, as written by invert")
+    command.add_argument(
+        "--photo",
+        metavar="PHOTO",
+        help="the photo that was inverted; needed for an inversion of --fast, which has none",
+    )
+    _add_refinement(command)
+    _add_out(command, "INVERSION is replaced, and its pictures are put beside it")
+    _add_server(command)
+    command.set_defaults(run=inverting.refine, fast=False)
 
     command = _command(subparsers, "edit", "Edit an inversion along a direction: a picture per strength, and a sheet.")
     command.add_argument("inversion", metavar="INVERSION", help="an inversion file, as written by invert")
@@ -105,19 +138,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # gRPC's own log would stand beside the one sentence that says what went wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    handler = signal.getsignal(signal.SIGINT)
     try:
         report = options.run(options)
     except ClientError as problem:
-        code = commands.SERVER_TROUBLE if isinstance(problem, ServerError) else commands.BAD_INPUT
-        if options.json:
-            print(json.dumps({"error": {"kind": type(problem).__name__, "message": str(problem)}}))
-        print(f"client: {problem}", file=sys.stderr)
-        return code
-    except KeyboardInterrupt:
-        print("client: interrupted", file=sys.stderr)
-        return commands.INTERRUPTED
+        code = SERVER_TROUBLE if isinstance(problem, ServerError) else BAD_INPUT
+        return _failed(options, type(problem).__name__, str(problem), code)
+    except KeyboardInterrupt as problem:
+        return _failed(options, "Interrupted", str(problem) or "interrupted", INTERRUPTED)
+    finally:
+        with suppress(ValueError, TypeError):
+            # A refinement that is stopped turns Ctrl-C off until its file is written.
+            signal.signal(signal.SIGINT, handler)
     print(json.dumps(report.data) if options.json else "\n".join(report.lines))
     return int(report.code)
+
+
+def _failed(options: argparse.Namespace, kind: str, message: str, code: int) -> int:
+    if options.json:
+        print(json.dumps({"error": {"kind": kind, "message": message}}))
+    print(f"client: {message}", file=sys.stderr)
+    return code
 
 
 def _command(
@@ -134,6 +175,60 @@ def _add_out(command: argparse.ArgumentParser, default: str) -> None:
         "--out",
         metavar="DIR",
         help=f"folder for the results, created where missing; existing results are replaced (default: {default})",
+    )
+
+
+def _add_refinement(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("refinement")
+    group.add_argument("--preset", metavar="NAME", help=f"the recipe: {' or '.join(PRESETS)} (default: {PRESETS[0]})")
+    group.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"steps of the whole refinement, up to {MAX_STEPS} (default: the recipe's)",
+    )
+    group.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"budget of optimisation, up to {MAX_SECONDS:g}, over all attempts (default: none)",
+    )
+    group.add_argument(
+        "--target",
+        type=float,
+        metavar="D",
+        help=f"stop once the perceptual distance is at most this, up to {MAX_DISTANCE:g} (default: never)",
+    )
+    group.add_argument(
+        "--weight",
+        action="append",
+        metavar="NAME=VALUE",
+        help=f"weight of a term of the loss ({', '.join(WEIGHTS)}), up to {MAX_WEIGHT:g}; repeatable "
+        "(default: the recipe's)",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="N",
+        help="steps between checkpoints, which is what a killed side-car costs at most "
+        f"(default: {RefineOptions().checkpoint_every})",
+    )
+    group.add_argument(
+        "--preview",
+        metavar="FILE",
+        help=f"a JPEG of what the inversion shows, replaced every {PREVIEW_EVERY} steps (default: none)",
+    )
+    group.add_argument(
+        "--refine-url",
+        metavar="HOST:PORT",
+        help=f"the side-car's gRPC endpoint (default: $UNALIGNED_REFINE_URL, else {DEFAULT_REFINE_URL})",
+    )
+    group.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help="how long a side-car that went away or is full, or a Triton that went away meanwhile, is waited for "
+        f"(default: {Timeout().patience:g})",
     )
 
 

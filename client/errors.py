@@ -47,8 +47,16 @@ class ModelMissing(ServerError):
     """The server runs without the model that the request needs."""
 
 
+class ServerBusy(ServerError):
+    """The server's queue is full."""
+
+
 class RequestRejected(ServerError):
     """The server refused the request."""
+
+
+class RefinementDiverged(ServerError):
+    """The loss of a refinement became NaN or infinite; its last checkpoint is the last finite one."""
 
 
 class AnswerRefused(ServerError):

@@ -1,4 +1,4 @@
-"""Files read with a bound and written whole or not at all."""
+"""Files read with a bound, and written whole."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def read_bounded(path: str | os.PathLike[str], *, limit: int, error: type[Client
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write all files, or none: each goes to a temporary name beside its own and all are renamed at the end.
+    """Write each file whole: all go to temporary names beside their own, and then all are renamed.
 
-    Missing folders are created; existing files are replaced.
+    Missing folders are created; existing files are replaced. What fails before the first rename leaves no file behind;
+    what fails between two renames leaves those that are done.
 
     Raises:
         OutputError: a file cannot be written; the temporary files are gone then.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Final
 
@@ -12,27 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client import directions
+from client.channel import checked_url
 from client.directions import Direction
+from client.errors import InversionError, ParameterError, PhotoError
 from client.inversion import Inversion
 from client.photo import Crop, Photo
+from client.refine_transport import AsyncRefineTransport, RefineTransport
+from client.refinement import RefineOptions
+from client.refiner import RefineEvent, Refiner, refine, refine_async
 from client.session import InversionResult, Session, Status
+from client.sheet import png
 from client.transport import AsyncTransport, Timeout, Transport, run, run_async
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
+DEFAULT_REFINE_URL: Final = "127.0.0.1:8003"
 DEFAULT_DOMAIN: Final = "ffhq"
 
 
 class Inverter:
-    """Inverts and edits photos on a Triton server. Use it as a context manager, or ``close`` it.
+    """Inverts and edits photos on a Triton server, and refines them on a side-car.
+
+    Use it as a context manager, or ``close`` it. It asks Triton once what the models are: where a generator is replaced
+    under a running server, make a new one.
 
     Args:
         url: ``host:port`` of Triton's gRPC endpoint.
         domain: which generator of the server to use.
         timeout: deadlines in seconds.
         transport: in place of gRPC to ``url``; closed with the inverter.
+        refine_url: ``host:port`` of the side-car, which only ``refine`` asks.
+        refine_transport: in place of gRPC to ``refine_url``; closed with the inverter.
 
     Raises:
-        ParameterError: the URL or the domain is malformed.
+        ParameterError: a URL or the domain is malformed.
 
     Every method that asks the server raises ``ServerError`` or one of its kinds when there is no usable answer.
     """
@@ -44,6 +58,8 @@ class Inverter:
         domain: str = DEFAULT_DOMAIN,
         timeout: Timeout | None = None,
         transport: Transport | None = None,
+        refine_url: str = DEFAULT_REFINE_URL,
+        refine_transport: RefineTransport | None = None,
     ) -> None:
         self._session = Session(transport.url if transport else url, domain=domain, timeout=timeout or Timeout())
         if transport is None:
@@ -51,6 +67,8 @@ class Inverter:
 
             transport = TritonTransport(url)
         self._transport = transport
+        self._refine_url = checked_url(refine_url)
+        self._refine_transport = refine_transport
 
     def __enter__(self) -> Inverter:
         return self
@@ -61,8 +79,10 @@ class Inverter:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._transport.close()
+        if self._refine_transport is not None:
+            self._refine_transport.close()
 
     def invert(self, photo: Photo | str | os.PathLike[str], crop: Crop | None = None) -> InversionResult:
         """Invert a photo by the encoder alone, in one request.
@@ -83,6 +103,43 @@ class Inverter:
             GeneratorMismatch: the server runs another generator.
         """
         return run(self._session.render(inversion), self._transport)
+
+    def refine(
+        self,
+        inversion: Inversion,
+        photo: Photo | str | os.PathLike[str] | None = None,
+        options: RefineOptions | None = None,
+    ) -> Generator[RefineEvent, None, None]:
+        """Refine an inversion on the side-car, and give what happens; the last event is ``Refined``.
+
+        A side-car that goes away is waited for (``Timeout.patience``) and asked to go on from the last checkpoint, and
+        so is another one in its place. Closing the generator cancels the job. An inversion that was saved from a
+        ``Checkpoint`` goes on exactly from there; any other one starts a refinement from its ``f`` and ``w_m_plus``.
+
+        Args:
+            inversion: what to refine.
+            photo: the photo that was inverted; needed unless the inversion holds its square (``Inversion.target``).
+            options: by default those that an interrupted inversion names, otherwise ``RefineOptions()``. With another
+                preset than its own, an interrupted inversion starts a new refinement.
+
+        Raises:
+            GeneratorMismatch: Triton runs another generator.
+            PhotoError: the photo cannot be read, or is another one than was inverted.
+            ParameterError: the photo is needed.
+            RequestRejected: the side-car refused the request.
+            RefinementDiverged: the loss became NaN or infinite; the last checkpoint is the last finite one.
+            ServerUnavailable: no side-car answered within ``Timeout.connect``, or none came back within the patience.
+            ServerBusy: its queue stayed full for as long.
+            ServerTimeout: ``Timeout.refinement`` passed.
+        """
+        side = run(self._session.image_side(inversion), self._transport)
+        if self._refine_transport is None:
+            from client.refine_grpc import GrpcRefineTransport
+
+            self._refine_transport = GrpcRefineTransport(self._refine_url)
+        transport = self._refine_transport
+        holding = _with_target(inversion, photo, side)
+        yield from refine(Refiner(holding, options, timeout=self._session.timeout, url=transport.url), transport)
 
     def edit(self, inversion: Inversion, direction: Direction | str, strengths: Sequence[float]) -> NDArray[np.uint8]:
         """Return one image per strength: uint8 RGB [n, 1024, 1024, 3].
@@ -127,6 +184,8 @@ class AsyncInverter:
         domain: str = DEFAULT_DOMAIN,
         timeout: Timeout | None = None,
         transport: AsyncTransport | None = None,
+        refine_url: str = DEFAULT_REFINE_URL,
+        refine_transport: AsyncRefineTransport | None = None,
     ) -> None:
         self._session = Session(transport.url if transport else url, domain=domain, timeout=timeout or Timeout())
         if transport is None:
@@ -134,6 +193,8 @@ class AsyncInverter:
 
             transport = AsyncTritonTransport(url)
         self._transport = transport
+        self._refine_url = checked_url(refine_url)
+        self._refine_transport = refine_transport
 
     async def __aenter__(self) -> AsyncInverter:
         return self
@@ -144,8 +205,10 @@ class AsyncInverter:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._transport.close()
+        if self._refine_transport is not None:
+            await self._refine_transport.close()
 
     async def invert(self, photo: Photo | str | os.PathLike[str], crop: Crop | None = None) -> InversionResult:
         """Invert a photo; see ``Inverter.invert``."""
@@ -155,6 +218,25 @@ class AsyncInverter:
     async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion; see ``Inverter.render``."""
         return await run_async(self._session.render(inversion), self._transport)
+
+    async def refine(
+        self,
+        inversion: Inversion,
+        photo: Photo | str | os.PathLike[str] | None = None,
+        options: RefineOptions | None = None,
+    ) -> AsyncGenerator[RefineEvent, None]:
+        """Refine an inversion; see ``Inverter.refine``. Wrap it in ``contextlib.aclosing`` to leave it early."""
+        side = await run_async(self._session.image_side(inversion), self._transport)
+        if self._refine_transport is None:
+            from client.refine_grpc import AsyncGrpcRefineTransport
+
+            self._refine_transport = AsyncGrpcRefineTransport(self._refine_url)
+        transport = self._refine_transport
+        holding = await asyncio.to_thread(_with_target, inversion, photo, side)
+        refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)
+        async with aclosing(refine_async(refiner, transport)) as events:
+            async for event in events:
+                yield event
 
     async def edit(
         self, inversion: Inversion, direction: Direction | str, strengths: Sequence[float]
@@ -170,6 +252,22 @@ class AsyncInverter:
     async def status(self) -> Status:
         """Return the server's status; see ``Inverter.status``."""
         return await run_async(self._session.status(), self._transport)
+
+
+def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | None, side: int) -> Inversion:
+    """Return the inversion with its photo's square as a PNG of ``side`` pixels; it has to be there, or in the photo."""
+    if photo is not None:
+        opened = _opened(photo)
+        if opened.sha256 != inversion.photo_sha256:
+            raise PhotoError(
+                f"{opened.name} is not the photo that was inverted, whose name was {inversion.photo_name}."
+            )
+        return replace(inversion, target=png(opened.pixels(opened.square(inversion.crop), side)))
+    if inversion.target is None:
+        raise ParameterError(f"The inversion does not hold its photo, so {inversion.photo_name} itself is needed.")
+    if inversion.target_pixels().shape[0] != side:
+        raise InversionError(f"The target of the inversion of {inversion.photo_name} is not of {side}x{side} pixels.")
+    return inversion
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

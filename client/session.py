@@ -140,6 +140,12 @@ class Session:
         image: Image8 = answer["image"]
         return image
 
+    def image_side(self, inversion: Inversion) -> Steps[int]:
+        """The side in pixels of the images that the inversion's generator makes."""
+        config = yield from self._config("fine")
+        self._require(inversion, config)
+        return _side(config, "image", output=True)
+
     def edit(self, inversion: Inversion, direction: Direction, strengths: Sequence[float]) -> Steps[Image8]:
         """Inversion to one image per strength."""
         steps = checked_strengths(strengths)
@@ -287,10 +293,10 @@ def _spec(config: ModelConfig, name: str, *, output: bool = False) -> TensorSpec
     return found
 
 
-def _side(config: ModelConfig, name: str) -> int:
-    dims = _spec(config, name).dims
+def _side(config: ModelConfig, name: str, *, output: bool = False) -> int:
+    dims = _spec(config, name, output=output).dims
     if len(dims) != 3 or dims[0] != dims[1] or not 0 < dims[0] <= 4096:
-        raise AnswerRefused(f"The served model {config.name} does not take a square image.")
+        raise AnswerRefused(f"The served model {config.name} does not {'give' if output else 'take'} a square image.")
     return dims[0]
 
 

@@ -14,14 +14,16 @@ from safetensors import numpy as codec
 from client.errors import ClientError
 from client.files import read_bounded, shown, write_all
 
+Stored = NDArray[np.float32] | NDArray[np.uint8]
 
-def encode(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file; the tensors are stored as float32."""
-    arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
+
+def encode(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file; the tensors are stored as they are, float32 or uint8."""
+    arrays = {name: np.array(value, order="C", copy=None) for name, value in tensors.items()}
     return codec.save(arrays, metadata=dict(metadata))
 
 
-def save(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> None:
+def save(path: str | os.PathLike[str], tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file under a temporary name and rename it."""
     write_all({Path(path): encode(tensors, metadata)})
 

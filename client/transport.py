@@ -32,14 +32,18 @@ class Timeout:
     Attributes:
         connect: for the first contact with the server.
         request: for each request after it, from the first attempt to the whole answer, retries included.
+        patience: for a side-car that went away or is full, until the refinement gets on.
+        refinement: for a whole refinement, waiting and queueing included; None is none.
     """
 
     connect: float = 5.0
     request: float = 60.0
+    patience: float = 60.0
+    refinement: float | None = None
 
     def __post_init__(self) -> None:
-        for value in (self.connect, self.request):
-            if not (math.isfinite(value) and 0 < value <= 86400):
+        for value in (self.connect, self.request, self.patience, self.refinement):
+            if value is not None and not (math.isfinite(value) and 0 < value <= 86400):
                 raise ParameterError(f"A timeout is a number of seconds above 0 and up to 86400, not {value:g}.")
 
 

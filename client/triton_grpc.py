@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from tritonclient import grpc as blocking
@@ -10,10 +10,10 @@ from tritonclient import utils
 from tritonclient.grpc import aio as asynchronous
 from tritonclient.grpc import model_config_pb2
 
+from client.channel import channel_options, checked_url
 from client.errors import (
     AnswerRefused,
     ModelMissing,
-    ParameterError,
     RequestRejected,
     ServerError,
     ServerTimeout,
@@ -33,19 +33,6 @@ from client.transport import (
     TensorSpec,
 )
 
-# Eight images of 1024x1024 RGB are 24 MiB.
-MAX_MESSAGE_BYTES: Final = 64 * 2**20
-_CHANNEL: Final = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Retries are the session's, and need a channel that reconnects as soon as they ask.
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-]
-
 
 class TritonTransport:
     """A blocking ``Transport`` to Triton's gRPC endpoint.
@@ -59,7 +46,7 @@ class TritonTransport:
 
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
-        self._client = blocking.InferenceServerClient(self.url, channel_args=_channel(self.url))
+        self._client = blocking.InferenceServerClient(self.url, channel_args=channel_options(self.url))
 
     def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
@@ -85,7 +72,7 @@ class AsyncTritonTransport:
     async def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
         if self._client is None:
-            self._client = asynchronous.InferenceServerClient(self.url, channel_args=_channel(self.url))
+            self._client = asynchronous.InferenceServerClient(self.url, channel_args=channel_options(self.url))
         method, arguments = _request(call, asynchronous)
         try:
             raw = await getattr(self._client, method)(**arguments, client_timeout=timeout)
@@ -98,25 +85,6 @@ class AsyncTritonTransport:
         if self._client is not None:
             await self._client.close()
             self._client = None
-
-
-def checked_url(url: str) -> str:
-    """Return the address when it is ``host:port``; raise ``ParameterError`` otherwise."""
-    host, separator, port = url.rpartition(":")
-    if not (separator and host and "/" not in url and url.isprintable() and " " not in url):
-        raise ParameterError(
-            f"A server's address is host:port of its gRPC endpoint, for example 127.0.0.1:8001, not '{shown(url)}'."
-        )
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ParameterError(f"The port of a server's address is a number from 1 to 65535, not '{shown(port)}'.")
-    return url
-
-
-def _channel(url: str) -> list[tuple[str, int]]:
-    """The channel's options; a proxy from the environment is not asked for an address of this machine."""
-    host = url.rpartition(":")[0].strip("[]")
-    local = host in {"localhost", "::1"} or host.startswith("127.")
-    return [*_CHANNEL, ("grpc.enable_http_proxy", 0)] if local else list(_CHANNEL)
 
 
 def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - one return per kind of call

@@ -225,14 +225,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def serving(servicer: service_pb2_grpc.GRPCInferenceServiceServicer) -> Iterator[str]:
-    """Serve on a free port of this machine and give its address."""
+def serving(servicer: service_pb2_grpc.GRPCInferenceServiceServicer, port: int = 0) -> Iterator[str]:
+    """Serve on a port of this machine, a free one by default, and give its address."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{bound}"
     finally:
         server.stop(None).wait()
 

@@ -175,13 +175,6 @@ def test_status_of_a_server_without_a_model(capsys):
     assert re.search(r"ffhq_edit +missing\n", capsys.readouterr().out)
 
 
-def test_refinement_is_not_there_yet(place, capsys):
-    code, message = failed(capsys, "invert", "me.png")
-    assert code == 2
-    assert "--fast" in message
-    assert files(place) == []
-
-
 def broken_files() -> None:
     Path("text.jpg").write_text("hello")
     Path("cut.jpg").write_bytes(jpeg()[:300])
@@ -377,7 +370,7 @@ def subcommands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_every_command_and_option_has_help():
-    assert set(subcommands()) == {"invert", "edit", "generate", "directions", "status"}
+    assert set(subcommands()) == {"invert", "refine", "edit", "generate", "directions", "status"}
     for name, command in subcommands().items():
         assert command.description, name
         for action in command._actions:
@@ -387,7 +380,7 @@ def test_every_command_and_option_has_help():
         assert "exit codes" in command.format_help()
 
 
-@pytest.mark.parametrize("name", ["", "invert", "edit", "generate", "directions", "status"])
+@pytest.mark.parametrize("name", ["", "invert", "refine", "edit", "generate", "directions", "status"])
 def test_help_is_printed(name, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([*name.split(), "--help"])
@@ -399,7 +392,7 @@ def test_help_is_printed(name, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["invert"], ["edit", "x"], ["generate"], ["generate", "--seed", "x"]]
+    "arguments", [[], ["nonsense"], ["invert"], ["refine"], ["edit", "x"], ["generate"], ["generate", "--seed", "x"]]
 )
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -415,8 +415,9 @@ def test_over_grpc_both_ways(photo):
 
 def test_the_client_is_thin():
     check = (
-        "import sys, client, client.cli, client.triton_grpc; "
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'skimage', 'export', 'networks', 'server'} & set(sys.modules); "
+        "import sys, client, client.cli, client.triton_grpc, client.refine_grpc; "
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'skimage', 'export', 'networks', 'server', 'sidecar', 'judges'}; "
+        "heavy &= set(sys.modules); "
         "print(*heavy)"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)

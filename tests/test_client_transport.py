@@ -22,8 +22,9 @@ from client import (
     ServerUnavailable,
     Timeout,
 )
+from client.channel import channel_options, checked_url
 from client.transport import ATTEMPTS, AskConfig, AskLive, AskReady, AskServer, AskVersions, Infer, Pause, persist, run
-from client.triton_grpc import AsyncTritonTransport, TritonTransport, checked_url
+from client.triton_grpc import AsyncTritonTransport, TritonTransport
 from tests import client_fakes
 from tests.client_fakes import FakeTriton, check_sentence, serving
 
@@ -311,14 +312,9 @@ def test_timeouts_are_checked(value):
     [("127.0.0.1:8001", True), ("localhost:8001", True), ("[::1]:8001", True), ("triton.example:8001", False)],
 )
 def test_a_proxy_is_not_asked_for_this_machine(url, direct):
-    from client.triton_grpc import _channel
-
-    assert (("grpc.enable_http_proxy", 0) in _channel(url)) is direct
+    assert (("grpc.enable_http_proxy", 0) in channel_options(url)) is direct
 
 
 def test_a_port_of_thousands_of_digits_is_refused():
-    from client.errors import ParameterError
-    from client.triton_grpc import checked_url
-
     with pytest.raises(ParameterError, match="port"):
         checked_url("host:" + "1" * 5000)
