@@ -76,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
         subparsers,
         "refine",
         "Refine an inversion, going on exactly where it was interrupted.",
-        "From a finished refinement, or one of --fast, a new one starts. What INVERSION records is the default of the "
-        f"options where it goes on. {STOPPED}",
+        "From a finished refinement, from an inversion of --fast, and with another --preset, a new one starts. What "
+        f"INVERSION records is the default of the options where it goes on. {STOPPED}",
     )
     command.add_argument("inversion", metavar="INVERSION", help="an inversion file, as written by invert")
     command.add_argument(
@@ -216,7 +216,8 @@ def _add_refinement(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preview",
         metavar="FILE",
-        help=f"a JPEG of what the inversion shows, replaced every {PREVIEW_EVERY} steps (default: none)",
+        help=f"a JPEG of what the inversion shows, replaced every {PREVIEW_EVERY} steps, and as often as there are "
+        "checkpoints (default: none)",
     )
     group.add_argument(
         "--refine-url",

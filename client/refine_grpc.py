@@ -190,12 +190,18 @@ def _state(message: pb.Checkpoint | pb.Done, optimiser: dict[str, Floats]) -> St
 
 
 def _finished(message: pb.Done) -> Finished:
-    if message.reason not in _REASONS or not message.HasField("metrics"):
-        raise AnswerRefused("The side-car ended the refinement without a reason or without metrics.")
-    found = message.metrics
-    optional = {name: getattr(found, name) for name in ("identity", "landmarks", "face") if found.HasField(name)}
-    metrics = Metrics(stlpips_alex=found.stlpips_alex, psnr_256=found.psnr_256, psnr=found.psnr, **optional)
-    return Finished(_state(message, {}), _REASONS[message.reason], metrics)
+    if message.reason not in _REASONS:
+        raise AnswerRefused("The side-car ended the refinement without a reason.")
+    return Finished(
+        _state(message, {}),
+        _REASONS[message.reason],
+        _metrics(message.metrics) if message.HasField("metrics") else None,
+    )
+
+
+def _metrics(message: pb.Metrics) -> Metrics:
+    optional = {name: getattr(message, name) for name in ("identity", "landmarks", "face") if message.HasField(name)}
+    return Metrics(stlpips_alex=message.stlpips_alex, psnr_256=message.psnr_256, psnr=message.psnr, **optional)
 
 
 def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR0911 - one per status

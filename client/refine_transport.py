@@ -84,11 +84,11 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """The end; ``state`` has no optimiser's tensors."""
+    """The end; ``state`` has no optimiser's tensors, and ``metrics`` is None where the result was not judged."""
 
     state: State
     reason: Reason
-    metrics: Metrics
+    metrics: Metrics | None
 
 
 Message = Queued | Progress | Preview | State | Finished

@@ -146,7 +146,7 @@ class Refinement:
         terms: at the last step done; None before the first.
         optimiser: float32 tensors by name, what the server needs to go on; empty once finished.
         reason: why it ended: all steps done, the budget used up, the target reached; None where it can go on.
-        metrics: of the result, once finished.
+        metrics: of the result, once finished and judged.
 
     Raises:
         ParameterError: on creation, when a value is out of its range, or a tensor not float32 or not finite.

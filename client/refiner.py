@@ -55,10 +55,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """The end: the refined inversion and how good it is; ``inversion.refinement`` says the rest."""
+    """The end: the refined inversion, and how good it is where that was judged."""
 
     inversion: Inversion
-    metrics: Metrics
+    metrics: Metrics | None
 
 
 RefineEvent = Queued | Waiting | Progress | Preview | Checkpoint | Refined

@@ -54,7 +54,8 @@ def chosen(options: argparse.Namespace, recorded: RefineOptions | None = None) -
     names = ("preset", "steps", "seconds", "target", "checkpoint_every")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     weights = {**base.weights, **dict(_weight(text) for text in options.weight or ())}
-    return replace(base, **given, weights=weights, preview_every=PREVIEW_EVERY if options.preview else 0)
+    wanted = replace(base, **given, weights=weights)
+    return replace(wanted, preview_every=min(PREVIEW_EVERY, wanted.checkpoint_every)) if options.preview else wanted
 
 
 def refuse_choices(options: argparse.Namespace) -> None:

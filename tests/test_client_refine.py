@@ -282,6 +282,13 @@ def test_the_deadline_of_the_whole(inversion, photo, clock):
     assert without.timeouts == [None]
 
 
+def test_a_result_that_was_not_judged_is_a_result(inversion, photo, tmp_path):
+    *_, last = events_of(inversion, photo, transport=FakeRefineTransport(changed(Finished, metrics=None)))
+    assert last.metrics is None
+    last.inversion.save(tmp_path / "it")
+    assert Inversion.load(tmp_path / "it").refinement.metrics is None
+
+
 def nan(value):
     spoilt = value.copy()
     spoilt.flat[5] = np.nan

@@ -131,7 +131,7 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
     report = json.loads(capsys.readouterr().out)
     options = from_request(sidecar.requests[0]).options
     assert (options.preset, options.steps, options.seconds, options.target) == ("paper", 12, 9.5, 0.25)
-    assert (options.weights, options.checkpoint_every, options.preview_every) == ({"mse": 2.0, "p_norm": 0.0}, 4, 10)
+    assert (options.weights, options.checkpoint_every, options.preview_every) == ({"mse": 2.0, "p_norm": 0.0}, 4, 4)
     assert report["method"] == "refined:paper"
     refinement = report["refinement"]
     assert (refinement["step"], refinement["steps"], refinement["reason"]) == (12, 12, "steps")
@@ -383,7 +383,7 @@ def test_a_preview_that_cannot_be_written_costs_no_checkpoint(capsys):
     code, message = failed(capsys, "invert", "me.png", "--checkpoint-every", "4", "--preview", "installed")
     assert code == 2
     assert "installed is a directory" in message
-    assert Inversion.load(FILE).refinement.step == 8
+    assert Inversion.load(FILE).refinement.step == 4
 
 
 def interrupt(place: Path, sidecar: FakeSidecar, *arguments: str, at: int, times: int = 1):
