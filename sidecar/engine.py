@@ -24,7 +24,7 @@ from networks.pnorm import PNorm, load_pnorm
 from server.paths import build_dir
 from sidecar.job import Image8, Job, Metrics, Options, Start, State, Terms
 from sidecar.losses import ImageTerms, Target, reduced
-from sidecar.recipe import TERMS, chosen
+from sidecar.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
 from sidecar.refinement import Refinement, checked, checked_state
 
 PREVIEW_SIZE = 256
@@ -90,18 +90,25 @@ class TorchEngine:
         return self._generator
 
     @property
+    def device(self) -> torch.device:
+        """Where jobs are optimised."""
+        return self._device
+
+    @property
     def resolution(self) -> int:
         """Side of its images in pixels."""
         return RESOLUTION
 
     def open(self, start: Start, options: Options, resume: State | None = None) -> Refinement:
         """A job at its start, or at ``resume`` (see ``Engine.open``)."""
-        recipe = chosen(options)
+        return self.begin(start, chosen(options), resume)
+
+    def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Refinement:
+        """As :meth:`open`, by any recipe."""
         checked(start, resolution=self.resolution)
         if resume is not None:
             checked_state(resume, start, recipe)
-        target = self._target(start.target, half=recipe.half)
-        return Refinement(start, recipe, target=target, pnorm=self._pnorm, w_avg=self._w_avg, resume=resume)
+        return Refinement(start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, resume=resume)
 
     def run(self, jobs: Sequence[Job], steps: int) -> None:
         """Take up to ``steps`` steps with each job of one group (see ``Engine.run``)."""
@@ -130,13 +137,28 @@ class TorchEngine:
         image = np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8)
         self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options())], 1)
 
+    @torch.no_grad()
+    def terms(self, start: Start, state: State) -> Terms:
+        """The loss of the paper, with its weights, measured in float32."""
+        target = self._target(start.target, half=False)
+        f, w = self._tensors(state)
+        mse, perceptual = self._terms[False](f, w, target.image, *target.features)
+        f_o = torch.from_numpy(start.f_o.copy()).to(self._device)
+        parts = (float(mse), float(perceptual), float((f - f_o).square().mean()), float(self._pnorm(w).square().mean()))
+        total = sum(PAPER_WEIGHTS[name] * part for name, part in zip(TERMS, parts, strict=True))
+        return Terms(total, *parts)
+
+    def render(self, state: State) -> Image8:
+        """What an inversion shows, uint8 [S, S, 3]."""
+        return _pixels(self._render(state, half=False))
+
     def preview(self, state: State) -> Image8:
         """What an inversion shows, uint8 [256, 256, 3]."""
         return _pixels(reduced(self._render(state, half=True), PREVIEW_SIZE))
 
     def judge(self, start: Start, state: State) -> Metrics:
         """How good it is."""
-        found = self._judge(start.target, _pixels(self._render(state, half=False)))
+        found = self._judge(start.target, self.render(state))
         return Metrics(
             stlpips_alex=found.stlpips_alex,
             psnr_256=found.psnr_256,
@@ -150,8 +172,9 @@ class TorchEngine:
         """One step of each job, as one batch."""
         f = torch.cat([job.f for job in jobs])
         w_m_plus = torch.cat([job.w_m_plus for job in jobs])
-        image = torch.cat([job.target.image for job in jobs])
-        features = [torch.cat(maps) for maps in zip(*(job.target.features for job in jobs), strict=True)]
+        targets = [self._seen(job) for job in jobs]
+        image = torch.cat([target.image for target in targets])
+        features = [torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True)]
         mse, perceptual = self._step[jobs[0].recipe.half](f, w_m_plus, image, *features)
         parts = torch.stack(
             [
@@ -168,13 +191,24 @@ class TorchEngine:
         for job, loss, (m, p, d, n) in zip(jobs, losses.detach(), parts.tolist(), strict=True):
             job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n))
 
+    def _seen(self, job: Refinement) -> Target:
+        """What the loss keeps of a job's image."""
+        if job.target is None:
+            job.target = self._target(job.image, half=job.recipe.half)
+        return job.target
+
     def _target(self, image: Image8, *, half: bool) -> Target:
         return self._terms[half].target(torch.from_numpy(image.copy()).to(self._device))
+
+    def _tensors(self, state: State) -> tuple[Tensor, Tensor]:
+        """f [1, 512, s, s] and w_M+ [1, styles, 512] on the device."""
+        f, w = (torch.from_numpy(x.copy()).to(self._device)[None] for x in (state.f, state.w_m_plus))
+        return f, w
 
     @torch.no_grad()
     def _render(self, state: State, *, half: bool) -> Tensor:
         """float32 [1, 3, S, S]."""
-        f, w = (torch.from_numpy(x.copy()).to(self._device)[None] for x in (state.f, state.w_m_plus))
+        f, w = self._tensors(state)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._terms[half].autocast):
             return self._synthesis.fine(f, w).float()
 

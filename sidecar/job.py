@@ -106,8 +106,20 @@ class Job(Protocol):
         """Jobs of one group run in one batch; a job may change its group between slices (another resolution)."""
 
     @property
+    def step(self) -> int:
+        """Steps done."""
+
+    @property
     def steps(self) -> int:
         """Steps that it has at most."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of optimisation so far, over all attempts."""
+
+    @property
+    def terms(self) -> Terms | None:
+        """At the last step done; None before the first."""
 
     @property
     def reason(self) -> Reason | None:

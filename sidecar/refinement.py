@@ -13,48 +13,48 @@ from networks.mobilestylegan import CUTS, F_CHANNELS, NUM_STYLES, coarse_styles
 from networks.pnorm import PNorm
 from sidecar.job import Floats, InvalidRequest, Reason, Start, State, Terms
 from sidecar.losses import Target
+from sidecar.optimiser import Optimiser
 from sidecar.recipe import Recipe
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Refinement:
-    """A job: ``f`` and the styles as leaves of its own, with an Adam of its own, so that no job sees its neighbours.
+    """A job: ``f`` and the styles as leaves of its own, with optimisers of its own, so that no job sees its neighbours.
 
     Args:
         start: checked by :func:`checked`.
         recipe: how to optimise.
-        target: what the loss keeps of ``start.target``.
         pnorm: of the generator.
         w_avg: float32 [512], the mean of W.
         resume: where an earlier attempt got, checked by :func:`checked_state`.
     """
 
     def __init__(
-        self, start: Start, recipe: Recipe, *, target: Target, pnorm: PNorm, w_avg: Tensor, resume: State | None = None
+        self, start: Start, recipe: Recipe, *, pnorm: PNorm, w_avg: Tensor, resume: State | None = None
     ) -> None:
         self.recipe = recipe
-        self.target = target
+        self.image = start.target
+        # What the loss keeps of the image, made by the engine with the first step: a job may wait for long.
+        self.target: Target | None = None
         self.reason: Reason | None = None
+        self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
         device = w_avg.device
         self.f_o = _tensor(start.f_o, device)
-        self._step, self._seconds, self._terms = 0, 0.0, None if resume is None else resume.terms
         if resume is None:
-            f = _tensor(start.f, device)
             w = _tensor(start.w_m_plus, device)
-            if recipe.from_mean:
-                w = w_avg.expand_as(w)
-            self._f, self._w = f.requires_grad_(), self._coordinates(w).requires_grad_()
+            self.f, coordinates = (
+                _tensor(start.f, device),
+                self._coordinates(w_avg.expand_as(w) if recipe.from_mean else w),
+            )
         else:
-            self._step, self._seconds = resume.step, resume.seconds
-            self._f = _tensor(resume.f, device).requires_grad_()
-            self._w = _tensor(resume.optimiser["w"], device).requires_grad_()
-        self._adam = torch.optim.Adam([{"params": [self._f]}, {"params": [self._w]}], lr=recipe.rate_f, foreach=False)
-        if resume is not None and resume.step:
-            for name, leaf in (("f", self._f), ("w", self._w)):
-                moments = {m: _tensor(resume.optimiser[f"{name}.{m}"], device) for m in _MOMENTS}
-                self._adam.state[leaf] = {"step": torch.tensor(float(resume.step)), **moments}
+            self.step, self.seconds = resume.step, resume.seconds
+            self.f = _tensor(resume.f, device)
+            coordinates = _tensor(resume.optimiser["w"], device)
+        self.f.requires_grad_()
+        self._w = coordinates.requires_grad_()
+        self._optimiser = Optimiser(self.f, self._w, recipe)
+        if resume is not None:
+            self._optimiser.load({name: value for name, value in resume.optimiser.items() if name != "w"})
         self._finite = self._snapshot()
         self._stop_where_due()
 
@@ -69,19 +69,14 @@ class Refinement:
         return self.recipe.steps
 
     @property
-    def f(self) -> Tensor:
-        """float32 [1, 512, s, s], a leaf."""
-        return self._f
-
-    @property
     def w_m_plus(self) -> Tensor:
         """float32 [1, styles, 512], differentiable in the leaf."""
-        return self._pnorm.inverse(self._w) if self.recipe.whitened else self._w
+        return self._w if self.recipe.scale is None else self._pnorm.inverse(self._w * self.recipe.scale)
 
     @property
     def whitened(self) -> Tensor:
         """float32 [1, styles, 512]: P-norm+ of the styles."""
-        return self._w if self.recipe.whitened else self._pnorm(self._w)
+        return self._pnorm(self._w) if self.recipe.scale is None else self._w * self.recipe.scale
 
     def state(self) -> State:
         """A copy of where it is; where the loss has become NaN or infinite, of where it was before that slice."""
@@ -98,56 +93,48 @@ class Refinement:
             loss: the scalar that was differentiated; a step is refused where it or a gradient is not finite.
             terms: its parts.
         """
-        leaves = (self._f, self._w)
-        if not all(
-            bool(torch.isfinite(t).all()) for t in (loss, *(leaf.grad for leaf in leaves if leaf.grad is not None))
-        ):
+        gradients = [leaf.grad for leaf in (self.f, self._w) if leaf.grad is not None]
+        if not all(bool(torch.isfinite(value).all()) for value in (loss, *gradients)):
             self.reason = "diverged"
+            self.step, self.terms = self._finite.step, self._finite.terms
             return
-        factor = self.recipe.rate(self._done(), self._step)
-        for group, rate in zip(self._adam.param_groups, (self.recipe.rate_f, self.recipe.rate_w), strict=True):
-            group["lr"] = rate * factor
-        self._adam.step()
-        self._adam.zero_grad()
-        self._step += 1
-        self._terms = terms
+        done = self.step / self.recipe.steps
+        if self.recipe.seconds:
+            done = max(done, self.seconds / self.recipe.seconds)
+        self._optimiser.step(loss, number=self.step, done=done)
+        self.step += 1
+        self.terms = terms
         self._stop_where_due()
 
     def spend(self, seconds: float) -> None:
         """Add to the time that the job has been optimised for."""
-        self._seconds += seconds
+        self.seconds += seconds
         self._stop_where_due()
-
-    def _done(self) -> float:
-        done = self._step / self.recipe.steps
-        return max(done, self._seconds / self.recipe.seconds) if self.recipe.seconds else done
 
     def _stop_where_due(self) -> None:
         if self.reason is not None:
             return
-        recipe, terms = self.recipe, self._terms
+        recipe, terms = self.recipe, self.terms
         if terms is not None and recipe.target is not None and terms.perceptual <= recipe.target:
             self.reason = "target"
-        elif self._step >= recipe.steps:
+        elif self.step >= recipe.steps:
             self.reason = "steps"
-        elif recipe.seconds is not None and self._seconds >= recipe.seconds:
+        elif recipe.seconds is not None and self.seconds >= recipe.seconds:
             self.reason = "seconds"
 
     def _coordinates(self, w: Tensor) -> Tensor:
         """Styles in the coordinates in which they are optimised."""
-        if not self.recipe.whitened:
+        if self.recipe.scale is None:
             return w.clone()
         v: Tensor = self._pnorm(w)
-        return v if self.recipe.clip is None else v.clamp(-self.recipe.clip, self.recipe.clip)
+        if self.recipe.clip is not None:
+            v = v.clamp(-self.recipe.clip, self.recipe.clip)
+        return v / self.recipe.scale
 
     @torch.no_grad()
     def _snapshot(self) -> State:
-        optimiser = {"w": _array(self._w)}
-        for name, leaf in (("f", self._f), ("w", self._w)):
-            moments = self._adam.state.get(leaf, {})
-            for moment in _MOMENTS:
-                optimiser[f"{name}.{moment}"] = _array(moments.get(moment, torch.zeros_like(leaf)))
-        return State(self._step, self._seconds, _array(self._f), _array(self.w_m_plus), optimiser, self._terms)
+        optimiser = {"w": _array(self._w), **self._optimiser.state()}
+        return State(self.step, self.seconds, _array(self.f), _array(self.w_m_plus), optimiser, self.terms)
 
 
 def _tensor(value: Floats, device: torch.device) -> Tensor:
@@ -181,21 +168,16 @@ def checked(start: Start, *, resolution: int) -> None:
 
 
 def checked_state(state: State, start: Start, recipe: Recipe) -> None:
-    """Refuse a checkpoint that does not belong to a start and its recipe.
+    """Refuse a checkpoint that does not belong to a start and its recipe; the optimiser checks its own part.
 
     Raises:
-        InvalidRequest: a wrong shape, numbers that are not finite, a tensor too few or too many, an impossible step.
+        InvalidRequest: a wrong shape, numbers that are not finite, an impossible step.
     """
-    shapes = {"w": start.w_m_plus.shape}
-    shapes |= {f"f.{m}": start.f.shape for m in _MOMENTS} | {f"w.{m}": start.w_m_plus.shape for m in _MOMENTS}
-    if set(state.optimiser) != set(shapes):
-        raise InvalidRequest(f"The checkpoint's state must hold {', '.join(sorted(shapes))}.")
-    for name, shape in shapes.items():
-        _require(f"the checkpoint's {name}", state.optimiser[name], shape)
-        if name.endswith("exp_avg_sq") and (state.optimiser[name] < 0).any():
-            raise InvalidRequest(f"The checkpoint's {name} has negative numbers.")
     _require("the checkpoint's f", state.f, start.f.shape)
     _require("the checkpoint's w_m_plus", state.w_m_plus, start.w_m_plus.shape)
+    if "w" not in state.optimiser:
+        raise InvalidRequest("The checkpoint's state must hold w.")
+    _require("the checkpoint's w", state.optimiser["w"], start.w_m_plus.shape)
     if not 0 <= state.step <= recipe.steps:
         raise InvalidRequest(f"The checkpoint is at step {state.step}, and the job has {recipe.steps}.")
     if not (np.isfinite(state.seconds) and state.seconds >= 0):

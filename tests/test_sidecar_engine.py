@@ -16,6 +16,7 @@ from judges.perceptual import stlpips
 from networks.pnorm import load_pnorm
 from sidecar.engine import PNORM, EngineError, TorchEngine, load_engine
 from sidecar.job import InvalidRequest, Options, Start, State
+from sidecar.recipe import PRESETS
 from sidecar.refinement import Refinement
 
 
@@ -27,6 +28,13 @@ def engine() -> TorchEngine:
 @pytest.fixture(scope="module")
 def start() -> Start:
     return sample(1)
+
+
+@pytest.fixture(scope="module")
+def stepped(engine: TorchEngine, start: Start) -> Refinement:
+    job = engine.open(start, Options(steps=5))
+    engine.run([job], 1)
+    return job
 
 
 def sample(seed: int) -> Start:
@@ -89,9 +97,10 @@ def test_the_paper_preset_starts_at_the_mean_of_w(engine: TorchEngine, start: St
 def test_a_job_is_the_same_alone_and_in_company_and_resumed(
     engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Options(steps=4)
+    options = Options(steps=5)
+    monkeypatch.setattr("sidecar.recipe.PRESETS", {"default": replace(PRESETS["default"], lead=2, warmup=1)})
     alone = engine.open(start, options)
-    engine.run([alone], 2)
+    engine.run([alone], 3)
     half_way = alone.state()
     finish(engine, [alone])
     assert alone.reason == "steps"
@@ -100,13 +109,13 @@ def test_a_job_is_the_same_alone_and_in_company_and_resumed(
     monkeypatch.setattr(engine, "_largest", None)
     company, neighbour = engine.open(start, options), engine.open(sample(2), Options(steps=9))
     engine.run([company, neighbour], 2)
-    engine.run([company], 1)  # the neighbour leaves,
+    engine.run([company], 2)  # the neighbour leaves,
     engine.run([neighbour, company], 1)  # and comes back
     assert same(company.state(), alone.state()) < 1e-4
     assert neighbour.state().step == 3
 
     resumed = engine.open(start, options, half_way)
-    assert resumed.state().step == 2
+    assert resumed.state().step == 3
     finish(engine, [resumed])
     assert same(resumed.state(), alone.state()) == 0
     assert resumed.state().terms == alone.state().terms
@@ -183,19 +192,23 @@ def test_another_image_is_refused(engine: TorchEngine, start: Start, value: Any)
         ({"seconds": float("nan")}, "seconds"),
         ({"f": np.full((512, 16, 16), np.nan, np.float32)}, "checkpoint's f"),
         ({"w_m_plus": np.zeros((3, 512), np.float32)}, "checkpoint's w_m_plus"),
-        ({"optimiser": {}}, "must hold"),
-        ({"optimiser": {"extra": np.zeros(1, np.float32)}}, "must hold"),
-        ({"optimiser": {"f.exp_avg_sq": np.full((512, 16, 16), -1, np.float32)}}, "negative"),
+        ({"optimiser": {"w": None}}, "must hold w"),
+        ({"optimiser": {"extra": np.zeros(1, np.float32)}}, "no place for 'extra'"),
+        ({"optimiser": {"adam.w.exp_avg_sq": np.full((1, 12, 512), -1, np.float32)}}, "negative"),
+        ({"optimiser": {"adam.w.exp_avg": None}}, "adam.w.exp_avg must be"),
         ({"optimiser": {"w": np.full((12, 512), np.inf, np.float32)}}, "checkpoint's w holds"),
+        ({"optimiser": {"lbfgs.ro": np.zeros(11, np.float32)}}, "remembers 11 steps, more than 10"),
+        ({"optimiser": {"lbfgs.d": np.zeros(3, np.float32)}}, "L-BFGS state must hold"),
     ],
 )
 def test_a_broken_checkpoint_is_refused(
-    engine: TorchEngine, start: Start, change: dict[str, Any], message: str
+    engine: TorchEngine, start: Start, stepped: Refinement, change: dict[str, Any], message: str
 ) -> None:
     options = Options(steps=5)
-    state = engine.open(start, options).state()
-    if change.get("optimiser"):
-        change = {"optimiser": {**state.optimiser, **change["optimiser"]}}
+    state = stepped.state()
+    if "optimiser" in change:
+        changed = {**state.optimiser, **change["optimiser"]}
+        change = {"optimiser": {name: value for name, value in changed.items() if value is not None}}
     with pytest.raises(InvalidRequest, match=message):
         engine.open(start, options, replace(state, **change))
 

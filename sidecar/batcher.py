@@ -1,0 +1,269 @@
+"""Continuous batching: one thread runs slices of steps; jobs join and leave between them.
+
+Jobs of one group run as one batch, groups take turns. Nothing is kept of a job that has ended: its state lives with
+its client.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import grpc
+
+from protocol import refine_pb2 as pb
+from sidecar import convert, preview
+from sidecar.convert import Cadence
+from sidecar.job import Engine, Job, Metrics, Start
+from sidecar.metrics import Meters
+from sidecar.outbox import Outbox
+
+log = logging.getLogger("sidecar")
+
+# Why a stream ended without its Done: a status code and one sentence.
+Failure = tuple[grpc.StatusCode, str]
+DRAINING: Failure = (grpc.StatusCode.UNAVAILABLE, "The side-car is shutting down; go on elsewhere from the checkpoint.")
+
+
+class QueueFull(Exception):
+    """As many jobs wait as may."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A job with where its events go.
+
+    Attributes:
+        failure: set before the outbox is woken for the last time, where the stream ends without ``Done``.
+        closed: nothing more will be put into the outbox.
+    """
+
+    job: Job
+    start: Start
+    cadence: Cadence
+    outbox: Outbox
+    request_id: str
+    failure: Failure | None = None
+    closed: bool = False
+    cancelled: bool = False
+    position: int | None = None
+    arrived: float = field(default_factory=time.monotonic)
+    checkpointed: int = -1
+
+
+class Batcher:
+    """Runs jobs on an engine.
+
+    Args:
+        engine: used by one thread of the batcher, except to judge.
+        batch: jobs that are active at a time.
+        queue: jobs that may wait.
+        slice_steps: steps after which jobs may join and leave.
+        meters: counts what happens.
+    """
+
+    def __init__(self, engine: Engine, *, batch: int, queue: int, slice_steps: int, meters: Meters) -> None:
+        self._engine, self._meters = engine, meters
+        self._batch, self._queue, self._slice = batch, queue, slice_steps
+        self._changed = threading.Condition()
+        self._waiting: list[Ticket] = []
+        self._active: list[Ticket] = []
+        self._draining = False
+        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
+        # Judging takes seconds; the others go on meanwhile.
+        self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
+        self._judging = 0
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def check_room(self) -> None:
+        """Refuse early what :meth:`submit` would refuse.
+
+        Raises:
+            QueueFull: no more jobs may wait.
+        """
+        with self._changed:
+            if len(self._waiting) + len(self._active) >= self._queue + self._batch:
+                raise QueueFull
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a job.
+
+        Raises:
+            QueueFull: no more jobs may wait.
+        """
+        with self._changed:
+            self.check_room()
+            if self._draining:
+                self._close(ticket, "unavailable", DRAINING)
+                return
+            self._waiting.append(ticket)
+            self._say_positions()
+            self._changed.notify()
+        log.info("job queued", extra={"request_id": ticket.request_id, "steps": ticket.job.steps})
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forget a job whose client is gone; an active one after its present slice."""
+        with self._changed:
+            ticket.cancelled = True
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                self._close(ticket, "cancelled")
+                self._say_positions()
+            self._changed.notify()
+
+    def drain(self, timeout: float) -> None:
+        """End everything: active jobs after their present slice with a checkpoint; returns once they are told."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify()
+        deadline = time.monotonic() + timeout
+        self._thread.join(timeout)
+        while self._judging and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._draining or self._waiting or self._active):
+                    self._changed.wait()
+                self._drop_cancelled()
+                if self._draining:
+                    break
+                while self._waiting and len(self._active) < self._batch:
+                    self._admit(self._waiting.pop(0))
+                self._say_positions()
+                turn = [t for t in self._active if t.job.group == self._active[0].job.group] if self._active else []
+                self._active = [t for t in self._active if t not in turn] + turn
+            if turn:
+                self._run(turn)
+        for ticket in self._active:
+            self._checkpoint(ticket)
+        with self._changed:
+            for ticket in (*self._active, *self._waiting):
+                self._close(ticket, "unavailable", DRAINING)
+            self._active, self._waiting = [], []
+            self._gauge()
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._active.append(ticket)
+        log.info(
+            "job started",
+            extra={
+                "request_id": ticket.request_id,
+                "step": ticket.job.step,
+                "waited": round(time.monotonic() - ticket.arrived, 3),
+            },
+        )
+
+    def _run(self, turn: list[Ticket]) -> None:
+        """One slice of a batch, and what its clients are to hear of it."""
+        before = [ticket.job.step for ticket in turn]
+        began = time.perf_counter()
+        try:
+            self._engine.run([ticket.job for ticket in turn], min(self._until_due(ticket) for ticket in turn))
+        except Exception:
+            log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in turn)})
+            failure = (grpc.StatusCode.INTERNAL, "The optimisation failed; the server's log says why.")
+            self._leave(turn, "error", failure)
+            return
+        seconds = time.perf_counter() - began
+        taken = sum(ticket.job.step for ticket in turn) - sum(before)
+        self._meters.slice_done(jobs=len(turn), steps=taken, seconds=seconds)
+        for ticket in turn:
+            if not ticket.cancelled:
+                self._report(ticket)
+
+    def _until_due(self, ticket: Ticket) -> int:
+        """Steps to the end of the slice, or to the next checkpoint, progress or preview before it."""
+        step, cadence = ticket.job.step, ticket.cadence
+        due = [every - step % every for every in (cadence.checkpoint, cadence.progress, cadence.preview) if every]
+        return max(1, min(self._slice, *due))
+
+    def _report(self, ticket: Ticket) -> None:
+        job, cadence = ticket.job, ticket.cadence
+        terms = convert.terms(job.terms)
+        if job.reason == "diverged":
+            self._checkpoint(ticket)
+            sentence = "The loss became NaN or infinite; the last finite state is in the checkpoint."
+            self._leave([ticket], "diverged", (grpc.StatusCode.FAILED_PRECONDITION, sentence))
+            return
+        if cadence.progress is None or job.step % cadence.progress == 0 or job.reason:
+            told = pb.Progress(step=job.step, steps=job.steps, seconds=job.seconds, terms=terms)
+            ticket.outbox.put(pb.RefineEvent(progress=told))
+        if cadence.preview and job.step % cadence.preview == 0:
+            picture = preview.jpeg(self._engine.preview(job.state()))
+            ticket.outbox.put(pb.RefineEvent(preview=pb.Preview(step=job.step, jpeg=picture)))
+        if job.reason:
+            with self._changed:
+                self._active.remove(ticket)
+                self._judging += 1
+                self._gauge()
+            self._judges.submit(self._finish, ticket)
+        elif job.step % cadence.checkpoint == 0:
+            self._checkpoint(ticket)
+
+    def _checkpoint(self, ticket: Ticket) -> None:
+        if ticket.checkpointed != ticket.job.step:
+            ticket.outbox.put(pb.RefineEvent(checkpoint=convert.checkpoint(ticket.job.state())))
+            ticket.checkpointed = ticket.job.step
+
+    def _finish(self, ticket: Ticket) -> None:
+        """Judge a result and send it; in the judges' thread."""
+        try:
+            state, reason = ticket.job.state(), ticket.job.reason
+            assert reason is not None
+            metrics: Metrics | None = None
+            if not ticket.cancelled:
+                try:
+                    metrics = self._engine.judge(ticket.start, state)
+                except Exception:
+                    log.exception("judging failed", extra={"request_id": ticket.request_id})
+            ticket.outbox.put(pb.RefineEvent(done=convert.done(state, reason, metrics)))
+            self._close(ticket, "cancelled" if ticket.cancelled else reason)
+        finally:
+            with self._changed:
+                self._judging -= 1
+
+    def _drop_cancelled(self) -> None:
+        for ticket in [t for t in self._active if t.cancelled]:
+            self._active.remove(ticket)
+            self._close(ticket, "cancelled")
+        self._gauge()
+
+    def _leave(self, tickets: list[Ticket], outcome: str, failure: Failure) -> None:
+        with self._changed:
+            self._active = [t for t in self._active if t not in tickets]
+            self._gauge()
+        for ticket in tickets:
+            self._close(ticket, outcome, failure)
+
+    def _close(self, ticket: Ticket, outcome: str, failure: Failure | None = None) -> None:
+        ticket.failure, ticket.closed = failure, True
+        ticket.outbox.wake()
+        seconds = time.monotonic() - ticket.arrived
+        self._meters.job_ended(outcome, seconds=seconds)
+        log.info(
+            "job ended",
+            extra={
+                "request_id": ticket.request_id,
+                "outcome": outcome,
+                "step": ticket.job.step,
+                "seconds": round(seconds, 3),
+            },
+        )
+
+    def _say_positions(self) -> None:
+        for position, ticket in enumerate(self._waiting):
+            if ticket.position != position:
+                ticket.position = position
+                ticket.outbox.put(pb.RefineEvent(queued=pb.Queued(position=position)))
+        self._gauge()
+
+    def _gauge(self) -> None:
+        self._meters.jobs(waiting=len(self._waiting), active=len(self._active))

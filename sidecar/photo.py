@@ -1,0 +1,64 @@
+"""The photo of a request: bounded before it is decoded, square, resampled to the generator's resolution."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from protocol import refine_pb2 as pb
+from sidecar.job import Image8, InvalidRequest
+
+MAX_SIDE = 4096
+MAX_BYTES = 16 * 2**20
+MIN_SIDE = 16
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
+    """The photo of a request, uint8 [resolution, resolution, 3], RGB.
+
+    Raises:
+        InvalidRequest: there is none, it is no image of an allowed format, not square, too large or too small.
+    """
+    kind = request.WhichOneof("photo")
+    if kind is None:
+        raise InvalidRequest("The request has no photo.")
+    picture = _raw(request.pixels) if kind == "pixels" else _decoded(request.encoded)
+    if picture.width > resolution:
+        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    elif picture.width < resolution:
+        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def _raw(pixels: pb.Pixels) -> Image.Image:
+    _check(pixels.width, pixels.height)
+    wanted = 3 * pixels.width * pixels.height
+    if len(pixels.rgb) != wanted:
+        raise InvalidRequest(f"The photo has {len(pixels.rgb)} bytes, and its size needs {wanted}.")
+    return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.rgb)
+
+
+def _decoded(data: bytes) -> Image.Image:
+    if len(data) > MAX_BYTES:
+        raise InvalidRequest(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check(picture.width, picture.height)
+                return picture.convert("RGB")
+    except InvalidRequest:
+        raise
+    except Exception:  # decoders raise whatever a damaged file leads them to
+        raise InvalidRequest("The photo is not a whole PNG, JPEG or WebP file.") from None
+
+
+def _check(width: int, height: int) -> None:
+    if width != height:
+        raise InvalidRequest(f"The photo is {width}x{height} pixels, and must be square.")
+    if not MIN_SIDE <= width <= MAX_SIDE:
+        raise InvalidRequest(f"The photo is {width}x{height} pixels, and its side must be {MIN_SIDE} to {MAX_SIDE}.")

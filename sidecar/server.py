@@ -1,0 +1,210 @@
+"""The side-car's process: the gRPC server with health and reflection, the metrics, start and end.
+
+Exception tree: ``StartError`` (a ValueError): an address is taken, a certificate cannot be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from protocol import refine_pb2_grpc
+from sidecar.batcher import Batcher
+from sidecar.job import Engine
+from sidecar.metrics import Meters
+from sidecar.service import NAME, RefinementService
+
+log = logging.getLogger("sidecar")
+
+MESSAGE_BYTES = 64 * 2**20
+_CHANNEL = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    # A client that pings while a step takes long is no nuisance.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+class StartError(ValueError):
+    """The server cannot start; the message is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """Files in PEM form: the server's certificate and key; with ``client_ca``, clients must show a certificate too."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What gRPC takes.
+
+        Raises:
+            StartError: a file cannot be read.
+        """
+        try:
+            pair = (self.key.read_bytes(), self.certificate.read_bytes())
+            ca = self.client_ca.read_bytes() if self.client_ca else None
+        except OSError as problem:
+            raise StartError(f"The file {problem.filename} cannot be read: {problem.strerror}.") from None
+        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the side-car serves.
+
+    Attributes:
+        address: to listen on.
+        port: of gRPC; 0 is a free one.
+        metrics_port: of Prometheus' /metrics, plain HTTP; 0 is a free one.
+        batch: jobs that are active at a time.
+        queue: jobs that may wait.
+        slice_steps: steps between which jobs join and leave.
+        grace: seconds that streams have to end on SIGTERM.
+        tls: None is plain text.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 8003
+    metrics_port: int = 8004
+    batch: int = 4
+    queue: int = 32
+    slice_steps: int = 5
+    grace: float = 10.0
+    tls: Tls | None = None
+
+
+async def serve(load: Callable[[], Engine], settings: Settings, *, ready: Callable[[dict[str, object]], None]) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        load: makes the engine, warm; called in a thread of its own.
+        settings: how to serve.
+        ready: told where the server listens once it answers.
+
+    Returns:
+        The exit status: 143 after SIGTERM, 130 after SIGINT.
+
+    Raises:
+        StartError: an address is taken, or a certificate cannot be used.
+        Exception: what ``load`` raises.
+    """
+    meters = Meters()
+    service = RefinementService(meters)
+    server = grpc.aio.server(options=_CHANNEL)
+    refine_pb2_grpc.add_RefinementServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    await _say(checks, serving=False)
+    port = _listen(server, settings)
+    metrics = _serve_metrics(meters, settings)
+    await server.start()
+
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        loop.add_signal_handler(number, _settle, stop, status)
+    loading = _in_thread(load)
+    waited: set[asyncio.Future[Any]] = {loading, stop}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        return stop.result()
+    engine = loading.result()
+    batcher = Batcher(
+        engine, batch=settings.batch, queue=settings.queue, slice_steps=settings.slice_steps, meters=meters
+    )
+    batcher.begin()
+    service.open(engine, batcher)
+    await _say(checks, serving=True)
+    where = {"grpc": f"{settings.address}:{port}", "metrics": f"http://{settings.address}:{metrics}/metrics"}
+    log.info("serving", extra={**where, "domain": engine.domain, "generator": engine.generator})
+    ready({**where, "pid": os.getpid()})
+
+    status = await stop
+    log.info("draining")
+    service.close()
+    await _say(checks, serving=False)
+    await asyncio.to_thread(batcher.drain, settings.grace)
+    await server.stop(settings.grace)
+    log.info("stopped")
+    return status
+
+
+def _settle(stop: asyncio.Future[int], status: int) -> None:
+    if not stop.done():
+        stop.set_result(status)
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    where = f"{settings.address}:{settings.port}"
+    try:
+        if settings.tls is None:
+            return server.add_insecure_port(where)
+        return server.add_secure_port(where, settings.tls.credentials())
+    except RuntimeError:
+        raise StartError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
+
+
+def _serve_metrics(meters: Meters, settings: Settings) -> int:
+    try:
+        server, _ = start_http_server(settings.metrics_port, settings.address, registry=meters.registry)
+    except OSError as problem:
+        where = f"{settings.address}:{settings.metrics_port}"
+        raise StartError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None
+    return int(server.server_port)
+
+
+async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:
+    kind = health_pb2.HealthCheckResponse
+    for name in ("", NAME):
+        await checks.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+
+
+def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
+    """As ``asyncio.to_thread``, in a thread that the process need not wait for when it ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Engine] = loop.create_future()
+
+    def tell(result: Engine | None, problem: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if problem is not None:
+            future.set_exception(problem)
+        elif result is not None:
+            future.set_result(result)
+
+    def work() -> None:
+        try:
+            engine = load()
+        except Exception as problem:
+            loop.call_soon_threadsafe(tell, None, problem)
+        else:
+            loop.call_soon_threadsafe(tell, engine, None)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    return future
+
+
+def printed(where: dict[str, object], *, as_json: bool) -> str:
+    """The line that says where the side-car listens."""
+    if as_json:
+        return json.dumps(where)
+    return f"The side-car serves on grpc {where['grpc']}, metrics {where['metrics']}; Ctrl-C stops it."

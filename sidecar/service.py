@@ -1,0 +1,99 @@
+"""The gRPC service ``refine.v1.Refinement``: checks a request, queues its job, streams what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from protocol import refine_pb2 as pb
+from protocol import refine_pb2_grpc
+from sidecar import convert
+from sidecar.batcher import DRAINING, Batcher, QueueFull, Ticket
+from sidecar.job import Engine, InvalidRequest
+from sidecar.metrics import Meters
+from sidecar.outbox import Outbox
+
+NAME = "refine.v1.Refinement"
+STARTING = "The side-car is starting: it answers once its networks are loaded."
+
+
+class RefinementService(refine_pb2_grpc.RefinementServicer):
+    """Answers UNAVAILABLE until :meth:`open`, and again from :meth:`close` on.
+
+    Args:
+        meters: counts requests that do not become jobs.
+    """
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+        self._engine: Engine | None = None
+        self._batcher: Batcher | None = None
+        self._closed = False
+
+    def open(self, engine: Engine, batcher: Batcher) -> None:
+        """Answer requests from now on."""
+        self._engine, self._batcher = engine, batcher
+
+    def close(self) -> None:
+        """Take no more jobs."""
+        self._closed = True
+
+    async def Refine(
+        self, request: pb.RefineRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.RefineEvent]:
+        """See refine.proto."""
+        if self._closed:
+            await context.abort(*DRAINING)
+        engine, batcher = self._engine, self._batcher
+        if engine is None or batcher is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STARTING)
+            return
+        outbox = Outbox(asyncio.get_running_loop())
+        try:
+            batcher.check_room()
+            # Decoding and resampling take a while.
+            ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
+            batcher.submit(ticket)
+        except InvalidRequest as problem:
+            self._meters.refused("refused")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+            return
+        except QueueFull:
+            self._meters.refused("full")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full; try again later.")
+            return
+        try:
+            while not ticket.closed:
+                for event in await outbox.take():
+                    yield event
+            for event in outbox.rest():
+                yield event
+        finally:
+            # Also where the client hung up or its deadline passed: the stream is then cancelled here.
+            if not ticket.closed:
+                batcher.cancel(ticket)
+        if ticket.failure is not None:
+            await context.abort(*ticket.failure)
+
+
+def _ticket(request: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket:
+    """The job of a request.
+
+    Raises:
+        InvalidRequest: no server, or not this one, would take it.
+    """
+    if request.domain != engine.domain:
+        raise InvalidRequest(f"This side-car serves the domain {engine.domain}, not {request.domain[:40]!r}.")
+    if request.generator != engine.generator:
+        sentence = f"The inversion belongs to generator {request.generator[:40]!r}, and this is {engine.generator}."
+        raise InvalidRequest(sentence)
+    request_id = convert.request_id(request) or secrets.token_hex(8)
+    cadence = convert.cadence(request.options)
+    options = convert.options(request.options)
+    start = convert.start(request, resolution=engine.resolution)
+    job = engine.open(start, options, convert.resume(request))
+    return Ticket(job=job, start=start, cadence=cadence, outbox=outbox, request_id=request_id)
