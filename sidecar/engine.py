@@ -15,7 +15,7 @@ from torch import Tensor
 from judges.faces import YUNET
 from judges.identity import SFACE
 from judges.models import model_file
-from judges.perceptual import stlpips, stlpips_file
+from judges.perceptual import lpips, stlpips, stlpips_file
 from judges.reconstruction import Judge
 from networks.generator_file import Generator, read_generator
 from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, RESOLUTION, coarse_styles
@@ -30,6 +30,7 @@ from sidecar.refinement import Refinement, checked, checked_state
 PREVIEW_SIZE = 256
 PNORM = Path(__file__).parents[1] / "networks" / "weights"
 Device = Literal["auto", "cpu", "cuda"]
+Loss = Literal["stlpips", "lpips"]
 Step = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -213,13 +214,16 @@ class TorchEngine:
             return self._synthesis.fine(f, w).float()
 
 
-def load_engine(*, domain: str = "ffhq", device: Device = "auto", compiled: bool | None = None) -> TorchEngine:
+def load_engine(
+    *, domain: str = "ffhq", device: Device = "auto", compiled: bool | None = None, perceptual: Loss = "stlpips"
+) -> TorchEngine:
     """The engine of a domain, from what ``python -m export fetch --judges`` has put into the build folder.
 
     Args:
         domain: which generator.
         device: ``auto`` is the GPU where there is one.
         compiled: None compiles where there is a C++ compiler.
+        perceptual: network of the loss: ``stlpips``, or ``lpips`` where this machine has torchvision's VGG16.
 
     Raises:
         EngineError: weights are missing, or there is no such device.
@@ -240,7 +244,7 @@ def load_engine(*, domain: str = "ffhq", device: Device = "auto", compiled: bool
     return TorchEngine(
         read_generator(generator),
         pnorm=load_pnorm(PNORM / domain / "pnorm.safetensors"),
-        perceptual=stlpips("vgg"),
+        perceptual=stlpips("vgg") if perceptual == "stlpips" else lpips(),
         judge=Judge(),
         domain=domain,
         device=where,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from export.paths import BUILD
-from judges.perceptual import stlpips
+from judges.perceptual import WeightsMissing, lpips, lpips_of, stlpips
 from networks.perceptual import STLPIPS, Variant
 
 WHEEL = BUILD / "wheels" / "stlpips_pytorch-0.0.2-py3-none-any.whl"
@@ -96,3 +98,48 @@ def test_gradient_is_finite_where_there_are_no_features(variant: Variant) -> Non
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ValueError, match="vgg"):
         STLPIPS("squeeze")  # type: ignore[arg-type]
+
+
+def test_lpips_is_the_published_formula(tmp_path: Path) -> None:
+    """Written out in float64 over random weights, under the published names."""
+    rng = torch.Generator().manual_seed(0)
+    places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    backbone, channels = {"classifier.0.weight": torch.zeros(1)}, 3
+    for place, width in zip(places, widths, strict=True):
+        scale = (2 / (9 * channels)) ** 0.5
+        backbone[f"features.{place}.weight"] = scale * torch.randn(width, channels, 3, 3, generator=rng)
+        backbone[f"features.{place}.bias"] = 0.1 * torch.randn(width, generator=rng)
+        channels = width
+    heads = {
+        f"lin{i}.model.1.weight": torch.rand(1, w, 1, 1, generator=rng) for i, w in enumerate((64, 128, 256, 512, 512))
+    }
+    torch.save(backbone, tmp_path / "vgg16.pth")
+    torch.save(heads, tmp_path / "heads.pth")
+    network = lpips_of(tmp_path / "vgg16.pth", tmp_path / "heads.pth")
+
+    def literal(image: torch.Tensor) -> list[torch.Tensor]:
+        shift, scale = (
+            torch.tensor(x).double()[:, None, None] for x in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450))
+        )
+        x, found = (image.double() - shift) / scale, []
+        for number, place in enumerate(places):
+            if number in (2, 4, 7, 10):
+                found.append(x)
+                x = F.max_pool2d(x, 2, 2)
+            weight, bias = (backbone[f"features.{place}.{kind}"].double() for kind in ("weight", "bias"))
+            x = F.conv2d(x, weight, bias, padding=1).relu()
+        return [y / (y.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for y in (*found, x)]
+
+    a, b = pair(64, 64)
+    expected = sum(
+        (heads[f"lin{i}.model.1.weight"].double() * (x - y).square()).sum(dim=1).mean()
+        for i, (x, y) in enumerate(zip(literal(a), literal(b), strict=True))
+    )
+    assert network(a, b).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_lpips_says_where_its_backbone_belongs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsMissing, match=r"VGG16 at .*vgg16-397923af\.pth"):
+        lpips()

@@ -1,0 +1,242 @@
+"""How fast refinement gets how close: ``python -m bench refine``, in this process, without a server.
+
+Targets are photos and rotated generator samples; every recipe starts at the encoder's ``f^o`` and the mean style. Two
+kinds of measurement, because other load on a machine bends times and leaves distances alone:
+
+- **Curves**: distance after so many steps. Kept under ``build/bench/refine``; a run that was cut short goes on there.
+- **Speed**: seconds per step, the recipes in turn in each round; and eight jobs in batches against one by one.
+
+A curve over seconds is the one times the other. Distances are measured in float32 and apart from the optimisation: the
+paper's loss with the paper's weights, so that recipes compare, and ST-LPIPS (Alex), which no recipe minimises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from bench.quality import DEGREES, FIRST_SEED, Image8, photos, rotated
+from bench.refine_report import Point, Rate, markdown, plot
+from client.sheet import png, sheet
+from export.generator import load_generator
+from export.graphs import EncoderGraph, to_uint8
+from export.paths import BUILD, ROOT, encoder_file
+from judges.perceptual import stlpips
+from judges.reconstruction import shrunk
+from networks.encoder_file import load_encoder
+from networks.mobilestylegan import NUM_STYLES, coarse_styles
+from sidecar.engine import TorchEngine, load_engine
+from sidecar.job import Start, State, Terms
+from sidecar.recipe import PRESETS, Recipe
+
+MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+BATCHES = (1, 4)
+JOBS = 8
+
+
+_PAPER, _DEFAULT = PRESETS["paper"], PRESETS["default"]
+# The paper's recipe, ours, and what lies between them.
+RECIPES: Mapping[str, Recipe] = {
+    "paper": _PAPER,
+    "default": _DEFAULT,
+    "paper in bfloat16": replace(_PAPER, half=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A target with its name and where every recipe starts."""
+
+    name: str
+    start: Start
+
+
+def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
+    """The first photos of a folder, and generator samples rotated by 20 degrees."""
+    images = [(f"photo {name}", image) for name, image in photos(folder)][:count]
+    generator = load_generator("ffhq")
+    encoder = EncoderGraph(load_encoder(encoder_file("ffhq", 16), generator=generator.fingerprint))
+    w_avg = generator.mapping.w_avg
+    styles = NUM_STYLES - coarse_styles(16)
+    with torch.no_grad():
+        for seed in range(FIRST_SEED, FIRST_SEED + samples):
+            z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
+            w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, NUM_STYLES, -1)
+            image = to_uint8(generator.synthesis(w_plus))[0].numpy()
+            images.append((f"sample {seed}, rotated", rotated(image, DEGREES)))
+        found = []
+        for name, image in images:
+            f_o = encoder(torch.from_numpy(shrunk(image).copy())[None])[0].numpy()
+            w_m_plus = w_avg.numpy()[None].repeat(styles, axis=0)
+            found.append(Case(name, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
+    return found
+
+
+class Meter:
+    """Measures how far states are from their targets."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine, self._alex = engine, stlpips("alex")
+
+    @torch.no_grad()
+    def __call__(self, start: Start, state: State) -> tuple[Point, Image8]:
+        """The distance, and the picture, uint8 [S, S, 3]."""
+        parts = asdict(self._engine.terms(start, state))
+        image = self._engine.render(state)
+        small, small_target = (
+            torch.from_numpy(shrunk(x).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1 for x in (image, start.target)
+        )
+        return Point(state.step, parts.pop("total"), **parts, alex=float(self._alex(small, small_target))), image
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A curve on disk: its points, the last state, the last picture."""
+
+    folder: Path
+
+    def points(self) -> list[Point]:
+        """The points so far."""
+        path = self.folder / "points.json"
+        return [Point(**point) for point in json.loads(path.read_text())] if path.exists() else []
+
+    def image(self) -> Image8:
+        """The picture at the last point."""
+        with Image.open(self.folder / "reconstruction.png") as picture:
+            return np.asarray(picture)
+
+    def state(self) -> State:
+        """The state at the last point."""
+        with np.load(self.folder / "state.npz") as arrays:
+            optimiser = {name.removeprefix("o."): arrays[name] for name in arrays.files if name.startswith("o.")}
+            terms = Terms(*arrays["terms"].tolist()) if "terms" in arrays.files else None
+            return State(int(arrays["step"]), 0.0, arrays["f"], arrays["w_m_plus"], optimiser, terms)
+
+    def add(self, points: Sequence[Point], state: State, image: Image8) -> None:
+        """Replace what is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        optimiser = {f"o.{name}": value for name, value in state.optimiser.items()}
+        terms = {"terms": np.array(astuple(state.terms))} if state.terms else {}
+        buffer = io.BytesIO()
+        arrays = {"step": np.array(state.step), "f": state.f, "w_m_plus": state.w_m_plus, **optimiser, **terms}
+        np.savez(buffer, allow_pickle=False, **arrays)
+        # The points come last: they say what is there.
+        files = {"reconstruction.png": png(image), "state.npz": buffer.getvalue()}
+        for name, data in (files | {"points.json": json.dumps([asdict(point) for point in points]).encode()}).items():
+            partial = self.folder / f"{name}.part"
+            partial.write_bytes(data)
+            partial.replace(self.folder / name)
+
+
+def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: Path) -> Kept:
+    """The distances of a job at ``MARKS`` and at its end, as far as they are not kept already."""
+    digest = hashlib.sha256(repr((recipe, engine.generator)).encode())
+    for array in (case.start.target, case.start.f):
+        digest.update(array.tobytes())
+    kept = Kept(cache / digest.hexdigest()[:20])
+    points = kept.points()
+    done = points[-1].step if points else -1
+    if done >= recipe.steps:
+        return kept
+    job = engine.begin(case.start, recipe, kept.state() if points else None)
+    marks = [mark for mark in (*MARKS, recipe.steps) if done < mark <= recipe.steps]
+    with tqdm(total=recipe.steps, initial=max(done, 0), desc=case.name, leave=False, disable=None) as bar:
+        for mark in dict.fromkeys(marks):
+            while job.reason is None and job.step < mark:
+                engine.run([job], min(10, mark - job.step))
+                bar.update(job.step - bar.n)
+            point, image = meter(case.start, job.state())
+            points.append(point)
+            kept.add(points, job.state(), image)
+            if job.reason is not None:
+                break
+    return kept
+
+
+def speeds(engine: TorchEngine, case: Case, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
+    """Jobs' steps per second of each recipe and batch, in turn in each round, after a warm-up."""
+    found: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in recipes for batch in BATCHES}
+    for number in range(rounds + 1):
+        for (name, batch), rates in found.items():
+            jobs = [engine.begin(case.start, recipes[name]) for _ in range(batch)]
+            began = time.perf_counter()
+            engine.run(jobs, steps)
+            if number:
+                rates.append(batch * steps / (time.perf_counter() - began))
+    return [Rate(name, batch, tuple(rates)) for (name, batch), rates in found.items()]
+
+
+def queued(engine: TorchEngine, case: Case, recipe: Recipe, *, rounds: int, steps: int) -> list[float]:
+    """Eight jobs of some steps: seconds one by one over seconds in batches of four, round by round."""
+    ratios = []
+    for _ in range(rounds):
+        seconds = {}
+        for size in (1, 4):
+            jobs = [engine.begin(case.start, recipe) for _ in range(JOBS)]
+            began = time.perf_counter()
+            for i in range(0, JOBS, size):
+                engine.run(jobs[i : i + size], steps)
+            seconds[size] = time.perf_counter() - began
+        ratios.append(seconds[1] / seconds[4])
+    return ratios
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench refine``."""
+    folder = ROOT.parent / "shared" / "photos"
+    parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
+    parser.add_argument("--count", type=int, default=1, help="how many of its photos (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=1, help="rotated generator samples (default: %(default)s)")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed measurements (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=4, help="steps a side and round (default: %(default)s)")
+    parser.add_argument("--curves-only", action="store_true", help="measure no speed, and report nothing")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where (default: auto)")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="for refine.md, .png and sheet (default: out)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print the tables, and write them with the plot and the contact sheet."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    recipes = {name: RECIPES[name] for name in args.recipes}
+    chosen = cases(args.photos, count=args.count, samples=args.samples)
+    if not chosen:
+        raise ValueError(f"there is nothing to measure: no photo in {args.photos} and no samples")
+    engine = load_engine(device=args.device)
+    meter, cache = Meter(engine), BUILD / "bench" / "refine"
+    found: dict[str, dict[str, Kept]] = {}
+    for name, recipe in tqdm(recipes.items(), desc="recipes", disable=None):
+        found[name] = {case.name: curve(engine, meter, case, recipe, cache) for case in chosen}
+    if args.curves_only:
+        return
+    rates = speeds(engine, chosen[0], recipes, rounds=args.rounds, steps=args.steps)
+    ratios = queued(engine, chosen[0], PRESETS["default"], rounds=args.rounds, steps=args.steps)
+    seconds = {rate.recipe: 1 / median(rate.rates) for rate in rates if rate.batch == 1}
+    curves = {name: {target: kept.points() for target, kept in per.items()} for name, per in found.items()}
+    machine = f"{os.cpu_count()} CPU cores ({platform.system()} {platform.machine()}), device {engine.device}"
+    text = markdown(
+        curves, seconds, rates, ratios, note=f"{machine}, PyTorch {torch.__version__}, load before {load:.1f}."
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "refine.md").write_text(text)
+    plot(curves, seconds, args.out / "refine.png")
+    pictures = []
+    for case in chosen:
+        pictures.append((case.name, case.start.target))
+        pictures += [(name, found[name][case.name].image()) for name in PRESETS if name in found]
+    sheet(pictures).reduce(2).save(args.out / "refine-sheet.png")
+    print(text)
