@@ -60,7 +60,12 @@ def _loader(options: argparse.Namespace) -> Callable[[], Engine]:
     def load() -> Engine:
         from sidecar.engine import load_engine  # takes seconds, while the server already says that it starts
 
-        engine = load_engine(domain=options.domain, device=options.device, compiled=COMPILE[options.compile])
+        engine = load_engine(
+            domain=options.domain,
+            device=options.device,
+            compiled=COMPILE[options.compile],
+            perceptual=options.perceptual,
+        )
         engine.warm_up()
         return engine
 
@@ -94,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         choices=list(COMPILE),
         help="compile the step, a minute at the first start and seconds later; auto: where there is a C++ compiler",
+    )
+    add(
+        "--perceptual",
+        default="stlpips",
+        choices=["stlpips", "lpips"],
+        help="network of the loss, on VGG: lpips, the paper's, needs torchvision's VGG16 in PyTorch's hub folder",
     )
     add("--batch", type=_count, default=4, metavar="N", help="jobs that run at a time (default: %(default)s)")
     add("--queue", type=_count_or_none, default=32, metavar="N", help="jobs that may wait (default: %(default)s)")
