@@ -29,7 +29,7 @@ Exceptions, each with a message of one sentence::
         ├── ServerUnavailable no server answers, or it went away during the request
         ├── ServerTimeout     no answer before the deadline
         ├── ModelMissing      the server runs without the model
-        ├── ServerBusy        its queue is full
+        ├── ServerBusy        it takes nothing now: its queue is full, or it is starting or stopping
         ├── RequestRejected   the server refused the request
         ├── RefinementDiverged the loss of a refinement became NaN or infinite
         └── AnswerRefused     the server's answer cannot be used

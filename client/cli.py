@@ -228,7 +228,7 @@ def _add_refinement(command: argparse.ArgumentParser) -> None:
         "--patience",
         type=float,
         metavar="SECONDS",
-        help="how long a side-car that went away or is full, or a Triton that went away meanwhile, is waited for "
+        help="how long a side-car that went away, starts or is full, or a Triton that went away, is waited for "
         f"(default: {Timeout().patience:g})",
     )
 

@@ -48,7 +48,7 @@ class ModelMissing(ServerError):
 
 
 class ServerBusy(ServerError):
-    """The server's queue is full."""
+    """The server is there, but takes nothing now: its queue is full, or it is starting or stopping."""
 
 
 class RequestRejected(ServerError):

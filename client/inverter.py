@@ -129,7 +129,7 @@ class Inverter:
             RequestRejected: the side-car refused the request.
             RefinementDiverged: the loss became NaN or infinite; the last checkpoint is the last finite one.
             ServerUnavailable: no side-car answered within ``Timeout.connect``, or none came back within the patience.
-            ServerBusy: its queue stayed full for as long.
+            ServerBusy: it took nothing for as long.
             ServerTimeout: ``Timeout.refinement`` passed.
         """
         side = run(self._session.image_side(inversion), self._transport)

@@ -206,14 +206,18 @@ def _metrics(message: pb.Metrics) -> Metrics:
 
 def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR0911 - one per status
     status: Any = problem
-    details = "no reason given"
+    told = ""
     with suppress(AttributeError):
-        details = shown(status.details() or details, limit=300).rstrip(".")
+        told = shown(status.details() or "", limit=300)
+    details = told.rstrip(".") or "no reason given"
     match status.code():
+        case grpc.StatusCode.UNAVAILABLE if told.endswith("."):
+            # A side-car tells its reason as a sentence; what gRPC itself says of a dead connection is none.
+            return ServerBusy(f"The side-car at {url} takes no job now: {details}.")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return ServerUnavailable(f"No side-car answers at {url}, or it went away.")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" not in details:
-            return ServerBusy(f"The side-car at {url} is busy: {details}.")
+            return ServerBusy(f"The side-car at {url} takes no job now: {details}.")
         case grpc.StatusCode.FAILED_PRECONDITION:
             return RefinementDiverged(f"The side-car at {url} ended the refinement: {details}.")
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -37,7 +37,7 @@ LAST_BACKOFF: Final = 5.0
 
 @dataclass(frozen=True)
 class Waiting:
-    """The server went away or is full (``reason``, one sentence); it is asked again in ``seconds``."""
+    """The side-car went away or takes nothing now (``reason``, one sentence); it is asked again in ``seconds``."""
 
     reason: str
     seconds: float

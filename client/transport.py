@@ -32,13 +32,13 @@ class Timeout:
     Attributes:
         connect: for the first contact with the server.
         request: for each request after it, from the first attempt to the whole answer, retries included.
-        patience: for a side-car that went away or is full, until the refinement gets on.
+        patience: for a side-car that went away or takes nothing now, until the refinement gets on.
         refinement: for a whole refinement, waiting and queueing included; None is none.
     """
 
     connect: float = 5.0
     request: float = 60.0
-    patience: float = 60.0
+    patience: float = 120.0
     refinement: float | None = None
 
     def __post_init__(self) -> None:

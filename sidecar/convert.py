@@ -44,7 +44,7 @@ def array(tensor: pb.Tensor, name: str) -> Floats:
         InvalidRequest: its data do not fill its shape, or it has too many dimensions.
     """
     shape = tuple(tensor.shape)
-    if not 1 <= len(shape) <= MAX_DIMENSIONS or 4 * math.prod(shape) != len(tensor.data):
+    if len(shape) > MAX_DIMENSIONS or 4 * math.prod(shape) != len(tensor.data):
         raise InvalidRequest(f"{name} has {len(tensor.data)} bytes, and its shape is {list(shape)} of float32.")
     return np.frombuffer(tensor.data, "<f4").reshape(shape).astype(np.float32)
 

@@ -140,7 +140,8 @@ def test_what_is_not_chosen_is_left_to_the_server():
 @pytest.mark.parametrize(
     ("code", "details", "kind"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "The server is draining.", ServerUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, "The server is draining.", ServerBusy),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", ServerUnavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full.", ServerBusy),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", RequestRejected),
         (grpc.StatusCode.INVALID_ARGUMENT, "The steps are out of range.", RequestRejected),

@@ -1,0 +1,185 @@
+"""Refinement as typed, against the real Triton and the real side-car, which may be killed at any step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Inversion, Inverter
+from server.paths import build_dir, project_root
+from server.triton import LocalTriton
+
+data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")
+
+STEPS = 4
+FILE = "out/astronaut/astronaut.inversion.safetensors"
+INVERT = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", str(STEPS), "--checkpoint-every", "1"]
+
+
+class Sidecar:
+    """A side-car of its own process, that may be killed; a context manager that gives it once it serves."""
+
+    def __init__(self, port: int = 0) -> None:
+        # Not on a GPU: it would be done before anything can be killed.
+        options = ["--port", str(port), "--metrics-port", "0", "--device", "cpu", "--compile", "off", "--json"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sidecar", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Sidecar:
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate())
+        self.url = json.loads(line)["grpc"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Iterator[Sidecar]:
+    """A running side-car."""
+    weights = build_dir() / "weights/ffhq/generator.safetensors"
+    if not weights.exists() or not (build_dir() / ".judges").exists():
+        pytest.skip("the side-car's weights are not there: run python -m export fetch --judges")
+    with Sidecar() as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return with_photo(tmp_path)
+
+
+def with_photo(folder: Path) -> Path:
+    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
+    return folder
+
+
+class Client:
+    """A command in a folder, watched through the preview that it replaces."""
+
+    def __init__(self, place: Path, *arguments: str, url: str, refine_url: str) -> None:
+        self.preview = place / "live.jpg"
+        self.preview.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "client", *arguments, "--preview", str(self.preview), "--json"]
+        environment = {**os.environ, "UNALIGNED_URL": url, "UNALIGNED_REFINE_URL": refine_url}
+        self.process = subprocess.Popen(
+            command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def wait_for_previews(self, count: int) -> None:
+        """Wait until so many previews were written, one for each checkpoint."""
+        seen: set[int] = set()
+        while len(seen) < count:
+            if self.process.poll() is not None:
+                raise AssertionError(self.process.communicate())
+            if self.preview.exists():
+                seen.add(self.preview.stat().st_mtime_ns)
+            time.sleep(0.01)
+
+    def done(self) -> tuple[int, dict, str]:
+        """Wait for the end: the exit code, the report, and what went to stderr."""
+        output, error = self.process.communicate()
+        return self.process.returncode, json.loads(output), error
+
+
+@pytest.fixture
+def run(place: Path, triton: LocalTriton, sidecar: Sidecar) -> Iterator[Callable[..., Client]]:
+    """Start a command; killed when the test is over."""
+    started: list[Client] = []
+
+    def start(*arguments: str, url: str = triton.url, refine_url: str = sidecar.url) -> Client:
+        started.append(Client(place, *arguments, url=url, refine_url=refine_url))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def alone(triton: LocalTriton, sidecar: Sidecar, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a refinement leaves that nothing disturbed."""
+    place = with_photo(tmp_path_factory.mktemp("alone"))
+    code, _, error = Client(place, *INVERT, url=triton.url, refine_url=sidecar.url).done()
+    assert (code, error) == (0, "")
+    return place
+
+
+def assert_same(one: Inversion, other: Inversion) -> None:
+    assert one.refinement.step == other.refinement.step == STEPS
+    for name in ("f", "w_m_plus"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4, err_msg=name)
+    assert one.refinement.metrics.psnr == pytest.approx(other.refinement.metrics.psnr, abs=0.01)
+
+
+def test_invert_refines(alone, triton):
+    inversion = Inversion.load(alone / FILE)
+    with Inverter(triton.url) as inverter:
+        start = inverter.invert(alone / "astronaut.png", inversion.crop)
+        rendered = inverter.render(inversion)
+    assert not np.array_equal(inversion.w_m_plus, start.inversion.w_m_plus)
+    np.testing.assert_array_equal(inversion.f_o, start.inversion.f_o)
+    assert (inversion.method, inversion.refinement.reason) == ("refined:default", "steps")
+    target = inversion.target_pixels().astype(float)
+    assert target.shape == (1024, 1024, 3)
+    with Image.open(alone / "out/astronaut/astronaut.reconstruction.png") as image:
+        assert np.abs(np.asarray(image).astype(int) - rendered).max() <= 2
+    assert ((rendered - target) ** 2).mean() < ((start.reconstruction - target) ** 2).mean()
+    # The side-car judges what it renders itself, Triton shows it: they must be the same picture.
+    psnr = 10 * np.log10(255**2 / ((rendered - target) ** 2).mean())
+    assert inversion.refinement.metrics.psnr == pytest.approx(psnr, abs=0.1)
+
+
+def test_ctrl_c_leaves_a_file_and_refine_goes_on(alone, place, run):
+    client = run(*INVERT)
+    client.wait_for_previews(2)
+    client.process.send_signal(signal.SIGINT)
+    code, report, error = client.done()
+    assert code == 130
+    assert f"`client refine {FILE}`" in error
+    assert report["error"]["kind"] == "Interrupted"
+    left = Inversion.load(place / FILE)
+    assert left.refinement.step in (1, 2, 3)
+    assert [path.name for path in (place / "out/astronaut").iterdir()] == [Path(FILE).name]
+    code, report, error = run("refine", FILE).done()
+    assert (code, error) == (0, "")
+    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE))
+    assert (place / report["reconstruction"]).is_file()
+
+
+def test_both_servers_killed_in_the_middle(alone, place, run, launch):
+    models = project_root() / "model_repository"
+    triton = launch(models)
+    with Sidecar() as sidecar:
+        client = run(*INVERT, url=triton.url, refine_url=sidecar.url)
+        client.wait_for_previews(1)
+        os.kill(triton.pid, signal.SIGKILL)
+        # The refinement does not need Triton.
+        client.wait_for_previews(2)
+        os.kill(sidecar.process.pid, signal.SIGKILL)
+    triton.stop()
+    with Sidecar(port(sidecar.url)):
+        launch(models, grpc_port=port(triton.url))
+        code, report, error = client.done()
+    assert (code, error) == (0, "")
+    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE))
+    assert (place / report["reconstruction"]).is_file()
+
+
+def port(url: str) -> int:
+    return int(url.rpartition(":")[2])
