@@ -7,6 +7,9 @@ CROP ?=
 EDIT ?= age=-3,3
 OUT ?=
 PORT ?= 8001
+# FAST=1 leaves the refinement out; BUDGET is its seconds.
+FAST ?=
+BUDGET ?= 120
 # RUNTIME=gpu installs onnxruntime-gpu in place of onnxruntime.
 RUNTIME ?= export
 
@@ -30,12 +33,12 @@ sources := $(wildcard export/*.py judges/*.py networks/*.py networks/weights/ffh
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-invert: $(repository) $(if $(PHOTO),,$(example)) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder
-	@python -m server run -- client invert --fast "$(or $(PHOTO),$(example))" \
-		$(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)")
+invert: $(repository) build/.judges $(if $(PHOTO),,$(example)) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder FAST=1
+	@python -m server run $(if $(FAST),,--sidecar) -- client invert $(if $(FAST),--fast,--seconds $(BUDGET)) \
+		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)")
 
-serve: $(repository) ## Keep a local Triton up on PORT (8001) until Ctrl-C
-	@python -m server start --grpc-port $(PORT)
+serve: $(repository) build/.judges ## Keep a local Triton up on PORT (8001), and the side-car on 8003, until Ctrl-C
+	@python -m server start --sidecar --grpc-port $(PORT)
 
 test: lint $(repository) build/.judges ## Lint, types, and all tests, unit and server
 	@pytest
@@ -52,8 +55,9 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 verify: $(repository) ## Compare torch, ONNX Runtime and the served models
 	@python -m export verify
 
-bench: $(VENV)/.dev $(repository) build/.judges ## Measure: served against bare throughput, and the quality of --fast
+bench: $(VENV)/.dev $(repository) build/.judges ## Measure: throughput, the quality of --fast, the recipes of the refinement
 	@python -m bench throughput
+	@python -m bench refine
 	@python -m server run -- python -m bench quality
 
 clean: ## Remove everything that is built, the environment included
@@ -64,11 +68,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),demo]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),bench,demo,dev]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,bench,demo,dev]'
 	@touch $@
 
 $(repository): $(sources) $(VENV)/.run
@@ -77,7 +81,7 @@ $(repository): $(sources) $(VENV)/.run
 	python -m export repository
 	@touch $@
 
-build/.judges: | $(VENV)/.run
+build/.judges: $(wildcard judges/*.py) | $(VENV)/.run
 	python -m export fetch --judges
 	@touch $@
 
