@@ -54,7 +54,8 @@ class Refinement:
         self._w = coordinates.requires_grad_()
         self._optimiser = Optimiser(self.f, self._w, recipe)
         if resume is not None:
-            self._optimiser.load({name: value for name, value in resume.optimiser.items() if name != "w"})
+            moments = {name: value for name, value in resume.optimiser.items() if name != "w"}
+            self._optimiser.load(moments, step=resume.step)
         self._finite = self._snapshot()
         self._stop_where_due()
 
@@ -71,12 +72,12 @@ class Refinement:
     @property
     def w_m_plus(self) -> Tensor:
         """float32 [1, styles, 512], differentiable in the leaf."""
-        return self._w if self.recipe.scale is None else self._pnorm.inverse(self._w * self.recipe.scale)
+        return self._pnorm.inverse(self._w) if self.recipe.whitened else self._w
 
     @property
     def whitened(self) -> Tensor:
         """float32 [1, styles, 512]: P-norm+ of the styles."""
-        return self._pnorm(self._w) if self.recipe.scale is None else self._w * self.recipe.scale
+        return self._w if self.recipe.whitened else self._pnorm(self._w)
 
     def state(self) -> State:
         """A copy of where it is; where the loss has become NaN or infinite, of where it was before that slice."""
@@ -101,7 +102,7 @@ class Refinement:
         done = self.step / self.recipe.steps
         if self.recipe.seconds:
             done = max(done, self.seconds / self.recipe.seconds)
-        self._optimiser.step(loss, number=self.step, done=done)
+        self._optimiser.step(number=self.step, done=done)
         self.step += 1
         self.terms = terms
         self._stop_where_due()
@@ -124,12 +125,10 @@ class Refinement:
 
     def _coordinates(self, w: Tensor) -> Tensor:
         """Styles in the coordinates in which they are optimised."""
-        if self.recipe.scale is None:
+        if not self.recipe.whitened:
             return w.clone()
         v: Tensor = self._pnorm(w)
-        if self.recipe.clip is not None:
-            v = v.clamp(-self.recipe.clip, self.recipe.clip)
-        return v / self.recipe.scale
+        return v if self.recipe.clip is None else v.clamp(-self.recipe.clip, self.recipe.clip)
 
     @torch.no_grad()
     def _snapshot(self) -> State:

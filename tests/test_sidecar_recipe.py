@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ def test_the_paper_preset_is_the_official_recipe() -> None:
     assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01}
     assert (recipe.steps, recipe.rate_f, recipe.rate_w) == (1200, 0.01, 0.01)
     assert recipe.from_mean
-    assert recipe.scale is None
-    assert recipe.lead >= recipe.steps
+    assert recipe.betas == (0.9, 0.999)
+    assert not recipe.whitened
     assert not recipe.half
     assert {recipe.rate(step / 1200, step) for step in range(1200)} == {1.0}
 
@@ -33,13 +32,13 @@ def test_options_override_the_preset() -> None:
 
 @given(st.integers(1, MAX_STEPS))
 def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
-    recipe = replace(PRESETS["default"], steps=steps, warmup=10, decay=True)
+    recipe = chosen(Options(steps=steps))
     rates = [recipe.rate(step / steps, step) for step in range(0, steps, max(1, steps // 50))]
     assert all(0 < rate <= 1 for rate in rates)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert recipe.rate(1.0, max(steps, 10)) == pytest.approx(0, abs=1e-9)
+    assert recipe.rate(1.0, max(steps, recipe.warmup)) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
