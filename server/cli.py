@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,9 +24,12 @@ from typing import NoReturn
 from server.assembly import assemble
 from server.errors import ServerError
 from server.paths import project_root
+from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 
 DEFAULT_GRPC_PORT = 8001
+SIDECAR_PORT = 8003
+SIDECAR_METRICS_PORT = 8004
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    with _triton(options, options.grpc_port) as triton:
-        where = {
+    with _servers(options) as (triton, sidecar):
+        where: dict[str, object] = {
             "grpc": triton.url,
             "http": triton.http_url,
             "metrics": triton.metrics_url,
@@ -56,6 +60,9 @@ def _start(options: argparse.Namespace) -> int:
             "pid": triton.pid,
             "log": str(triton.log_path),
         }
+        if sidecar:
+            beside = {"grpc": sidecar.url, "metrics": sidecar.metrics_url, "pid": sidecar.pid}
+            where["sidecar"] = {**beside, "log": str(sidecar.log_path)}
         try:
             if options.json:
                 print(json.dumps(where), flush=True)
@@ -65,14 +72,18 @@ def _start(options: argparse.Namespace) -> int:
                     f"Triton serves {triton.repository} on {listed} (log: {triton.log_path}); Ctrl-C stops it.",
                     flush=True,
                 )
-            while triton.is_running and not _terminated:
+                if sidecar:
+                    listed = f"grpc {sidecar.url}, metrics {sidecar.metrics_url}"
+                    print(f"The side-car refines on {listed} (log: {sidecar.log_path}).", flush=True)
+            while triton.is_running and (sidecar is None or sidecar.is_running) and not _terminated:
                 time.sleep(0.1)
             if _terminated:
                 return 143
-            status = triton.wait()
+            name, ended = ("The side-car", sidecar) if sidecar and not sidecar.is_running else ("Triton", triton)
+            status = ended.wait()
         except KeyboardInterrupt:
             return 0
-        print(f"error: Triton ended by itself with status {status}; its log is {triton.log_path}.", file=sys.stderr)
+        print(f"error: {name} ended by itself with status {status}; its log is {ended.log_path}.", file=sys.stderr)
     return 1
 
 
@@ -85,14 +96,16 @@ def _run(options: argparse.Namespace) -> int:
     if program is None:
         print(f"error: There is no command '{command[0]}'.", file=sys.stderr)
         return 127
-    with _triton(options, options.grpc_port) as triton:
-        child = subprocess.Popen(
-            [command[0], *command[1:]], executable=program, env={**os.environ, "UNALIGNED_URL": triton.url}
-        )
+    with _servers(options) as (triton, sidecar):
+        environment = {**os.environ, "UNALIGNED_URL": triton.url}
+        if sidecar:
+            environment["UNALIGNED_REFINE_URL"] = sidecar.url
+        child = subprocess.Popen([command[0], *command[1:]], executable=program, env=environment)
         status = _wait(child)
-        if not triton.is_running:
-            print(f"error: Triton ended while the command ran; its log is {triton.log_path}.", file=sys.stderr)
-            return status or 1
+        for name, server in (("Triton", triton), ("The side-car", sidecar)):
+            if server and not server.is_running:
+                print(f"error: {name} ended while the command ran; its log is {server.log_path}.", file=sys.stderr)
+                return status or 1
     return status
 
 
@@ -110,16 +123,33 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
         return status if status >= 0 else 128 - status
 
 
-def _triton(options: argparse.Namespace, grpc_port: int) -> LocalTriton:
-    return LocalTriton(
+@contextmanager
+def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSidecar | None]]:
+    """Triton, and the side-car where it is asked for; they start side by side."""
+    triton = LocalTriton(
         options.repository,
         address=options.address,
-        grpc_port=grpc_port,
+        grpc_port=options.grpc_port,
         http_port=options.http_port,
         metrics_port=options.metrics_port,
         timeout=options.timeout,
         grace=options.grace,
     )
+    sidecar = None
+    if options.sidecar:
+        sidecar = LocalSidecar(
+            address=options.address,
+            port=options.sidecar_port,
+            metrics_port=options.sidecar_metrics_port,
+            grace=options.grace,
+            arguments=options.sidecar_option,
+        )
+    with ExitStack() as stack:
+        if sidecar:
+            stack.callback(sidecar.stop)
+            sidecar.launch()
+        stack.enter_context(triton)
+        yield triton, sidecar.ready() if sidecar else None
 
 
 # Set beside the exception, which Python drops where it is raised inside a destructor.
@@ -153,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command, port in ((start, DEFAULT_GRPC_PORT), (run, 0)):
         _add_server_options(command, port)
+    _add_sidecar_options(start, SIDECAR_PORT, SIDECAR_METRICS_PORT)
+    _add_sidecar_options(run, 0, 0)
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
     commands.add_parser(
         "assemble",
@@ -196,6 +228,35 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         default=10,
         metavar="S",
         help="seconds the server has to stop before it is killed (default: %(default)s)",
+    )
+
+
+def _add_sidecar_options(command: argparse.ArgumentParser, port: int, metrics_port: int) -> None:
+    command.add_argument(
+        "--sidecar",
+        action="store_true",
+        help="also the refinement service; run then sets UNALIGNED_REFINE_URL",
+    )
+    command.add_argument(
+        "--sidecar-port",
+        type=_port,
+        default=port,
+        metavar="N",
+        help="its port of gRPC; 0: a free one (default: %(default)s)",
+    )
+    command.add_argument(
+        "--sidecar-metrics-port",
+        type=_port,
+        default=metrics_port,
+        metavar="N",
+        help="port of its metrics; 0: a free one (default: %(default)s)",
+    )
+    command.add_argument(
+        "--sidecar-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="an option of python -m sidecar, as one word; repeatable (--sidecar-option=--compile=off)",
     )
 
 

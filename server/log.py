@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _KEPT_LOGS = 50
@@ -29,8 +30,12 @@ def says_port_taken(path: Path) -> bool:
 
 def prune(folder: Path) -> None:
     """Delete the oldest logs of ``folder`` but for the last 50."""
-    logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
-    for log in logs[:-_KEPT_LOGS]:
+    ages = []
+    for log in folder.glob("*.log"):
+        # Another launcher may prune at the same time.
+        with suppress(FileNotFoundError):
+            ages.append((log.stat().st_mtime, log))
+    for _, log in sorted(ages)[:-_KEPT_LOGS]:
         log.unlink(missing_ok=True)
 
 

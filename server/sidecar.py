@@ -1,0 +1,183 @@
+"""One local side-car, from start to stop: ``python -m sidecar`` behind the same guard as Triton.
+
+Exception tree: see `server.errors`; `LocalSidecar.start` raises `StartError` and its kinds.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from server import guard, log
+from server.errors import DeadlineError, ExitedError, StartError
+from server.paths import build_dir
+
+_POLL_S = 0.05
+
+
+class LocalSidecar:
+    """A side-car on this machine; a context manager, or `start` and `stop`.
+
+    Args:
+        address: the address to listen on.
+        port, metrics_port: 0 for a free one.
+        timeout: seconds within which it must be ready: networks loaded, the step compiled.
+        grace: seconds between the request to stop and the kill.
+        arguments: more options of ``python -m sidecar``.
+        program: what is run; ``python -m sidecar`` by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        metrics_port: int = 0,
+        timeout: float = 600,
+        grace: float = 10,
+        arguments: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "sidecar"),
+    ) -> None:
+        self.timeout, self.grace = timeout, grace
+        where = ["--address", address, "--port", str(port), "--metrics-port", str(metrics_port)]
+        # It drains a little sooner than it would be killed.
+        self._command = [*program, "--json", *where, "--grace", str(max(0.0, grace - 2)), *arguments]
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._where: dict[str, str] = {}
+        self.id = ""
+        self.pid = 0
+
+    @property
+    def url(self) -> str:
+        """Where gRPC listens, as ``host:port``."""
+        return self._where["grpc"]
+
+    @property
+    def metrics_url(self) -> str:
+        """The page of Prometheus metrics."""
+        return self._where["metrics"]
+
+    @property
+    def log_path(self) -> Path:
+        """Its log, kept after it has stopped."""
+        return build_dir() / "logs" / f"{self.id}.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process runs."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def launch(self) -> Self:
+        """Start the process and return at once; `ready` waits for it.
+
+        Raises:
+            StartError: it has been started already, or cannot be.
+        """
+        if self._guard is not None:
+            raise StartError("This side-car has been started already.")
+        self.id = f"unaligned-sidecar-{uuid.uuid4().hex[:12]}"
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        log.prune(self.log_path.parent)
+        script = [sys.executable, "-I", "-S", guard.__file__, f"{self.id}-", str(self.grace), str(self.log_path), "--"]
+        with self.log_path.open("ab") as errors:
+            self._guard = subprocess.Popen(
+                [*script, *self._command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        assert self._guard.stdout is not None
+        line = self._guard.stdout.readline()
+        if not line:
+            self.stop()
+            raise StartError(f"{self._command[0]} cannot be started.", log.tail(self.log_path))
+        self.pid = int(line)
+        return self
+
+    def ready(self) -> Self:
+        """Return once it answers; on any failure it is stopped.
+
+        Raises:
+            ExitedError: it ended before.
+            DeadlineError: it did not answer in time.
+        """
+        try:
+            self._where = self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def start(self) -> Self:
+        """`launch`, then `ready`."""
+        return self.launch().ready()
+
+    def stop(self) -> None:
+        """Stop it: SIGTERM, and SIGKILL after the grace; nothing where it is stopped already."""
+        if self._guard is None:
+            return
+        running, self._guard = self._guard, None
+        for pipe in (running.stdin, running.stdout):
+            if pipe:
+                pipe.close()
+        try:
+            status = running.wait(self.grace + 10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            status = running.wait()
+        if status < 0 and self.pid:
+            # The guard was killed before it could clean up.
+            guard.kill_group(self.pid)
+
+    def wait(self) -> int:
+        """Block until it ends, and return its exit status (128 + n for signal n)."""
+        if self._guard is None:
+            raise StartError("This side-car is not running.")
+        return self._guard.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_ready(self) -> dict[str, str]:
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline:
+            # Asked first: what it wrote before it ended is then surely read.
+            running = self.is_running
+            if where := self._said():
+                return where
+            if not running:
+                sentence = f"The side-car ended before it was ready: {self._reason()}"
+                raise ExitedError(sentence, log.tail(self.log_path))
+            time.sleep(_POLL_S)
+        sentence = f"The side-car was not ready within {self.timeout:g} s; its log is {self.log_path}."
+        raise DeadlineError(sentence, log.tail(self.log_path))
+
+    def _said(self) -> dict[str, str]:
+        """The addresses of its line that says where it listens; {} before."""
+        for line in self._lines():
+            if line.startswith('{"grpc"'):
+                found = json.loads(line)
+                return {name: str(found[name]) for name in ("grpc", "metrics")}
+        return {}
+
+    def _reason(self) -> str:
+        errors = [line.removeprefix("error: ") for line in self._lines() if line.startswith("error: ")]
+        return errors[-1] if errors else f"its log is {self.log_path}."
+
+    def _lines(self) -> list[str]:
+        # A line that is still being written has no end yet.
+        whole, _, _ = self.log_path.read_text(errors="replace").rpartition("\n")
+        return whole.splitlines()
