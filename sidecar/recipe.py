@@ -79,9 +79,9 @@ PRESETS: Mapping[str, Recipe] = {
     ),
     # Chosen by measurement: docs/performance.md.
     "default": Recipe(
-        steps=250,
-        rate_f=0.03,
-        rate_w=0.15,
+        steps=200,
+        rate_f=0.06,
+        rate_w=0.3,
         betas=(0.9, 0.95),
         whitened=True,
         clip=3.0,
