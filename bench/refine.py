@@ -54,6 +54,8 @@ RECIPES: Mapping[str, Recipe] = {
     "paper": _PAPER,
     "default": _DEFAULT,
     "paper in bfloat16": replace(_PAPER, half=True),
+    "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
+    "default, constant rates": replace(_DEFAULT, warmup=0, decay=False, betas=(0.9, 0.999)),
 }
 
 
