@@ -11,7 +11,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,13 +27,14 @@ from safetensors import safe_open
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
+from server.errors import ExitedError
 from server.paths import build_dir, project_root
 from server.sidecar import LocalSidecar
 from server_tests import tiny_repository as tiny
 from server_tests.test_L0_server_lifecycle import eventually, group, is_alive
 
 NAME = "refine.v1.Refinement"
-STEPS = 3
+STEPS = 4
 # Not on a GPU: a job would be done before anything can end it.
 OPTIONS = ["--device=cpu", "--compile=off"]
 LIMITS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
@@ -50,14 +50,14 @@ def weights() -> Path:
 
 
 @pytest.fixture(scope="module")
-def sidecar(weights: Path) -> Iterator[LocalSidecar]:
+def sidecar() -> Iterator[LocalSidecar]:
     """A running side-car that no test ends."""
     with LocalSidecar(arguments=OPTIONS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def request_(weights: Path) -> Callable[..., pb.RefineRequest]:
+def job(weights: Path) -> Callable[..., pb.RefineRequest]:
     """Makes a job from the mean of W and f of zeros; the options are fields of ``Options``."""
     with safe_open(weights, framework="np") as file:
         fingerprint = file.metadata()["fingerprint"]
@@ -98,10 +98,12 @@ def until(call: Iterator[pb.RefineEvent], kind: str) -> pb.RefineEvent:
 def rest(call: Iterator[pb.RefineEvent]) -> tuple[list[pb.RefineEvent], grpc.RpcError]:
     """What a stream still says, and how it breaks off."""
     events = []
-    with pytest.raises(grpc.RpcError) as caught:
+    try:
         for event in call:
             events.append(event)
-    return events, caught.value
+    except grpc.RpcError as error:
+        return events, error
+    raise AssertionError("the stream did not break off")
 
 
 def metric(sidecar: LocalSidecar, name: str) -> float:
@@ -116,10 +118,10 @@ def values(message: pb.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sidecar: LocalSidecar, request_: Make) -> list[pb.RefineEvent]:
+def undisturbed(sidecar: LocalSidecar, job: Make) -> list[pb.RefineEvent]:
     """A job's stream from start to end."""
     with stub(sidecar.url) as service:
-        return list(service.Refine(request_(progress_every=1, preview_every=2), timeout=300))
+        return list(service.Refine(job(progress_every=1, preview_every=STEPS), timeout=300))
 
 
 def test_health_and_reflection_tell_what_is_served(sidecar: LocalSidecar) -> None:
@@ -138,11 +140,10 @@ def test_a_job_streams_to_its_end(undisturbed: list[pb.RefineEvent], sidecar: Lo
     done = undisturbed[-1].done
     assert (kinds[0], kinds[-1], done.step, done.reason) == ("queued", "done", STEPS, pb.Done.STEPS)
     assert undisturbed[0].queued.position == 0
-    steps = {kind: [getattr(e, kind).step for e in undisturbed if e.WhichOneof("event") == kind] for kind in kinds}
     # A client that reads slowly may miss some, but not the last.
-    assert steps["progress"] == sorted(set(steps["progress"]))
-    assert steps["progress"][-1] == STEPS
-    assert steps["preview"] == [2]
+    steps = [event.progress.step for event in undisturbed if event.HasField("progress")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
     with Image.open(io.BytesIO(next(e.preview.jpeg for e in undisturbed if e.HasField("preview")))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (256, 256))
     assert values(done.f).shape == (512, 16, 16)
@@ -155,18 +156,185 @@ def test_a_job_streams_to_its_end(undisturbed: list[pb.RefineEvent], sidecar: Lo
     assert metric(sidecar, 'refine_jobs_total{outcome="steps"}') >= 1
 
 
-@pytest.mark.parametrize("way", ["cancel", "deadline"])
-def test_a_call_that_ends_early_frees_its_slot(sidecar: LocalSidecar, request_: Make, way: str) -> None:
+def test_a_cancelled_call_frees_its_slot(sidecar: LocalSidecar, job: Make) -> None:
     counter = 'refine_jobs_total{outcome="cancelled"}'
     before = metric(sidecar, counter)
     with stub(sidecar.url) as service:
-        call = service.Refine(request_(steps=10_000), timeout=300 if way == "cancel" else 5)
+        call = service.Refine(job(steps=10_000), timeout=300)
         until(call, "progress")
         assert metric(sidecar, "refine_active_jobs") == 1
-        if way == "cancel":
-            call.cancel()
-        code = rest(call)[1].code()
-    assert code == (grpc.StatusCode.CANCELLED if way == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED)
+        call.cancel()
     assert eventually(lambda: metric(sidecar, "refine_active_jobs") == 0)
     assert eventually(lambda: metric(sidecar, counter) == before + 1)
     assert sidecar.is_running
+
+
+def test_a_deadline_that_passes_frees_the_slot(sidecar: LocalSidecar, job: Make) -> None:
+    with stub(sidecar.url) as service:
+        _, error = rest(service.Refine(job(steps=10_000), timeout=3))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert eventually(lambda: metric(sidecar, "refine_active_jobs") == 0)
+    assert sidecar.is_running
+
+
+def test_sigterm_gives_checkpoints_back(job: Make) -> None:
+    running = LocalSidecar(arguments=[*OPTIONS, "--batch=1"], grace=120)
+    with running, grpc.insecure_channel(running.url, options=LIMITS) as channel:
+        service = refine_pb2_grpc.RefinementStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        active = service.Refine(job(steps=10_000, checkpoint_every=10_000, progress_every=1), timeout=300)
+        until(active, "progress")
+        waiting = service.Refine(job(), timeout=300)
+        assert until(waiting, "queued").queued.position == 0
+        os.kill(running.pid, signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        late = service.Refine(job(), timeout=300)
+        events, error = rest(active)
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert "shutting down; go on elsewhere from the checkpoint." in error.details()
+        assert [event.checkpoint.step for event in events if event.HasField("checkpoint")] == [
+            max(event.progress.step for event in events if event.HasField("progress"))
+        ]
+        for call in (waiting, late):
+            events, error = rest(call)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert not any(event.HasField("checkpoint") for event in events)
+        assert running.wait() == 143
+        assert running.log_path.read_text().endswith("stopped\n")
+
+
+def start_both(repository: Path) -> tuple[subprocess.Popen[str], dict[str, dict[str, object]]]:
+    """Triton and the side-car by the command line."""
+    tiny.add_one(repository)
+    command = [sys.executable, "-m", "server", "start", "--sidecar", "--repository", str(repository), "--json"]
+    ports = ["--grpc-port=0", "--sidecar-port=0", "--sidecar-metrics-port=0"]
+    options = [f"--sidecar-option={option}" for option in OPTIONS]
+    process = subprocess.Popen(
+        [*command, *ports, *options], cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert select.select([process.stdout], [], [], 300)[0]
+    return process, json.loads(process.stdout.readline())
+
+
+def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
+    repository: Path, sidecar: LocalSidecar, undisturbed: list[pb.RefineEvent], job: Make
+) -> None:
+    process, where = start_both(repository)
+    try:
+        beside = where["sidecar"]
+        with stub(beside["grpc"]) as service:
+            call = service.Refine(job(), timeout=300)
+            kept = until(call, "checkpoint").checkpoint
+            os.kill(beside["pid"], signal.SIGKILL)
+            events, error = rest(call)
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        sentence = f"error: The side-car ended by itself with status 137; its log is {beside['log']}.\n"
+        assert said == sentence
+        assert eventually(lambda: not group(where["pid"]))
+    finally:
+        process.kill()
+        process.communicate()
+    for event in events:
+        if event.HasField("checkpoint"):
+            kept = event.checkpoint
+    assert 1 <= kept.step < STEPS
+    request = job(progress_every=1)
+    request.resume.CopyFrom(kept)
+    # Not looked at any more.
+    request.w_m_plus.data = bytes(len(request.w_m_plus.data))
+    with stub(sidecar.url) as service:
+        resumed = list(service.Refine(request, timeout=300))
+    assert min(event.progress.step for event in resumed if event.HasField("progress")) == kept.step + 1
+    one, other = resumed[-1].done, undisturbed[-1].done
+    assert (one.step, one.reason) == (STEPS, pb.Done.STEPS)
+    assert one.seconds > kept.seconds
+    np.testing.assert_allclose(values(one.f), values(other.f), atol=1e-4)
+    np.testing.assert_allclose(values(one.w_m_plus), values(other.w_m_plus), atol=1e-4)
+    assert one.terms.total == pytest.approx(other.terms.total, rel=1e-3)
+
+
+def test_a_killed_launcher_takes_both_along(repository: Path, job: Make) -> None:
+    process, where = start_both(repository)
+    beside = where["sidecar"]
+    with process:
+        try:
+            with stub(beside["grpc"]) as service:
+                call = service.Refine(job(steps=10_000), timeout=300)
+                until(call, "progress")
+                process.kill()
+                assert rest(call)[1].code() == grpc.StatusCode.UNAVAILABLE
+        finally:
+            process.kill()
+    assert eventually(lambda: not is_alive(beside["pid"]))
+    assert eventually(lambda: not group(where["pid"]))
+
+
+def test_a_start_that_fails_says_why(sidecar: LocalSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(sidecar.url.rpartition(":")[2])
+    with pytest.raises(ExitedError, match=f"before it was ready: The address {sidecar.url} cannot be listened on"):
+        LocalSidecar(port=port, arguments=OPTIONS).start()
+    monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
+    with pytest.raises(ExitedError, match=r"There is no file \S+; run: python -m export fetch --judges"):
+        LocalSidecar(arguments=OPTIONS).start()
+    assert sidecar.is_running
+
+
+def png_header(side: int) -> bytes:
+    """The beginning of a PNG that claims to be a large square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
+    )
+
+
+def spoil(request: pb.RefineRequest, field: str, value: float) -> None:
+    tensor = getattr(request, field)
+    tensor.data = np.full(tuple(tensor.shape), value, "<f4").tobytes()
+
+
+BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
+    "NaN in f": (lambda r: spoil(r, "f", np.nan), "f holds numbers that are not finite."),
+    "infinite w_m_plus": (lambda r: spoil(r, "w_m_plus", np.inf), "w_m_plus holds numbers that are not finite."),
+    "NaN in f_o": (lambda r: spoil(r, "f_o", np.nan), "f_o holds numbers that are not finite."),
+    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "must be [512, s, s]"),
+    "bytes that do not fill the shape": (lambda r: r.f.shape.append(2), "[512, 16, 16, 2]"),
+    "styles of another cut": (lambda r: r.w_m_plus.CopyFrom(pb.Tensor(shape=[0, 512])), "[12, 512]"),
+    "another generator": (lambda r: setattr(r, "generator", "0" * 16), "belongs to generator '0000000000000000'"),
+    "another domain": (lambda r: setattr(r, "domain", "cats"), "serves the domain ffhq, not 'cats'"),
+    "too many steps": (lambda r: setattr(r.options, "steps", 10_001), "from 1 to 10000, not 10001"),
+    "rare checkpoints": (lambda r: setattr(r.options, "checkpoint_every", 10_001), "at most 10000, not 10001"),
+    "unknown preset": (lambda r: setattr(r.options, "preset", "best"), "no preset 'best'"),
+    "negative seconds": (lambda r: setattr(r.options, "seconds", -1), "The option seconds is above 0"),
+    "NaN target": (lambda r: setattr(r.options, "target", np.nan), "The option target is above 0"),
+    "weight out of range": (lambda r: setattr(r.options.weights, "mse", 1e7), "The weight of mse is from 0 to 1e+06"),
+    "no photo": (lambda r: r.ClearField("encoded"), "no photo"),
+    "image over the cap": (lambda r: setattr(r, "encoded", png_header(5000)), "5000x5000 pixels"),
+    "image cut short": (lambda r: setattr(r, "encoded", png_header(500)), "not a whole PNG, JPEG or WebP"),
+    "image not square": (lambda r: r.pixels.MergeFrom(pb.Pixels(width=20, height=30, rgb=bytes(1800))), "20x30"),
+    "resumed after its end": (
+        lambda r: r.resume.MergeFrom(pb.Checkpoint(step=STEPS + 1, f=r.f, w_m_plus=r.w_m_plus)),
+        "checkpoint",
+    ),
+    "request id": (lambda r: setattr(r, "request_id", "a b"), "A request_id has at most 64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_is_refused_in_one_sentence(sidecar: LocalSidecar, job: Make, name: str) -> None:
+    change, says = BAD[name]
+    request = job()
+    change(request)
+    with stub(sidecar.url) as service:
+        events, error = rest(service.Refine(request, timeout=300))
+    assert (error.code(), events) == (grpc.StatusCode.INVALID_ARGUMENT, [])
+    assert says in error.details()
+    assert error.details().endswith(".")
+    assert "\n" not in error.details()
+    assert metric(sidecar, "refine_active_jobs") == 0
