@@ -18,6 +18,8 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +54,11 @@ def assemble() -> Assembly:
     home = build_dir() / "triton"
     stamp = _stamp()
     if not _is_stamped(home, stamp):
-        _build(home, stamp)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(home.parent / ".triton.lock"):
+            # Another process may have been first: its server runs from there by now.
+            if not _is_stamped(home, stamp):
+                _build(home, stamp)
     inside = home / _INSIDE
     arguments = (
         f"--backend-directory={inside / 'backends'}",
@@ -65,7 +71,6 @@ def assemble() -> Assembly:
 
 def _build(home: Path, stamp: str) -> None:
     source = wheel("nvidia_pytriton")
-    home.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=home.parent, prefix=".triton-"))
     try:
         with zipfile.ZipFile(source) as archive:
@@ -85,24 +90,30 @@ def _build(home: Path, stamp: str) -> None:
                 shutil.copyfile(file, inside / "backends" / name / file.name)
         (temporary / _STAMP).write_text(stamp)
         temporary.chmod(0o755)
-        _replace(home, temporary, stamp)
+        _replace(home, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(home: Path, temporary: Path, stamp: str) -> None:
+def _replace(home: Path, temporary: Path) -> None:
     """Put the finished folder in its place; a folder cannot be renamed over a full one, so the old one steps aside."""
     old = Path(tempfile.mkdtemp(dir=home.parent, prefix=".triton-old-"))
     try:
         if home.exists():
             home.rename(old / "triton")
         temporary.rename(home)
-    except OSError:
-        # Another process that assembles at the same time may have been first with the same content.
-        if not _is_stamped(home, stamp):
-            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time in; the lock ends with its holder, however that ends."""
+    import fcntl  # here, because Windows lacks it, and _libpython has the sentence for that
+
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _target(member: str) -> str | None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +56,7 @@ def test_the_layout(home: Path) -> None:
         *(f"{INSIDE}/backends/{name}/{file}" for name in ("onnxruntime", "pytorch") for file in shared),
     }
     assert not any(path.is_symlink() for path in home.rglob("*"))
-    assert sorted(path.name for path in home.parent.iterdir()) == ["triton"]
+    assert sorted(path.name for path in home.parent.iterdir()) == [".triton.lock", "triton"]
     assert f"--backend-directory={home / INSIDE / 'backends'}" in made.arguments
 
 
@@ -75,7 +78,27 @@ def test_assembling_again_changes_nothing_and_a_change_builds_anew(home: Path, m
     assembly.assemble()
     assert home.stat().st_ino != before
     assert "left over" not in files(home)
-    assert sorted(path.name for path in home.parent.iterdir()) == ["triton"]
+    assert sorted(path.name for path in home.parent.iterdir()) == [".triton.lock", "triton"]
+
+
+def test_two_that_assemble_at_once_build_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, is_stamped = assembly._build, assembly._is_stamped
+    builds: list[Path] = []
+    looked = threading.Barrier(2)
+    first = threading.local()
+
+    def look(*arguments: Any) -> bool:
+        found = is_stamped(*arguments)
+        if not hasattr(first, "done"):
+            # Both see that nothing is there before either builds.
+            first.done = looked.wait(30)
+        return found
+
+    monkeypatch.setattr(assembly, "_is_stamped", look)
+    monkeypatch.setattr(assembly, "_build", lambda *arguments: (builds.append(home), build(*arguments)))
+    with ThreadPoolExecutor(2) as pool:
+        assert len({made.result().executable for made in [pool.submit(assembly.assemble) for _ in range(2)]}) == 1
+    assert builds == [home]
 
 
 def test_a_failure_leaves_what_was_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +109,7 @@ def test_a_failure_leaves_what_was_there(home: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="disk full"):
         assembly.assemble()
     assert files(home) == before
-    assert sorted(path.name for path in home.parent.iterdir()) == ["triton"]
+    assert sorted(path.name for path in home.parent.iterdir()) == [".triton.lock", "triton"]
 
 
 def test_a_machine_it_cannot_run_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
