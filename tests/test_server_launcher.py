@@ -55,6 +55,14 @@ def test_old_logs_are_pruned(tmp_path: Path) -> None:
     assert {path.stem for path in tmp_path.iterdir()} == {str(age) for age in range(50)}
 
 
+def test_a_log_that_another_process_deletes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    # A link to nothing is listed and has no age, like a file that was deleted in between.
+    (tmp_path / "gone.log").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "kept.log").touch()
+    log.prune(tmp_path)
+    assert (tmp_path / "kept.log").exists()
+
+
 def test_a_port_that_is_listened_on_is_not_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
