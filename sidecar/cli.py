@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from sidecar import log
 from sidecar.job import Engine
-from sidecar.server import Settings, StartError, Tls, printed, serve
+from sidecar.server import Settings, StartError, Tls, printed, serve, stopping_on_signals
 
 COMPILE = {"auto": None, "on": True, "off": False}
 
@@ -41,19 +41,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
     status = 1
     try:
-        status = asyncio.run(
-            serve(
-                _loader(options),
-                settings,
-                ready=lambda where: print(printed(where, as_json=options.json), flush=True),
-            )
-        )
+        status = asyncio.run(_serve(options, settings))
     except (StartError, ValueError, OSError, RuntimeError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the optimisation may be in the middle of a step, where the interpreter cannot be taken down.
     os._exit(status)
+
+
+async def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    def ready(where: dict[str, object]) -> None:
+        print(printed(where, as_json=options.json), flush=True)
+
+    return await serve(_loader(options), settings, ready=ready, stop=stopping_on_signals())
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], Engine]:

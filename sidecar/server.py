@@ -91,16 +91,23 @@ class Settings:
     tls: Tls | None = None
 
 
-async def serve(load: Callable[[], Engine], settings: Settings, *, ready: Callable[[dict[str, object]], None]) -> int:
-    """Serve until SIGTERM or SIGINT.
+async def serve(
+    load: Callable[[], Engine],
+    settings: Settings,
+    *,
+    ready: Callable[[dict[str, object]], None],
+    stop: asyncio.Future[int],
+) -> int:
+    """Serve until told to stop.
 
     Args:
         load: makes the engine, warm; called in a thread of its own.
         settings: how to serve.
         ready: told where the server listens once it answers.
+        stop: its result, the exit status, ends the server.
 
     Returns:
-        The exit status: 143 after SIGTERM, 130 after SIGINT.
+        The exit status.
 
     Raises:
         StartError: an address is taken, or a certificate cannot be used.
@@ -118,10 +125,6 @@ async def serve(load: Callable[[], Engine], settings: Settings, *, ready: Callab
     metrics = _serve_metrics(meters, settings)
     await server.start()
 
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[int] = loop.create_future()
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        loop.add_signal_handler(number, _settle, stop, status)
     loading = _in_thread(load)
     waited: set[asyncio.Future[Any]] = {loading, stop}
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -146,6 +149,15 @@ async def serve(load: Callable[[], Engine], settings: Settings, *, ready: Callab
     await server.stop(settings.grace)
     log.info("stopped")
     return status
+
+
+def stopping_on_signals() -> asyncio.Future[int]:
+    """A future of the running loop that SIGTERM resolves to 143 and SIGINT to 130."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        loop.add_signal_handler(number, _settle, stop, status)
+    return stop
 
 
 def _settle(stop: asyncio.Future[int], status: int) -> None:
