@@ -175,6 +175,20 @@ def test_start_names_the_one_that_ended(
     assert "The side-car ended by itself with status 7" in err
 
 
+def test_start_stops_the_side_car_where_triton_ended(
+    launched: Callable[[str], list[LocalSidecar]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = launched(READY + WAIT)
+    monkeypatch.setattr(FakeTriton, "is_running", False)
+    monkeypatch.setattr(FakeTriton, "wait", lambda _: 9, raising=False)
+    assert cli.main(["start", "--sidecar"]) == 1
+    out, err = capsys.readouterr()
+    where = f"grpc 127.0.0.1:7, metrics http://127.0.0.1:8/metrics (log: {made[0].log_path})"
+    assert out.splitlines()[1] == f"The side-car refines on {where}."
+    assert err == "error: Triton ended by itself with status 9; its log is triton.log.\n"
+    assert not made[0].is_running
+
+
 def test_a_side_car_that_cannot_start_ends_the_command(
     launched: Callable[[str], list[LocalSidecar]], capsys: pytest.CaptureFixture[str]
 ) -> None:
