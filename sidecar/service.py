@@ -18,6 +18,7 @@ from sidecar.metrics import Meters
 from sidecar.outbox import Outbox
 
 NAME = "refine.v1.Refinement"
+LINGER_S = 0.25
 STARTING = "The side-car is starting: it answers once its networks are loaded."
 
 
@@ -77,6 +78,8 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             if not ticket.closed:
                 batcher.cancel(ticket)
         if ticket.failure is not None:
+            # gRPC's Python client drops what it has not read once an error status is there.
+            await asyncio.sleep(LINGER_S)
             await context.abort(*ticket.failure)
 
 
