@@ -23,6 +23,9 @@ from sidecar.outbox import Outbox
 
 log = logging.getLogger("sidecar")
 
+# A slice takes about this long at most, where a step is slow: a drain must reach the next checkpoint in its grace.
+_SLICE_SECONDS = 2.0
+
 # Why a stream ended without its Done: a status code and one sentence.
 Failure = tuple[grpc.StatusCode, str]
 DRAINING: Failure = (grpc.StatusCode.UNAVAILABLE, "The side-car is shutting down; go on elsewhere from the checkpoint.")
@@ -76,6 +79,7 @@ class Batcher:
         # Judging takes seconds; the others go on meanwhile.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._judging = 0
+        self._step_seconds = 0.0
 
     def begin(self) -> None:
         """Start the thread."""
@@ -175,6 +179,7 @@ class Batcher:
         seconds = time.perf_counter() - began
         taken = sum(ticket.job.step for ticket in turn) - sum(before)
         self._meters.slice_done(jobs=len(turn), steps=taken, seconds=seconds)
+        self._step_seconds = seconds * len(turn) / max(1, taken)
         for ticket in turn:
             if not ticket.cancelled:
                 self._report(ticket)
@@ -183,7 +188,8 @@ class Batcher:
         """Steps to the end of the slice, or to the next checkpoint, progress or preview before it."""
         step, cadence = ticket.job.step, ticket.cadence
         due = [every - step % every for every in (cadence.checkpoint, cadence.progress, cadence.preview) if every]
-        return max(1, min(self._slice, *due))
+        fast = self._slice * self._step_seconds <= _SLICE_SECONDS
+        return max(1, min(self._slice if fast else int(_SLICE_SECONDS / self._step_seconds), *due))
 
     def _report(self, ticket: Ticket) -> None:
         job, cadence = ticket.job, ticket.cadence

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = asyncio.run(_serve(options, settings))
     except (StartError, ValueError, OSError, RuntimeError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    except Exception:
+        logging.getLogger("sidecar").exception("the side-car failed")
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of the optimisation may be in the middle of a step, where the interpreter cannot be taken down.

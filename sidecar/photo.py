@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from protocol import refine_pb2 as pb
 from sidecar.job import Image8, InvalidRequest
@@ -50,9 +50,11 @@ def _decoded(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check(picture.width, picture.height)
-                return picture.convert("RGB")
+                return ImageOps.exif_transpose(picture).convert("RGB")
     except InvalidRequest:
         raise
+    except Image.DecompressionBombError:
+        raise InvalidRequest(f"The photo has too many pixels: its side must be at most {MAX_SIDE}.") from None
     except Exception:  # decoders raise whatever a damaged file leads them to
         raise InvalidRequest("The photo is not a whole PNG, JPEG or WebP file.") from None
 

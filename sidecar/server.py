@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +144,11 @@ async def serve(
 
     status = await stop
     log.info("draining")
+    deadline = time.monotonic() + settings.grace
     service.close()
     await _say(checks, serving=False)
     await asyncio.to_thread(batcher.drain, settings.grace)
-    await server.stop(settings.grace)
+    await server.stop(max(0.0, deadline - time.monotonic()))
     log.info("stopped")
     return status
 
