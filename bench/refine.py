@@ -36,7 +36,7 @@ from export.generator import load_generator
 from export.graphs import EncoderGraph, to_uint8
 from export.paths import BUILD, ROOT, encoder_file
 from judges.perceptual import stlpips
-from judges.reconstruction import shrunk
+from judges.reconstruction import Judge, shrunk
 from networks.encoder_file import load_encoder
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from sidecar.engine import TorchEngine, load_engine
@@ -228,6 +228,11 @@ def run(args: argparse.Namespace) -> None:
     ratios = queued(engine, chosen[0], PRESETS["default"], rounds=args.rounds, steps=args.steps)
     seconds = {rate.recipe: 1 / median(rate.rates) for rate in rates if rate.batch == 1}
     curves = {name: {target: kept.points() for target, kept in per.items()} for name, per in found.items()}
+    judge = Judge()
+    ends = {
+        name: {case.name: judge(case.start.target, per[case.name].image()) for case in chosen}
+        for name, per in found.items()
+    }
     machine = f"{os.cpu_count()} CPU cores ({platform.system()} {platform.machine()}), device {engine.device}"
     text = markdown(
         curves, seconds, rates, ratios, note=f"{machine}, PyTorch {torch.__version__}, load before {load:.1f}."

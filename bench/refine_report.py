@@ -10,6 +10,8 @@ from statistics import fmean, median
 
 import matplotlib as mpl
 
+from judges.reconstruction import Quality
+
 PAPER, DEFAULT = "paper", "default"
 
 
@@ -48,26 +50,35 @@ def reached(points: Sequence[Point], loss: float) -> float | None:
 
 
 def markdown(
-    curves: Curves, seconds: Mapping[str, float], rates: Sequence[Rate], ratios: Sequence[float], *, note: str
+    curves: Curves,
+    ends: Mapping[str, Mapping[str, Quality]],
+    seconds: Mapping[str, float],
+    rates: Sequence[Rate],
+    ratios: Sequence[float],
+    *,
+    note: str,
 ) -> str:
     """Tables of the time to the paper's loss, of the speeds, and of the queued jobs.
 
     Args:
         curves: points by recipe and target.
+        ends: how good the last pictures are, likewise.
         seconds: per step, by recipe.
         rates: steps per second, by recipe and batch.
         ratios: of eight jobs one by one over batched, round by round.
         note: on the machine.
     """
     lines = [
-        "| recipe | target | steps | seconds a step | loss | ST-LPIPS Alex | steps to the paper's loss "
-        "| seconds to it | paper's seconds over these |",
-        "|---" * 9 + "|",
+        "| recipe | target | steps | s a step | loss | ST-LPIPS Alex | PSNR 256 | identity | landmarks "
+        "| steps to the paper's loss | seconds to it | paper's seconds over these |",
+        "|---" * 12 + "|",
     ]
     for name, per in curves.items():
         for target, points in per.items():
             last, step = points[-1], seconds[name]
             cells = [name, target, str(last.step), f"{step:.2f}", f"{last.loss:.3f}", f"{last.alex:.4f}"]
+            end = ends[name][target]
+            cells += [f"{end.psnr_256:.1f}", _number(end.identity, ".2f"), _number(end.landmarks, ".3f")]
             paper = curves.get(PAPER, {}).get(target)
             steps = reached(points, paper[-1].loss) if paper else None
             if steps is None or paper is None:
@@ -83,6 +94,10 @@ def markdown(
     middle, low, high = median(ratios), min(ratios), max(ratios)
     lines += ["", f"Eight jobs, one by one over batches of four: {middle:.2f} ({low:.2f}..{high:.2f}).", "", note, ""]
     return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def plot(curves: Curves, seconds: Mapping[str, float], path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bench.refine import RECIPES, Case, Kept, curve
 from bench.refine_report import Point, Rate, markdown, plot, reached
+from judges.reconstruction import Quality
 from sidecar.job import Image8, Start, State, Terms
 from sidecar.recipe import PRESETS, Recipe
 
@@ -109,10 +110,12 @@ def test_the_report_says_how_much_less_time_it_takes(tmp_path: Path) -> None:
     }
     seconds = {"paper": 2.0, "default": 1.0, "slow": 1.0}
     rates = [Rate("paper", 1, (0.5, 0.4, 0.6)), Rate("default", 4, (1.0,))]
-    text = markdown(curves, seconds, rates, [1.0, 1.2, 1.1], note="Here.")
+    end = Quality(stlpips_vgg=0, stlpips_alex=0, psnr_256=20.0, psnr=19.0, identity=None, landmarks=0.1234, face=1.0)
+    ends = {name: {"photo": end} for name in curves}
+    text = markdown(curves, ends, seconds, rates, [1.0, 1.2, 1.1], note="Here.")
     # 1200 steps of 2 s over 100 steps of 1 s.
-    assert "| default | photo | 200 | 1.00 | 0.500 | 0.0500 | 100 | 100 | **24.0** |" in text
-    assert "| slow | photo | 100 | 1.00 | 8.000 | 0.8000 | - | - | - |" in text
+    assert "| default | photo | 200 | 1.00 | 0.500 | 0.0500 | 20.0 | - | 0.123 | 100 | 100 | **24.0** |" in text
+    assert "| slow | photo | 100 | 1.00 | 8.000 | 0.8000 | 20.0 | - | 0.123 | - | - | - |" in text
     assert "| paper | 1 | 0.50 | 0.40..0.60 |" in text
     assert "1.10 (1.00..1.20)" in text
     plot(curves, seconds, tmp_path / "plot.png")
