@@ -235,7 +235,7 @@ def run(args: argparse.Namespace) -> None:
     }
     machine = f"{os.cpu_count()} CPU cores ({platform.system()} {platform.machine()}), device {engine.device}"
     text = markdown(
-        curves, seconds, rates, ratios, note=f"{machine}, PyTorch {torch.__version__}, load before {load:.1f}."
+        curves, ends, seconds, rates, ratios, note=f"{machine}, PyTorch {torch.__version__}, load before {load:.1f}."
     )
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "refine.md").write_text(text)
