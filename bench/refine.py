@@ -41,7 +41,7 @@ from networks.encoder_file import load_encoder
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from sidecar.engine import TorchEngine, load_engine
 from sidecar.job import Start, State, Terms
-from sidecar.recipe import PRESETS, Recipe
+from sidecar.recipe import PAPER_WEIGHTS, PRESETS, Recipe
 
 MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
 BATCHES = (1, 4)
@@ -49,13 +49,13 @@ JOBS = 8
 
 
 _PAPER, _DEFAULT = PRESETS["paper"], PRESETS["default"]
-# The paper's recipe, ours, and what lies between them.
+# The paper's recipe, ours, and each without one idea.
 RECIPES: Mapping[str, Recipe] = {
     "paper": _PAPER,
     "default": _DEFAULT,
     "paper in bfloat16": replace(_PAPER, half=True),
+    "default with the paper's weights": replace(_DEFAULT, weights=PAPER_WEIGHTS),
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
-    "default, constant rates": replace(_DEFAULT, warmup=0, decay=False, betas=(0.9, 0.999)),
 }
 
 
@@ -202,7 +202,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
     parser.add_argument("--count", type=int, default=1, help="how many of its photos (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1, help="rotated generator samples (default: %(default)s)")
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--recipes", nargs="+", default=["paper", "default"], choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed measurements (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=4, help="steps a side and round (default: %(default)s)")
     parser.add_argument("--curves-only", action="store_true", help="measure no speed, and report nothing")

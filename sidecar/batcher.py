@@ -10,51 +10,23 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import grpc
 
 from protocol import refine_pb2 as pb
 from sidecar import convert, preview
-from sidecar.convert import Cadence
-from sidecar.job import Engine, Job, Metrics, Start
+from sidecar.job import Engine, Metrics, State
 from sidecar.metrics import Meters
-from sidecar.outbox import Outbox
+from sidecar.ticket import DRAINING, Failure, Ticket
 
 log = logging.getLogger("sidecar")
 
 # A slice takes about this long at most, where a step is slow: a drain must reach the next checkpoint in its grace.
 _SLICE_SECONDS = 2.0
 
-# Why a stream ended without its Done: a status code and one sentence.
-Failure = tuple[grpc.StatusCode, str]
-DRAINING: Failure = (grpc.StatusCode.UNAVAILABLE, "The side-car is shutting down; go on elsewhere from the checkpoint.")
-
 
 class QueueFull(Exception):
     """As many jobs wait as may."""
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A job with where its events go.
-
-    Attributes:
-        failure: set before the outbox is woken for the last time, where the stream ends without ``Done``.
-        closed: nothing more will be put into the outbox.
-    """
-
-    job: Job
-    start: Start
-    cadence: Cadence
-    outbox: Outbox
-    request_id: str
-    failure: Failure | None = None
-    closed: bool = False
-    cancelled: bool = False
-    position: int | None = None
-    arrived: float = field(default_factory=time.monotonic)
-    checkpointed: int = -1
 
 
 class Batcher:
@@ -78,7 +50,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         # Judging takes seconds; the others go on meanwhile.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
-        self._judging = 0
+        self._judging: list[Ticket] = []
         self._step_seconds = 0.0
 
     def begin(self) -> None:
@@ -92,7 +64,7 @@ class Batcher:
             QueueFull: no more jobs may wait.
         """
         with self._changed:
-            if len(self._waiting) + len(self._active) >= self._queue + self._batch:
+            if len(self._waiting) + len(self._active) + len(self._judging) >= self._queue + self._batch:
                 raise QueueFull
 
     def submit(self, ticket: Ticket) -> None:
@@ -106,10 +78,10 @@ class Batcher:
             if self._draining:
                 self._close(ticket, "unavailable", DRAINING)
                 return
+            log.info("job queued", extra={"request_id": ticket.request_id, "steps": ticket.job.steps})
             self._waiting.append(ticket)
             self._say_positions()
-            self._changed.notify()
-        log.info("job queued", extra={"request_id": ticket.request_id, "steps": ticket.job.steps})
+            self._changed.notify_all()
 
     def cancel(self, ticket: Ticket) -> None:
         """Forget a job whose client is gone; an active one after its present slice."""
@@ -119,40 +91,52 @@ class Batcher:
                 self._waiting.remove(ticket)
                 self._close(ticket, "cancelled")
                 self._say_positions()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def drain(self, timeout: float) -> None:
-        """End everything: active jobs after their present slice with a checkpoint; returns once they are told."""
+        """End everything: waiting jobs at once, active ones after their present slice, with a checkpoint.
+
+        Returns once all are told, or after ``timeout`` seconds, when those that are left end without a checkpoint.
+        """
+        deadline = time.monotonic() + timeout
         with self._changed:
             self._draining = True
-            self._changed.notify()
-        deadline = time.monotonic() + timeout
+            for ticket in self._waiting:
+                self._close(ticket, "unavailable", DRAINING)
+            self._waiting = []
+            self._changed.notify_all()
         self._thread.join(timeout)
-        while self._judging and time.monotonic() < deadline:
-            time.sleep(0.02)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._judging, max(0.0, deadline - time.monotonic()))
+            for ticket in (*self._active, *self._judging):
+                self._close(ticket, "unavailable", DRAINING)
+        self._judges.shutdown(wait=False)
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._draining or self._waiting or self._active):
-                    self._changed.wait()
-                self._drop_cancelled()
-                if self._draining:
-                    break
-                while self._waiting and len(self._active) < self._batch:
-                    self._admit(self._waiting.pop(0))
-                self._say_positions()
-                turn = [t for t in self._active if t.job.group == self._active[0].job.group] if self._active else []
-                self._active = [t for t in self._active if t not in turn] + turn
-            if turn:
-                self._run(turn)
+        while turn := self._next():
+            self._run(turn)
         for ticket in self._active:
-            self._checkpoint(ticket)
+            try:
+                self._checkpoint(ticket)
+            except Exception:
+                log.exception("there is no last checkpoint", extra={"request_id": ticket.request_id})
+        self._leave(self._active, "unavailable", DRAINING)
+
+    def _next(self) -> list[Ticket]:
+        """The jobs of the next slice, once there are any; none where the service drains."""
         with self._changed:
-            for ticket in (*self._active, *self._waiting):
-                self._close(ticket, "unavailable", DRAINING)
-            self._active, self._waiting = [], []
-            self._gauge()
+            self._drop_cancelled()
+            while not (self._draining or self._waiting or self._active):
+                self._changed.wait()
+                self._drop_cancelled()
+            if self._draining:
+                return []
+            while self._waiting and len(self._active) < self._batch:
+                self._admit(self._waiting.pop(0))
+            self._say_positions()
+            turn = [t for t in self._active if t.job.group == self._active[0].job.group]
+            self._active = [t for t in self._active if t not in turn] + turn
+            return turn
 
     def _admit(self, ticket: Ticket) -> None:
         self._active.append(ticket)
@@ -172,17 +156,19 @@ class Batcher:
         try:
             self._engine.run([ticket.job for ticket in turn], min(self._until_due(ticket) for ticket in turn))
         except Exception:
-            log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in turn)})
-            failure = (grpc.StatusCode.INTERNAL, "The optimisation failed; the server's log says why.")
-            self._leave(turn, "error", failure)
+            self._fail(turn)
             return
         seconds = time.perf_counter() - began
         taken = sum(ticket.job.step for ticket in turn) - sum(before)
         self._meters.slice_done(jobs=len(turn), steps=taken, seconds=seconds)
         self._step_seconds = seconds * len(turn) / max(1, taken)
         for ticket in turn:
-            if not ticket.cancelled:
+            if ticket.cancelled:
+                continue
+            try:
                 self._report(ticket)
+            except Exception:
+                self._fail([ticket])
 
     def _until_due(self, ticket: Ticket) -> int:
         """Steps to the end of the slice, or to the next checkpoint, progress or preview before it."""
@@ -203,16 +189,23 @@ class Batcher:
             told = pb.Progress(step=job.step, steps=job.steps, seconds=job.seconds, terms=terms)
             ticket.outbox.put(pb.RefineEvent(progress=told))
         if cadence.preview and job.step % cadence.preview == 0:
-            picture = preview.jpeg(self._engine.preview(job.state()))
-            ticket.outbox.put(pb.RefineEvent(preview=pb.Preview(step=job.step, jpeg=picture)))
+            self._preview(ticket)
         if job.reason:
             with self._changed:
                 self._active.remove(ticket)
-                self._judging += 1
+                self._judging.append(ticket)
                 self._gauge()
             self._judges.submit(self._finish, ticket)
         elif job.step % cadence.checkpoint == 0:
             self._checkpoint(ticket)
+
+    def _preview(self, ticket: Ticket) -> None:
+        try:
+            picture = preview.jpeg(self._engine.preview(ticket.job.state()))
+        except Exception:
+            log.exception("the preview failed", extra={"request_id": ticket.request_id})
+            return
+        ticket.outbox.put(pb.RefineEvent(preview=pb.Preview(step=ticket.job.step, jpeg=picture)))
 
     def _checkpoint(self, ticket: Ticket) -> None:
         if ticket.checkpointed != ticket.job.step:
@@ -224,23 +217,33 @@ class Batcher:
         try:
             state, reason = ticket.job.state(), ticket.job.reason
             assert reason is not None
-            metrics: Metrics | None = None
-            if not ticket.cancelled:
-                try:
-                    metrics = self._engine.judge(ticket.start, state)
-                except Exception:
-                    log.exception("judging failed", extra={"request_id": ticket.request_id})
+            metrics = None if ticket.cancelled else self._judged(ticket, state)
             ticket.outbox.put(pb.RefineEvent(done=convert.done(state, reason, metrics)))
             self._close(ticket, "cancelled" if ticket.cancelled else reason)
+        except Exception:
+            self._fail([ticket])
         finally:
             with self._changed:
-                self._judging -= 1
+                self._judging.remove(ticket)
+                self._changed.notify_all()
+
+    def _judged(self, ticket: Ticket, state: State) -> Metrics | None:
+        try:
+            return self._engine.judge(ticket.start, state)
+        except Exception:
+            log.exception("judging failed", extra={"request_id": ticket.request_id})
+            return None
 
     def _drop_cancelled(self) -> None:
         for ticket in [t for t in self._active if t.cancelled]:
             self._active.remove(ticket)
             self._close(ticket, "cancelled")
         self._gauge()
+
+    def _fail(self, tickets: list[Ticket]) -> None:
+        """End jobs on the exception that is being handled."""
+        log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in tickets)})
+        self._leave(tickets, "error", (grpc.StatusCode.INTERNAL, "The optimisation failed; the server's log says why."))
 
     def _leave(self, tickets: list[Ticket], outcome: str, failure: Failure) -> None:
         with self._changed:
@@ -250,7 +253,11 @@ class Batcher:
             self._close(ticket, outcome, failure)
 
     def _close(self, ticket: Ticket, outcome: str, failure: Failure | None = None) -> None:
-        ticket.failure, ticket.closed = failure, True
+        """End a job's stream and count it, once."""
+        with self._changed:
+            if ticket.closed:
+                return
+            ticket.failure, ticket.closed = failure, True
         ticket.outbox.wake()
         seconds = time.monotonic() - ticket.arrived
         self._meters.job_ended(outcome, seconds=seconds)

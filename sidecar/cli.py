@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
         parser().error("--tls-cert and --tls-key go together, and --tls-client-ca needs both")
     log.configure(options.log_format)
+    # What Pillow warns of is refused or tolerated by sidecar.photo; the log is the log's alone.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     tls = None
     if options.tls_cert:
         tls = Tls(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)

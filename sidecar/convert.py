@@ -16,6 +16,7 @@ from sidecar.job import Floats, InvalidRequest, Metrics, Options, Reason, Start,
 from sidecar.photo import square
 
 MAX_DIMENSIONS = 4
+MAX_DIMENSION = 2**24
 MAX_EVERY = 10_000
 CHECKPOINT_EVERY = 25
 _TENSORS = 64
@@ -41,10 +42,13 @@ def array(tensor: pb.Tensor, name: str) -> Floats:
     """float32 of the tensor's shape; a copy.
 
     Raises:
-        InvalidRequest: its data do not fill its shape, or it has too many dimensions.
+        InvalidRequest: its data do not fill its shape, or it has too many dimensions or too large ones.
     """
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InvalidRequest(f"{name} has {len(tensor.shape)} dimensions, more than {MAX_DIMENSIONS}.")
     shape = tuple(tensor.shape)
-    if len(shape) > MAX_DIMENSIONS or 4 * math.prod(shape) != len(tensor.data):
+    # An empty tensor may claim any other size.
+    if 4 * math.prod(shape) != len(tensor.data) or max(shape, default=0) > MAX_DIMENSION:
         raise InvalidRequest(f"{name} has {len(tensor.data)} bytes, and its shape is {list(shape)} of float32.")
     return np.frombuffer(tensor.data, "<f4").reshape(shape).astype(np.float32)
 
@@ -96,9 +100,13 @@ def resume(request: pb.RefineRequest) -> State | None:
     if len(message.state) > _TENSORS:
         raise InvalidRequest(f"The checkpoint's state has {len(message.state)} tensors, more than {_TENSORS}.")
     state = {named.name: array(named.value, f"the checkpoint's {named.name[:40]!r}") for named in message.state}
+    if len(state) < len(message.state):
+        raise InvalidRequest("The checkpoint's state names a tensor twice.")
     found = None
     if message.HasField("terms"):
         found = Terms(**{name: getattr(message.terms, name) for name in ("total", *_WEIGHTS)})
+        if not all(math.isfinite(term) for term in vars(found).values()):
+            raise InvalidRequest("The checkpoint's terms hold numbers that are not finite.")
     return State(
         message.step,
         message.seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 from protocol import refine_pb2 as pb
 
@@ -30,7 +31,7 @@ class Outbox:
 
     def wake(self) -> None:
         """Let :meth:`take` return; from any thread, also after the event loop's end."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._ready.set)
 
     async def take(self) -> list[pb.RefineEvent]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import warnings
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +15,8 @@ MAX_SIDE = 4096
 MAX_BYTES = 16 * 2**20
 MIN_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
+# Under transparent pixels, as the client has it.
+BACKGROUND = (128, 128, 128, 255)
 
 
 def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
@@ -46,17 +48,27 @@ def _decoded(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _check(picture.width, picture.height)
-                return ImageOps.exif_transpose(picture).convert("RGB")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check(picture.width, picture.height)
+            picture.load()
+            with suppress(Exception):  # a damaged EXIF block says nothing: the pixels stay as stored
+                ImageOps.exif_transpose(picture, in_place=True)
+            return _rgb(picture)
     except InvalidRequest:
         raise
-    except Image.DecompressionBombError:
-        raise InvalidRequest(f"The photo has too many pixels: its side must be at most {MAX_SIDE}.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InvalidRequest(f"The photo has too many pixels: its side must be {MIN_SIDE} to {MAX_SIDE}.") from None
     except Exception:  # decoders raise whatever a damaged file leads them to
         raise InvalidRequest("The photo is not a whole PNG, JPEG or WebP file.") from None
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        shown = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, BACKGROUND), shown).convert("RGB")
+    return picture.convert("RGB")
 
 
 def _check(width: int, height: int) -> None:

@@ -13,9 +13,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -26,7 +28,7 @@ from protocol import refine_pb2_grpc
 from sidecar.batcher import Batcher
 from sidecar.job import Engine
 from sidecar.metrics import Meters
-from sidecar.service import NAME, RefinementService
+from sidecar.service import LINGER_S, NAME, RefinementService
 
 log = logging.getLogger("sidecar")
 
@@ -38,6 +40,9 @@ _CHANNEL = [
     # A client that pings while a step takes long is no nuisance.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # One that has vanished without a word leaves its slot.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 ]
 
 
@@ -123,34 +128,41 @@ async def serve(
     reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     await _say(checks, serving=False)
     port = _listen(server, settings)
-    metrics = _serve_metrics(meters, settings)
-    await server.start()
+    pages, page_thread = _serve_metrics(meters, settings)
+    try:
+        await server.start()
+        loading = _in_thread(load)
+        waited: set[asyncio.Future[Any]] = {loading, stop}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            return stop.result()
+        engine = loading.result()
+        batcher = Batcher(
+            engine, batch=settings.batch, queue=settings.queue, slice_steps=settings.slice_steps, meters=meters
+        )
+        batcher.begin()
+        service.open(engine, batcher)
+        await _say(checks, serving=True)
+        metrics_url = f"http://{_where(settings.address, pages.server_port)}/metrics"
+        where = {"grpc": _where(settings.address, port), "metrics": metrics_url}
+        log.info("serving", extra={**where, "domain": engine.domain, "generator": engine.generator})
+        ready({**where, "pid": os.getpid()})
 
-    loading = _in_thread(load)
-    waited: set[asyncio.Future[Any]] = {loading, stop}
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    if stop.done():
-        return stop.result()
-    engine = loading.result()
-    batcher = Batcher(
-        engine, batch=settings.batch, queue=settings.queue, slice_steps=settings.slice_steps, meters=meters
-    )
-    batcher.begin()
-    service.open(engine, batcher)
-    await _say(checks, serving=True)
-    where = {"grpc": f"{settings.address}:{port}", "metrics": f"http://{settings.address}:{metrics}/metrics"}
-    log.info("serving", extra={**where, "domain": engine.domain, "generator": engine.generator})
-    ready({**where, "pid": os.getpid()})
-
-    status = await stop
-    log.info("draining")
-    deadline = time.monotonic() + settings.grace
-    service.close()
-    await _say(checks, serving=False)
-    await asyncio.to_thread(batcher.drain, settings.grace)
-    await server.stop(max(0.0, deadline - time.monotonic()))
-    log.info("stopped")
-    return status
+        status = await stop
+        log.info("draining")
+        deadline = time.monotonic() + settings.grace
+        service.close()
+        await _say(checks, serving=False)
+        # The streams need some of the time, once their jobs have ended.
+        await asyncio.to_thread(batcher.drain, max(settings.grace / 2, settings.grace - 2 * LINGER_S))
+        await server.stop(max(0.0, deadline - time.monotonic()))
+        log.info("stopped")
+        return status
+    finally:
+        await server.stop(0)
+        pages.shutdown()
+        pages.server_close()
+        page_thread.join()
 
 
 def stopping_on_signals() -> asyncio.Future[int]:
@@ -167,8 +179,12 @@ def _settle(stop: asyncio.Future[int], status: int) -> None:
         stop.set_result(status)
 
 
+def _where(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    where = f"{settings.address}:{settings.port}"
+    where = _where(settings.address, settings.port)
     try:
         if settings.tls is None:
             return server.add_insecure_port(where)
@@ -177,13 +193,12 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
         raise StartError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
 
 
-def _serve_metrics(meters: Meters, settings: Settings) -> int:
+def _serve_metrics(meters: Meters, settings: Settings) -> tuple[WSGIServer, threading.Thread]:
     try:
-        server, _ = start_http_server(settings.metrics_port, settings.address, registry=meters.registry)
+        return start_http_server(settings.metrics_port, settings.address, registry=meters.registry)
     except OSError as problem:
-        where = f"{settings.address}:{settings.metrics_port}"
+        where = _where(settings.address, settings.metrics_port)
         raise StartError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None
-    return int(server.server_port)
 
 
 async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:
@@ -206,12 +221,14 @@ def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
             future.set_result(result)
 
     def work() -> None:
+        engine: Engine | None = None
+        problem: Exception | None = None
         try:
             engine = load()
-        except Exception as problem:
-            loop.call_soon_threadsafe(tell, None, problem)
-        else:
-            loop.call_soon_threadsafe(tell, engine, None)
+        except Exception as found:
+            problem = found
+        with suppress(RuntimeError):  # the server was stopped meanwhile, and its loop is closed
+            loop.call_soon_threadsafe(tell, engine, problem)
 
     threading.Thread(target=work, name="load", daemon=True).start()
     return future

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,13 +13,17 @@ import grpc
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from sidecar import convert
-from sidecar.batcher import DRAINING, Batcher, QueueFull, Ticket
+from sidecar.batcher import Batcher, QueueFull
 from sidecar.job import Engine, InvalidRequest
 from sidecar.metrics import Meters
 from sidecar.outbox import Outbox
+from sidecar.ticket import DRAINING, Ticket
+
+log = logging.getLogger("sidecar")
 
 NAME = "refine.v1.Refinement"
-LINGER_S = 0.25
+# gRPC's Python client drops what it has not read once an error status is there: so long it has to read.
+LINGER_S = 1.0
 STARTING = "The side-car is starting: it answers once its networks are loaded."
 
 
@@ -67,6 +72,11 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             self._meters.refused("full")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full; try again later.")
             return
+        except Exception:
+            log.exception("the request failed")
+            self._meters.refused("error")
+            await context.abort(grpc.StatusCode.INTERNAL, "The job cannot be opened; the server's log says why.")
+            return
         try:
             while not ticket.closed:
                 for event in await outbox.take():
@@ -78,7 +88,6 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             if not ticket.closed:
                 batcher.cancel(ticket)
         if ticket.failure is not None:
-            # gRPC's Python client drops what it has not read once an error status is there.
             await asyncio.sleep(LINGER_S)
             await context.abort(*ticket.failure)
 
