@@ -405,7 +405,7 @@ def test_a_client_that_does_not_read_misses_progress_and_no_result() -> None:
         ({"request_id": "a b"}, "request_id"),
         ({"f": pb.Tensor(shape=[512, 8, 8], data=b"1234")}, "f has 4 bytes"),
         ({"f": pb.Tensor(shape=[2**31, 2**31], data=b"1234")}, "f has 4 bytes"),
-        ({"f_o": pb.Tensor(shape=[1, 1, 1, 1, 1], data=b"1234")}, "f_o has 4 bytes"),
+        ({"f_o": pb.Tensor(shape=[1, 1, 1, 1, 1], data=b"1234")}, "f_o has 5 dimensions"),
         ({"options": pb.Options(preset="best")}, "no preset 'best'"),
         ({"options": pb.Options(checkpoint_every=10_001)}, "checkpoint_every is at most 10000"),
         ({"pixels": pb.Pixels(width=20, height=16, rgb=b"")}, "must be square"),

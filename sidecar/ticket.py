@@ -1,0 +1,38 @@
+"""A job of the service with where its events go."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import grpc
+
+from sidecar.convert import Cadence
+from sidecar.job import Job, Start
+from sidecar.outbox import Outbox
+
+# Why a stream ended without its Done: a status code and one sentence.
+Failure = tuple[grpc.StatusCode, str]
+DRAINING: Failure = (grpc.StatusCode.UNAVAILABLE, "The side-car is shutting down; go on elsewhere from the checkpoint.")
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A job with where its events go.
+
+    Attributes:
+        failure: set before the outbox is woken for the last time, where the stream ends without ``Done``.
+        closed: nothing more will be put into the outbox.
+    """
+
+    job: Job
+    start: Start
+    cadence: Cadence
+    outbox: Outbox
+    request_id: str
+    failure: Failure | None = None
+    closed: bool = False
+    cancelled: bool = False
+    position: int | None = None
+    arrived: float = field(default_factory=time.monotonic)
+    checkpointed: int = -1
