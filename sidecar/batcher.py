@@ -214,18 +214,19 @@ class Batcher:
 
     def _finish(self, ticket: Ticket) -> None:
         """Judge a result and send it; in the judges' thread."""
+        outcome = "error"
         try:
             state, reason = ticket.job.state(), ticket.job.reason
             assert reason is not None
             metrics = None if ticket.cancelled else self._judged(ticket, state)
             ticket.outbox.put(pb.RefineEvent(done=convert.done(state, reason, metrics)))
-            self._close(ticket, "cancelled" if ticket.cancelled else reason)
+            outcome = "cancelled" if ticket.cancelled else reason
         except Exception:
             self._fail([ticket])
-        finally:
-            with self._changed:
-                self._judging.remove(ticket)
-                self._changed.notify_all()
+        with self._changed:
+            self._judging.remove(ticket)
+            self._close(ticket, outcome)
+            self._changed.notify_all()
 
     def _judged(self, ticket: Ticket, state: State) -> Metrics | None:
         try:

@@ -102,7 +102,7 @@ def chosen(options: Options) -> Recipe:
         InvalidRequest: the preset is unknown, or an option is out of its range.
     """
     if options.preset not in PRESETS:
-        raise InvalidRequest(f"There is no preset '{options.preset}'; there are {' and '.join(sorted(PRESETS))}.")
+        raise InvalidRequest(f"There is no preset {options.preset[:40]!r}; there are {' and '.join(sorted(PRESETS))}.")
     preset = PRESETS[options.preset]
     steps = preset.steps if options.steps is None else options.steps
     if not 1 <= steps <= MAX_STEPS:

@@ -46,6 +46,7 @@ def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
     [
         ({"preset": "Paper"}, "no preset 'Paper'"),
         ({"preset": ""}, "no preset ''"),
+        ({"preset": "\n" + 1000 * "x"}, rf"no preset '\\n{39 * 'x'}'"),
         ({"steps": 0}, "steps is from 1 to 10000, not 0"),
         ({"steps": 10_001}, "not 10001"),
         ({"seconds": 0.0}, "seconds is above 0"),
