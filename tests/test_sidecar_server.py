@@ -1,37 +1,152 @@
-"""The side-car's process: TLS, photos, the log, the command line."""
+"""The side-car's process: start, health, reflection, metrics, TLS, the log, the command line."""
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import logging
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import zlib
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from sidecar import cli, log, photo
-from sidecar.job import InvalidRequest
-from sidecar.server import StartError, Tls
-from tests.test_sidecar_batcher import PIXELS, F, Running, W, running, tensor, until
+from sidecar import cli, log, server
+from sidecar.job import Engine
+from sidecar.metrics import OUTCOMES
+from sidecar.server import Settings, StartError, Tls, printed
+from sidecar.service import NAME, STARTING
+from tests.sidecar_fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def never(where: dict[str, object]) -> None:
+    raise AssertionError(f"it serves: {where}")
+
+
+async def served(load: object, settings: Settings, *, stopped: bool = False) -> int:
+    stop = asyncio.get_running_loop().create_future()
+    if stopped:
+        stop.set_result(130)
+    return await server.serve(load, settings, ready=never, stop=stop)  # type: ignore[arg-type]
+
+
+def test_it_says_that_it_starts_until_it_has_loaded() -> None:
+    loaded, engine = threading.Event(), FakeEngine()
+    engine.go(10)
+
+    def load() -> Engine:
+        assert loaded.wait(60)
+        return engine
+
+    with running(load, port=free_port()) as side:
+        assert side.health() == side.health(NAME) == NOT_SERVING
+        assert failure(side.refine())[1:] == (UNAVAILABLE, STARTING)
+        loaded.set()
+        side.wait_ready()
+        assert side.health() == side.health(NAME) == SERVING
+        assert until(side.refine(steps=2), "done").step == 2
+
+
+def test_a_load_that_fails_ends_it() -> None:
+    def load() -> Engine:
+        raise LookupError("no weights")
+
+    with pytest.raises(LookupError, match="no weights"):
+        asyncio.run(served(load, Settings(port=0, metrics_port=0)))
+
+
+def test_a_start_can_be_stopped() -> None:
+    loading, stopped = threading.Event(), threading.Event()
+
+    def load() -> Engine:
+        loading.set()
+        assert stopped.wait(60)
+        return FakeEngine()
+
+    assert asyncio.run(served(load, Settings(port=0, metrics_port=0), stopped=True)) == 130
+    assert loading.wait(60)
+    # What it loads is for nobody now.
+    thread = next(thread for thread in threading.enumerate() if thread.name == "load")
+    stopped.set()
+    thread.join(60)
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [("port", "The address {} cannot be"), ("metrics_port", "The metrics cannot be served on {}")],
+)
+def test_a_taken_port_is_no_start(field: str, sentence: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = taken.getsockname()[1]
+        settings = Settings(**{"port": 0, "metrics_port": 0, field: where})
+        with pytest.raises(StartError, match=sentence.format(f"127.0.0.1:{where}")):
+            asyncio.run(served(FakeEngine, settings))
+
+
+def test_ipv6_has_brackets() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with running(address="::1") as side:
+        assert re.fullmatch(r"\[::1\]:\d+", side.url)
+        side.engine.go(10)
+        assert until(side.refine(steps=2), "done").step == 2
+        assert side.outcomes() == {"steps": 1}
+
+
+def test_reflection_names_and_describes_the_services() -> None:
+    with running() as side:
+        stub = reflection_pb2_grpc.ServerReflectionStub(side.channel)
+        asks = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=NAME),
+        ]
+        names, file = stub.ServerReflectionInfo(iter(asks), timeout=30)
+        assert {service.name for service in names.list_services_response.service} == {
+            NAME,
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+        assert file.file_descriptor_response.file_descriptor_proto[0] == pb.DESCRIPTOR.serialized_pb
+
+
+def test_the_metrics_page_has_every_metric_from_the_start() -> None:
+    with running() as side:
+        page = side.metrics()
+        for outcome in OUTCOMES:
+            assert f'refine_jobs_total{{outcome="{outcome}"}} 0.0\n' in page
+        names = set(re.findall(r"^# TYPE (\w+) (?:counter|histogram|gauge)$", page, flags=re.MULTILINE))
+        assert {name for name in names if not name.endswith("_created")} == {
+            "refine_jobs_total",
+            "refine_steps_total",
+            "refine_queue_depth",
+            "refine_active_jobs",
+            "refine_batch_jobs",
+            "refine_job_seconds",
+            "refine_step_seconds",
+        }
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """server.pem, client.pem and other.pem with their keys; the first two are their own authorities."""
+    """server.pem, client.pem and other.pem with their keys; each is its own authority."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificates, and is not here")
     folder = tmp_path_factory.mktemp("certificates")
@@ -52,119 +167,93 @@ def locked(request: pytest.FixtureRequest, certificates: Path) -> Iterator[tuple
         yield request.param, side
 
 
-def asked(side: Running, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode | None:
-    """The status of one small job over a connection of one's own, None for success."""
-    where, options = side._where["grpc"], [("grpc.enable_http_proxy", 0)]
-    channel = grpc.secure_channel(where, credentials, options) if credentials else grpc.insecure_channel(where, options)
-    request = pb.RefineRequest(
-        generator="f" * 16,
-        domain="fake",
-        pixels=pb.Pixels(width=16, height=16, rgb=PIXELS.tobytes()),
-        f=tensor(F),
-        w_m_plus=tensor(W),
-        f_o=tensor(F),
-        options=pb.Options(steps=1),
+def status(side: Running, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode | None:
+    """How one small job ends over a connection of its own, None for well."""
+    channel = (
+        grpc.secure_channel(side.url, credentials, LIMITS) if credentials else grpc.insecure_channel(side.url, LIMITS)
     )
     with channel:
         try:
-            until(refine_pb2_grpc.RefinementStub(channel).Refine(request, timeout=20), "done")
+            events = list(refine_pb2_grpc.RefinementStub(channel).Refine(asked(steps=1), timeout=60))
         except grpc.RpcError as problem:
             return problem.code()  # type: ignore[attr-defined,no-any-return]
+    assert kinds(events)[-1] == "done"
     return None
 
 
 def test_only_who_may_is_answered(locked: tuple[str, Running], certificates: Path) -> None:
     kind, side = locked
     ca, key, chain = ((certificates / name).read_bytes() for name in ("server.pem", "client.key", "client.pem"))
-    anonymous = grpc.ssl_channel_credentials(ca)
-    known = grpc.ssl_channel_credentials(ca, key, chain)
-    wrong_pair = [(certificates / f"other.{end}").read_bytes() for end in ("key", "pem")]
-    stranger = grpc.ssl_channel_credentials(ca, *wrong_pair)
-    mistaken = grpc.ssl_channel_credentials(wrong_pair[1])
-    refused = grpc.StatusCode.UNAVAILABLE
-    assert asked(side, None) == refused
-    assert asked(side, mistaken) == refused
-    assert asked(side, known) is None
-    assert asked(side, anonymous) == (refused if kind == "mutual" else None)
-    assert asked(side, stranger) == (refused if kind == "mutual" else None)
+    strange_key, strange_chain = ((certificates / name).read_bytes() for name in ("other.key", "other.pem"))
+    refused = UNAVAILABLE if kind == "mutual" else None
+    assert status(side, grpc.ssl_channel_credentials(ca, key, chain)) is None
+    assert status(side, None) == UNAVAILABLE
+    assert status(side, grpc.ssl_channel_credentials(strange_chain, key, chain)) == UNAVAILABLE
+    assert status(side, grpc.ssl_channel_credentials(ca)) == refused
+    assert status(side, grpc.ssl_channel_credentials(ca, strange_key, strange_chain)) == refused
 
 
-def test_a_missing_certificate_is_told_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"nothing\.key cannot be read: No such file"):
-        Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key").credentials()
+def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
+    tls = Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key")
+    with pytest.raises(StartError, match=r"The file \S+nothing\.key cannot be read: No such file or directory\.$"):
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
 
 
-def encoded(picture: Image.Image, form: str, **options: object) -> pb.RefineRequest:
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return pb.RefineRequest(encoded=buffer.getvalue())
+@pytest.mark.parametrize("wrong", ["certificate", "key", "client_ca"])
+def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("garbage")
+    files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
+    tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
+    with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
 
 
-FORMS = {"PNG": ("RGB", "L", "P", "RGBA"), "JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA")}
+def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
+    tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
+    with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
 
 
-@pytest.mark.parametrize(("form", "mode"), [(form, mode) for form, modes in FORMS.items() for mode in modes])
-@pytest.mark.parametrize("side", [16, 64, 300])
-def test_photos_of_any_mode_and_size_become_the_generators(form: str, mode: str, side: int) -> None:
-    picture = Image.new("RGB", (side, side), (200, 100, 50)).convert(mode)
-    found = photo.square(encoded(picture, form), resolution=64)
-    assert (found.shape, found.dtype) == ((64, 64, 3), np.uint8)
-    if mode != "L":
-        assert np.abs(found.mean(axis=(0, 1)) - (200, 100, 50)).max() < 12
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The side-car's logger, whose configuration is taken back at the end."""
+    kept = logging.getLogger("sidecar")
+    before = kept.handlers[:], kept.level, kept.propagate
+    yield kept
+    kept.handlers[:], kept.level, kept.propagate = before
 
 
-def test_pixels_of_the_generators_size_are_left_alone() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    request = pb.RefineRequest(pixels=pb.Pixels(width=64, height=64, rgb=pixels.tobytes()))
-    assert np.array_equal(photo.square(request, resolution=64), pixels)
-
-
-def test_orientation_is_applied() -> None:
-    picture = Image.new("RGB", (64, 64), (255, 255, 255))
-    picture.paste((0, 0, 0), (0, 0, 64, 32))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    found = photo.square(encoded(picture, "JPEG", exif=exif), resolution=64)
-    assert found[:20].mean() > 200
-    assert found[-20:].mean() < 50
-
-
-@pytest.mark.parametrize("form", ["GIF", "TIFF", "BMP"])
-def test_other_formats_are_refused(form: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a whole PNG, JPEG or WebP"):
-        photo.square(encoded(Image.new("RGB", (64, 64)), form), resolution=64)
-
-
-@pytest.mark.parametrize("side", [4097, 60_000])
-def test_a_header_that_claims_too_much_is_not_decoded(side: int) -> None:
-    data = bytearray(encoded(Image.new("L", (64, 64)), "PNG").encoded)
-    data[16:24] = side.to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    with pytest.raises(InvalidRequest, match="side must be"):
-        photo.square(pb.RefineRequest(encoded=bytes(data)), resolution=64)
-
-
-@given(st.data())
-def test_damaged_photos_are_refused_or_read(data: st.DataObject) -> None:
-    whole = encoded(
-        Image.new("RGB", (32, 32), (9, 99, 199)), data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"]))
-    ).encoded
-    spoilt = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
-    for place in data.draw(st.lists(st.integers(0, max(0, len(spoilt) - 1)), max_size=4)):
-        if spoilt:
-            spoilt[place] ^= data.draw(st.integers(1, 255))
-    with suppress(InvalidRequest):
-        assert photo.square(pb.RefineRequest(encoded=bytes(spoilt)), resolution=16).shape == (16, 16, 3)
-
-
-def test_log_lines_are_json_with_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("logger")
+def test_the_log_tells_of_requests_and_nothing_in_them(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("json")
-    logging.getLogger("sidecar").info("job ended", extra={"request_id": "r1", "outcome": "steps"})
-    line = json.loads(capsys.readouterr().err)
-    assert (line["event"], line["level"], line["request_id"], line["outcome"]) == ("job ended", "info", "r1", "steps")
+    with running() as side:
+        side.engine.go(10)
+        until(side.refine(steps=2, request_id="mine"), "done")
+        failure(side.refine(steps=2, preset="failing"))
+        side.drain()
+        side.join()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines if line.get("request_id") == "mine"] == [
+        "job queued",
+        "job started",
+        "job ended",
+    ]
+    assert all({"time", "level", "event"} <= set(line) for line in lines)
+    values = [value for line in lines for value in line.values()]
+    assert all(isinstance(value, (str, int, float)) and len(str(value)) < 2000 for value in values)
+    failed = next(line for line in lines if line["level"] == "error")
+    assert "RuntimeError: out of memory" in failed["exception"]
+    # The server's own id, of a request without one.
+    assert re.fullmatch(r"[0-9a-f]{16}", failed["request_id"])
+    assert [line["event"] for line in lines][-2:] == ["draining", "stopped"]
+
+
+def test_the_log_is_text_for_people(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("text")
-    logging.getLogger("sidecar").info("job ended", extra={"request_id": "r1"})
-    assert capsys.readouterr().err.rstrip().endswith("info job ended request_id=r1")
+    logger.info("job ended", extra={"request_id": "r1", "outcome": "steps"})
+    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 info job ended request_id=r1 outcome=steps\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
 
 
 def sidecar(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -173,24 +262,51 @@ def sidecar(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--batch", "0"), ("--port", "70000"), ("--grace", "-1"), ("--tls-cert", "x"), ("--slice", "x")]
+    ("arguments", "says"),
+    [
+        (("--batch", "0"), "'0' is not a number from 1 to 1024"),
+        (("--slice", "x"), "'x' is not a number from 1 to 1024"),
+        (("--queue", "-1"), "'-1' is not a number from 0 to 1024"),
+        (("--port", "70000"), "'70000' is not a number from 0 to 65535"),
+        (("--grace", "-1"), "'-1' is not a number of seconds"),
+        (("--grace", "nan"), "'nan' is not a number of seconds"),
+        (("--device", "tpu"), "invalid choice: 'tpu'"),
+        (("--tls-cert", "x"), "--tls-cert and --tls-key go together"),
+        (("--tls-key", "x"), "--tls-cert and --tls-key go together"),
+        (("--tls-client-ca", "x"), "--tls-client-ca needs both"),
+        (("extra",), "unrecognized arguments: extra"),
+    ],
 )
-def test_wrong_usage_exits_with_2(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert says in capsys.readouterr().err
 
 
-def test_a_taken_port_is_told_in_one_sentence() -> None:
+def test_a_start_that_fails_exits_with_1_and_one_sentence() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = sidecar("--port", str(taken.getsockname()[1]), "--metrics-port", "0")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: The address 127.0.0.1:")
+        port = taken.getsockname()[1]
+        done = sidecar("--port", str(port), "--metrics-port", "0")
+    assert (done.returncode, done.stdout) == (1, "")
+    sentence = f"error: The address 127.0.0.1:{port} cannot be listened on, or the certificate cannot be used."
+    # gRPC may write lines of its own.
+    assert done.stderr.splitlines()[-1] == sentence
 
 
 def test_every_option_is_explained() -> None:
+    said = sidecar("--help")
+    assert (said.returncode, said.stderr) == (0, "")
     for action in cli.parser()._actions:
         assert action.help, action.dest
+        assert all(option in said.stdout for option in action.option_strings)
+    for default in ("127.0.0.1", "8003", "8004", "ffhq"):
+        assert f"(default: {default})" in " ".join(said.stdout.split())
+
+
+def test_it_says_where_it_listens() -> None:
+    where: dict[str, object] = {"grpc": "127.0.0.1:1", "metrics": "http://127.0.0.1:2/metrics", "pid": 3}
+    assert json.loads(printed(where, as_json=True)) == where
+    assert "127.0.0.1:1" in printed(where, as_json=False)
