@@ -104,6 +104,7 @@ class Batcher:
             for ticket in self._waiting:
                 self._close(ticket, "unavailable", DRAINING)
             self._waiting = []
+            self._gauge()
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
@@ -214,19 +215,15 @@ class Batcher:
 
     def _finish(self, ticket: Ticket) -> None:
         """Judge a result and send it; in the judges' thread."""
-        outcome = "error"
         try:
             state, reason = ticket.job.state(), ticket.job.reason
             assert reason is not None
             metrics = None if ticket.cancelled else self._judged(ticket, state)
-            ticket.outbox.put(pb.RefineEvent(done=convert.done(state, reason, metrics)))
-            outcome = "cancelled" if ticket.cancelled else reason
+            done = pb.RefineEvent(done=convert.done(state, reason, metrics))
         except Exception:
             self._fail([ticket])
-        with self._changed:
-            self._judging.remove(ticket)
-            self._close(ticket, outcome)
-            self._changed.notify_all()
+        else:
+            self._leave([ticket], "cancelled" if ticket.cancelled else reason, last=done)
 
     def _judged(self, ticket: Ticket, state: State) -> Metrics | None:
         try:
@@ -246,20 +243,23 @@ class Batcher:
         log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in tickets)})
         self._leave(tickets, "error", (grpc.StatusCode.INTERNAL, "The optimisation failed; the server's log says why."))
 
-    def _leave(self, tickets: list[Ticket], outcome: str, failure: Failure) -> None:
+    def _leave(
+        self, tickets: list[Ticket], outcome: str, failure: Failure | None = None, last: pb.RefineEvent | None = None
+    ) -> None:
         with self._changed:
             self._active = [t for t in self._active if t not in tickets]
+            self._judging = [t for t in self._judging if t not in tickets]
             self._gauge()
-        for ticket in tickets:
-            self._close(ticket, outcome, failure)
+            for ticket in tickets:
+                self._close(ticket, outcome, failure, last)
+            self._changed.notify_all()
 
-    def _close(self, ticket: Ticket, outcome: str, failure: Failure | None = None) -> None:
-        """End a job's stream and count it, once."""
-        with self._changed:
-            if ticket.closed:
-                return
-            ticket.failure, ticket.closed = failure, True
-        ticket.outbox.wake()
+    def _close(
+        self, ticket: Ticket, outcome: str, failure: Failure | None = None, last: pb.RefineEvent | None = None
+    ) -> None:
+        """Count a job, then end its stream, once; the lock is held: what a client is told has been counted."""
+        if ticket.closed:
+            return
         seconds = time.monotonic() - ticket.arrived
         self._meters.job_ended(outcome, seconds=seconds)
         log.info(
@@ -271,6 +271,10 @@ class Batcher:
                 "seconds": round(seconds, 3),
             },
         )
+        if last is not None:
+            ticket.outbox.put(last)
+        ticket.failure, ticket.closed = failure, True
+        ticket.outbox.wake()
 
     def _say_positions(self) -> None:
         for position, ticket in enumerate(self._waiting):
