@@ -63,7 +63,8 @@ def test_slices_end_on_multiples_wherever_a_job_began(option: str) -> None:
         until(call, "queued")
         side.engine.go(2)
         kind = option.removesuffix("_every")
-        assert until(call, kind).step == 5
+        # One or both slices are its own, as the cancelled job had begun another one or not; the newest event is sent.
+        assert until(call, kind).step in (5, 10)
         call.cancel()
 
 
