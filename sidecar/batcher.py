@@ -29,6 +29,10 @@ class QueueFull(Exception):
     """As many jobs wait as may."""
 
 
+class Draining(Exception):
+    """No more jobs are taken."""
+
+
 class Batcher:
     """Runs jobs on an engine.
 
@@ -61,9 +65,12 @@ class Batcher:
         """Refuse early what :meth:`submit` would refuse.
 
         Raises:
+            Draining: no more jobs are taken.
             QueueFull: no more jobs may wait.
         """
         with self._changed:
+            if self._draining:
+                raise Draining
             if len(self._waiting) + len(self._active) + len(self._judging) >= self._queue + self._batch:
                 raise QueueFull
 
@@ -71,13 +78,11 @@ class Batcher:
         """Queue a job.
 
         Raises:
+            Draining: no more jobs are taken.
             QueueFull: no more jobs may wait.
         """
         with self._changed:
             self.check_room()
-            if self._draining:
-                self._close(ticket, "unavailable", DRAINING)
-                return
             log.info("job queued", extra={"request_id": ticket.request_id, "steps": ticket.job.steps})
             self._waiting.append(ticket)
             self._say_positions()
@@ -164,8 +169,6 @@ class Batcher:
         self._meters.slice_done(jobs=len(turn), steps=taken, seconds=seconds)
         self._step_seconds = seconds * len(turn) / max(1, taken)
         for ticket in turn:
-            if ticket.cancelled:
-                continue
             try:
                 self._report(ticket)
             except Exception:

@@ -48,5 +48,5 @@ class Meters:
         self._job_seconds.observe(seconds)
 
     def refused(self, outcome: str) -> None:
-        """A request did not become a job: ``refused`` or ``full``."""
+        """A request did not become a job, with one of ``OUTCOMES``."""
         self._ended.labels(outcome).inc()

@@ -151,7 +151,6 @@ async def serve(
         status = await stop
         log.info("draining")
         deadline = time.monotonic() + settings.grace
-        service.close()
         await _say(checks, serving=False)
         # The streams need some of the time, once their jobs have ended.
         await asyncio.to_thread(batcher.drain, max(settings.grace / 2, settings.grace - 2 * LINGER_S))

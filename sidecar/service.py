@@ -13,7 +13,7 @@ import grpc
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from sidecar import convert
-from sidecar.batcher import Batcher, QueueFull
+from sidecar.batcher import Batcher, Draining, QueueFull
 from sidecar.job import Engine, InvalidRequest
 from sidecar.metrics import Meters
 from sidecar.outbox import Outbox
@@ -28,7 +28,7 @@ STARTING = "The side-car is starting: it answers once its networks are loaded."
 
 
 class RefinementService(refine_pb2_grpc.RefinementServicer):
-    """Answers UNAVAILABLE until :meth:`open`, and again from :meth:`close` on.
+    """Answers UNAVAILABLE until :meth:`open`, and again once the batcher drains.
 
     Args:
         meters: counts requests that do not become jobs.
@@ -38,22 +38,15 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         self._meters = meters
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
-        self._closed = False
 
     def open(self, engine: Engine, batcher: Batcher) -> None:
         """Answer requests from now on."""
         self._engine, self._batcher = engine, batcher
 
-    def close(self) -> None:
-        """Take no more jobs."""
-        self._closed = True
-
     async def Refine(
         self, request: pb.RefineRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.RefineEvent]:
         """See refine.proto."""
-        if self._closed:
-            await context.abort(*DRAINING)
         engine, batcher = self._engine, self._batcher
         if engine is None or batcher is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, STARTING)
@@ -67,6 +60,10 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         except InvalidRequest as problem:
             self._meters.refused("refused")
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+            return
+        except Draining:
+            self._meters.refused("unavailable")
+            await context.abort(*DRAINING)
             return
         except QueueFull:
             self._meters.refused("full")

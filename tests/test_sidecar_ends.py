@@ -15,6 +15,7 @@ from sidecar.service import NAME
 from tests.sidecar_fakes import Running, after, asked, failure, kinds, running, until, wait_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SHUTTING_DOWN = "The side-car is shutting down; go on elsewhere from the checkpoint."
 FAILED = "The optimisation failed; the server's log says why."
 
 
@@ -97,14 +98,14 @@ def test_draining_gives_checkpoints_and_ends() -> None:
         assert side.health() == side.health(NAME) == SERVING
         side.drain()
         wait_until(lambda: side.health() == side.health(NAME) == NOT_SERVING)
-        assert failure(side.refine(steps=2))[1] == grpc.StatusCode.UNAVAILABLE
-        events, code, sentence = failure(waiting)
+        assert failure(side.refine(steps=2))[1:] == (grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
+        events, code, _ = failure(waiting)
         assert (code, events) == (grpc.StatusCode.UNAVAILABLE, [])
+        assert side.outcomes() == {"unavailable": 2}
         # The worker is told after health: it may have begun another slice.
         side.engine.go(2)
         events, code, sentence = failure(first)
-        assert code == grpc.StatusCode.UNAVAILABLE
-        assert sentence == "The side-car is shutting down; go on elsewhere from the checkpoint."
+        assert (code, sentence) == (grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
         assert kinds(events)[-2:] == ["progress", "checkpoint"]
         assert events[-1].checkpoint.step == events[-2].progress.step <= 4
         side.join()
@@ -126,7 +127,7 @@ def test_draining_waits_for_the_judge() -> None:
 
 @pytest.mark.parametrize("where", ["step", "judge"])
 def test_what_takes_longer_than_the_grace_is_cut(where: str) -> None:
-    with running(grace=2.0) as side:
+    with running(grace=3.0) as side:
         if where == "step":
             call = active(side)
         else:
@@ -135,8 +136,8 @@ def test_what_takes_longer_than_the_grace_is_cut(where: str) -> None:
             call = side.refine(steps=2, checkpoint_every=1000)
             assert side.engine.judging.wait(60)
         side.drain()
-        events, code, _ = failure(call)
-        assert code == grpc.StatusCode.UNAVAILABLE
+        events, code, sentence = failure(call)
+        assert (code, sentence) == (grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
         assert not set(kinds(events)) & {"checkpoint", "done"}
         side.join()
         assert side.status == 143
