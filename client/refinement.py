@@ -39,7 +39,7 @@ class RefineOptions:
         preset: name of a recipe: ``default`` or ``paper``.
         steps: of the whole refinement, 1 to 10000.
         seconds: budget of optimisation, over all attempts, 0.001 to 86400.
-        target: the refinement stops once the perceptual term is at most this, 0.000001 to 10.
+        target: the refinement stops once the perceptual term at 256 px is at most this, 0.000001 to 10.
         weights: of the terms ``mse``, ``perceptual``, ``f`` and ``p_norm``, 0 to 1e6 each; the preset's where absent.
         checkpoint_every: steps between checkpoints, 1 to 10000: what a killed server costs at most.
         preview_every: steps between previews, 1 to 10000; 0 is none.
@@ -83,7 +83,7 @@ class Terms:
     Attributes:
         total: the weighted sum that is minimised.
         mse: mean square error of images in [-1, 1].
-        perceptual: perceptual distance at 256 px.
+        perceptual: perceptual distance at 256 px, or smaller in the first, coarse steps.
         f: mean square of ``f - f_o``.
         p_norm: mean square of P-norm+(w_M+).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -31,7 +31,6 @@ PREVIEW_SIZE = 256
 PNORM = Path(__file__).parents[1] / "networks" / "weights"
 Device = Literal["auto", "cpu", "cuda"]
 Loss = Literal["stlpips", "lpips"]
-Step = Callable[..., tuple[Tensor, Tensor]]
 
 
 class EngineError(ValueError):
@@ -74,10 +73,10 @@ class TorchEngine:
         perceptual = perceptual.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Half precision only where the processor has instructions for it: emulated, it is slower than float32.
         fast_half = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self._terms = {h: ImageTerms(self._synthesis, perceptual, autocast=h and fast_half) for h in (False, True)}
-        self._step: dict[bool, Step] = {
-            h: torch.compile(terms, dynamic=False) if compiled else terms for h, terms in self._terms.items()
-        }
+        self._terms, self._step = (
+            {h: ImageTerms(self._synthesis, perceptual, autocast=h and fast_half, compiled=c) for h in (False, True)}
+            for c in (False, compiled)
+        )
         self._largest = None if device.type == "cuda" else 1
 
     @property
@@ -124,19 +123,24 @@ class TorchEngine:
                 break
             began = time.perf_counter()
             size = self._largest or len(going)
-            for i in range(0, len(going), size):
-                self._advance(going[i : i + size])
+            sides: dict[int | None, list[Refinement]] = {}
+            for job in going:
+                sides.setdefault(job.side, []).append(job)
+            for alike in sides.values():
+                for i in range(0, len(alike), size):
+                    self._advance(alike[i : i + size])
             spent = time.perf_counter() - began
             for job in going:
                 job.spend(spent)
 
     def warm_up(self) -> None:
-        """Take a step of the default preset, so that compiling is done before the first job."""
+        """Take steps of the default preset, at each side, so that compiling is done before the first job."""
         cut = 16
         f = np.zeros((F_CHANNELS, cut, cut), np.float32)
         w = self._w_avg.cpu().numpy()[None].repeat(NUM_STYLES - coarse_styles(cut), axis=0)
         image = np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8)
-        self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options())], 1)
+        # Ten steps are short enough to come to every side at which images are compared.
+        self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options(steps=10))], 5)
 
     @torch.no_grad()
     def terms(self, start: Start, state: State) -> Terms:
@@ -193,13 +197,13 @@ class TorchEngine:
             job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n))
 
     def _seen(self, job: Refinement) -> Target:
-        """What the loss keeps of a job's image."""
-        if job.target is None:
-            job.target = self._target(job.image, half=job.recipe.half)
-        return job.target
+        """What the loss keeps of a job's image at its present side."""
+        if job.target is None or job.target[0] != job.side:
+            job.target = (job.side, self._target(job.image, half=job.recipe.half, side=job.side))
+        return job.target[1]
 
-    def _target(self, image: Image8, *, half: bool) -> Target:
-        return self._terms[half].target(torch.from_numpy(image.copy()).to(self._device))
+    def _target(self, image: Image8, *, half: bool, side: int | None = None) -> Target:
+        return self._terms[half].target(torch.from_numpy(image.copy()).to(self._device), side)
 
     def _tensors(self, state: State) -> tuple[Tensor, Tensor]:
         """f [1, 512, s, s] and w_M+ [1, styles, 512] on the device."""
@@ -210,8 +214,7 @@ class TorchEngine:
     def _render(self, state: State, *, half: bool) -> Tensor:
         """float32 [1, 3, S, S]."""
         f, w = self._tensors(state)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._terms[half].autocast):
-            return self._synthesis.fine(f, w).float()
+        return self._terms[half].image(f, w)
 
 
 def load_engine(

@@ -43,7 +43,7 @@ class Options:
         preset: name of a recipe.
         steps: of the whole job, 1 to 10000.
         seconds: budget of optimisation over all attempts, above 0, at most 86400.
-        target: the job stops once the perceptual term is at most this, above 0, at most 10.
+        target: the job stops once the perceptual term at 256 px is at most this, above 0, at most 10.
         weights: of the terms ``mse``, ``perceptual``, ``f`` and ``p_norm``, 0 to 1e6 each.
     """
 

@@ -1,8 +1,8 @@
 """The loss of BDInvert, section 3.3, as separate terms.
 
 ``L = mse ||G(w*) - I||^2 + perceptual LPIPS(G(w*), I) + f ||f - f^o||^2 + p_norm ||P-norm+(w_M+)||^2``, each norm as a
-mean over its elements. Images are compared at full size by the first term and at 256 px by the second; both sides of a
-comparison are reduced by the same area average.
+mean over its elements. Images are compared at full size by the first term and at 256 px by the second, or both at a
+smaller side; both images of a comparison are reduced by the same area average.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Target:
     """A photo as the loss sees it.
 
     Attributes:
-        image: float32 [1, 3, S, S] in [-1, 1], RGB.
-        features: the perceptual network's, of the image at 256 px; computed once.
+        image: float32 [1, 3, s, s] in [-1, 1], RGB, at the side at which images are compared.
+        features: the perceptual network's, of the image at that side and at most 256 px; computed once.
     """
 
     image: Tensor
@@ -39,20 +39,29 @@ class ImageTerms(nn.Module):
         synthesis: the generator; only its fine half runs.
         perceptual: the distance, of which the target's features are kept.
         autocast: whether convolutions run in bfloat16; norms and sums stay in float32.
+        compiled: whether the generator and the comparison at full size are; smaller ones are not worth the wait.
     """
 
-    def __init__(self, synthesis: MobileStyleGAN, perceptual: STLPIPS, *, autocast: bool) -> None:
+    def __init__(self, synthesis: MobileStyleGAN, perceptual: STLPIPS, *, autocast: bool, compiled: bool) -> None:
         super().__init__()
         self.synthesis = synthesis
         self.perceptual = perceptual
         self.autocast = autocast
+        self._generate = torch.compile(self.image, dynamic=False) if compiled else self.image
+        self._compare = torch.compile(self.compared, dynamic=False) if compiled else self.compared
 
     @torch.no_grad()
-    def target(self, image: Tensor) -> Target:
-        """What is kept of a photo, uint8 [S, S, 3], S a multiple of 256."""
+    def target(self, image: Tensor, side: int | None = None) -> Target:
+        """What is kept of a photo.
+
+        Args:
+            image: uint8 [S, S, 3], S a multiple of 256.
+            side: at which it is compared; divides S. None is S.
+        """
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == torch.uint8
         pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
-        return Target(pixels, tuple(self._features(reduced(pixels))))
+        pixels = reduced(pixels, side or pixels.shape[-1])
+        return Target(pixels, tuple(self._features(pixels)))
 
     def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
         """The terms ``mse`` and ``perceptual`` of a batch.
@@ -60,18 +69,30 @@ class ImageTerms(nn.Module):
         Args:
             f: float32 [B, 512, s, s].
             w_m_plus: float32 [B, styles, 512].
-            target: float32 [B, 3, S, S] in [-1, 1].
-            features: five maps, float [B, C_i, H_i, W_i].
+            target: float32 [B, 3, s, s] in [-1, 1], of :meth:`target`.
+            features: its five maps, float [B, C_i, H_i, W_i].
 
         Returns:
             Two of float32 [B].
         """
+        image = self._generate(f, w_m_plus)
+        compare = self._compare if target.shape == image.shape else self.compared
+        mse, perceptual = compare(image, target, *features)
+        return mse, perceptual
+
+    def image(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """float32 [B, 3, S, S] of f [B, 512, s, s] and w_M+ [B, styles, 512]."""
         with torch.autocast(f.device.type, torch.bfloat16, enabled=self.autocast):
-            image = self.synthesis.fine(f, w_m_plus).float()
+            return self.synthesis.fine(f, w_m_plus).float()
+
+    def compared(self, image: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms, of an image float32 [B, 3, S, S]; the rest as for :meth:`forward`."""
+        image = reduced(image, target.shape[-1])
         mse = (image - target).square().mean(dim=(1, 2, 3))
-        return mse, self.perceptual(self._features(reduced(image)), list(features))
+        return mse, self.perceptual(self._features(image), list(features))
 
     def _features(self, image: Tensor) -> list[Tensor]:
+        image = reduced(image, min(image.shape[-1], PERCEPTUAL_SIZE))
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
             return self.perceptual.features(image)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import numpy as np
@@ -34,7 +35,9 @@ class Refinement:
         self.recipe = recipe
         self.image = start.target
         # What the loss keeps of the image, made by the engine with the first step: a job may wait for long.
-        self.target: Target | None = None
+        self.target: tuple[int | None, Target] | None = None
+        # A start that has left f^o lies on the photo already.
+        self._coarse = np.array_equal(start.f, start.f_o)
         self.reason: Reason | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
@@ -70,6 +73,11 @@ class Refinement:
         return self.recipe.steps
 
     @property
+    def side(self) -> int | None:
+        """Side in pixels at which its next step compares images, or None for the full size."""
+        return self.recipe.side(self._done) if self._coarse else None
+
+    @property
     def w_m_plus(self) -> Tensor:
         """float32 [1, styles, 512], differentiable in the leaf."""
         return self._pnorm.inverse(self._w) if self.recipe.whitened else self._w
@@ -99,24 +107,28 @@ class Refinement:
             self.reason = "diverged"
             self.step, self.terms = self._finite.step, self._finite.terms
             return
-        done = self.step / self.recipe.steps
-        if self.recipe.seconds:
-            done = max(done, self.seconds / self.recipe.seconds)
-        self._optimiser.step(number=self.step, done=done)
+        full = self.side is None
+        self._optimiser.step(number=self.step, done=self._done)
         self.step += 1
         self.terms = terms
-        self._stop_where_due()
+        self._stop_where_due(close=full)
 
     def spend(self, seconds: float) -> None:
         """Add to the time that the job has been optimised for."""
         self.seconds += seconds
         self._stop_where_due()
 
-    def _stop_where_due(self) -> None:
+    @property
+    def _done(self) -> float:
+        """Share of the steps or of the budget that is used up."""
+        return max(self.step / self.recipe.steps, self.seconds / (self.recipe.seconds or math.inf))
+
+    def _stop_where_due(self, *, close: bool = False) -> None:
+        """Note a reason to stop; ``close`` says whether the terms may be held against the target distance."""
         if self.reason is not None:
             return
         recipe, terms = self.recipe, self.terms
-        if terms is not None and recipe.target is not None and terms.perceptual <= recipe.target:
+        if close and terms is not None and recipe.target is not None and terms.perceptual <= recipe.target:
             self.reason = "target"
         elif self.step >= recipe.steps:
             self.reason = "steps"

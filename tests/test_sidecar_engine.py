@@ -50,6 +50,11 @@ def sample(seed: int) -> Start:
     return Start(target=pixels, f=off, w_m_plus=mean[None].repeat(12, axis=0), f_o=off)
 
 
+def left(start: Start) -> Start:
+    """A start that has left f^o."""
+    return replace(start, f=start.f + np.float32(1e-3))
+
+
 def finish(engine: TorchEngine, jobs: Sequence[Refinement], *, slices: int = 2) -> None:
     while any(job.reason is None for job in jobs):
         engine.run([job for job in jobs if job.reason is None], slices)
@@ -93,10 +98,41 @@ def test_the_paper_preset_starts_at_the_mean_of_w(engine: TorchEngine, start: St
     assert not np.allclose(engine.open(elsewhere, Options()).state().w_m_plus, start.w_m_plus, atol=0.5)
 
 
+def test_a_coarse_step_compares_reduced_images(engine: TorchEngine, start: Start) -> None:
+    job = engine.open(start, Options(steps=10))
+    engine.run([job], 1)
+    terms = job.state().terms
+    assert terms is not None
+    pixels = torch.from_numpy(start.target).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        opened = engine.open(start, Options())
+        image = load_generator("ffhq").synthesis.fine(opened.f, opened.w_m_plus)
+        small, target = (F.interpolate(x, size=(32, 32), mode="area") for x in (image, pixels))
+        mse, perceptual = float(F.mse_loss(small, target)), float(stlpips("vgg")(small, target)[0])
+    # The step itself may run in bfloat16.
+    assert terms.mse == pytest.approx(mse, rel=0.02)
+    assert terms.perceptual == pytest.approx(perceptual, rel=0.05)
+
+
+def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(engine: TorchEngine, start: Start) -> None:
+    job, sides = engine.open(start, Options(steps=10)), []
+    for _ in range(5):
+        sides.append(job.side)
+        engine.run([job], 1)
+    assert sides == [32, 64, 128, 128, None]
+    assert engine.open(start, Options(steps=10), job.state()).side is None
+    assert engine.open(left(start), Options()).side is None
+    assert engine.open(start, Options(preset="paper")).side is None
+
+
+# Jobs at f^o go through the sides apart from each other, jobs that have left it in real batches.
+@pytest.mark.parametrize("moved", [False, True])
 def test_a_job_is_the_same_alone_and_in_company_and_resumed(
-    engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+    engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
     options = Options(steps=5)
+    other = left(sample(2)) if moved else sample(2)
+    start = left(start) if moved else start
     alone = engine.open(start, options)
     engine.run([alone], 3)
     half_way = alone.state()
@@ -105,7 +141,7 @@ def test_a_job_is_the_same_alone_and_in_company_and_resumed(
 
     # As a GPU does it: the jobs of a group as one batch.
     monkeypatch.setattr(engine, "_largest", None)
-    company, neighbour = engine.open(start, options), engine.open(sample(2), Options(steps=9))
+    company, neighbour = engine.open(start, options), engine.open(other, Options(steps=9))
     engine.run([company, neighbour], 2)
     engine.run([company], 2)  # the neighbour leaves,
     engine.run([neighbour, company], 1)  # and comes back
@@ -121,12 +157,9 @@ def test_a_job_is_the_same_alone_and_in_company_and_resumed(
 
 def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     job = engine.open(start, Options(steps=8))
-    engine.run([job], 1)
-    first = job.state().terms
+    first = engine.terms(start, job.state())
     finish(engine, [job])
-    last = job.state().terms
-    assert first is not None
-    assert last is not None
+    last = engine.terms(start, job.state())
     assert last.perceptual < 0.8 * first.perceptual
     assert last.total < first.total
     before = engine.judge(start, engine.open(start, Options()).state())
@@ -140,9 +173,13 @@ def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
 
 
 def test_a_job_ends_at_its_target_distance_and_its_budget(engine: TorchEngine, start: Start) -> None:
-    near = engine.open(start, Options(steps=50, target=9.0))
+    near = engine.open(left(start), Options(steps=50, target=9.0))
     engine.run([near], 5)
     assert (near.reason, near.state().step) == ("target", 1)
+    # The distance of coarse images is another one: steps 0 and 1 of 4 are coarse.
+    coarse = engine.open(start, Options(steps=4, target=9.0))
+    engine.run([coarse], 4)
+    assert (coarse.reason, coarse.state().step) == ("target", 3)
     short = engine.open(start, Options(steps=50, seconds=1e-3))
     engine.run([short], 5)
     assert (short.reason, short.state().step) == ("seconds", 1)

@@ -20,6 +20,7 @@ def test_the_paper_preset_is_the_official_recipe() -> None:
     assert recipe.betas == (0.9, 0.999)
     assert not recipe.whitened
     assert not recipe.half
+    assert recipe.sides == ()
     assert {recipe.rate(step / 1200, step) for step in range(1200)} == {1.0}
 
 
@@ -28,6 +29,15 @@ def test_options_override_the_preset() -> None:
     assert (recipe.steps, recipe.seconds, recipe.target) == (7, 1.5, 0.1)
     assert recipe.weights == {**PRESETS["default"].weights, "f": 0.0}
     assert PRESETS["default"].weights["f"] == 10
+
+
+def test_images_are_compared_coarse_to_fine() -> None:
+    recipe = chosen(Options())
+    assert [recipe.side(done) for done in (0.0, 0.09, 0.1, 0.19, 0.2, 0.34, 0.35, 1.0)] == [
+        *(32, 32, 64, 64, 128, 128),
+        *(None, None),
+    ]
+    assert chosen(Options(preset="paper")).side(0.0) is None
 
 
 @given(st.integers(1, MAX_STEPS))
