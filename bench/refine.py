@@ -4,7 +4,8 @@ Targets are photos and rotated generator samples; every recipe starts at the enc
 kinds of measurement, because other load on a machine bends times and leaves distances alone:
 
 - **Curves**: distance after so many steps. Kept under ``build/bench/refine``; a run that was cut short goes on there.
-- **Speed**: seconds per step, the recipes in turn in each round; and eight jobs in batches against one by one.
+- **Speed**: seconds per step, the recipes in turn in each round, at each side at which they compare images; and eight
+  jobs in batches against one by one.
 
 A curve over seconds is the one times the other. Distances are measured in float32 and apart from the optimisation: the
 paper's loss with the paper's weights, so that recipes compare, and ST-LPIPS (Alex), which no recipe minimises.
@@ -21,6 +22,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -56,6 +58,7 @@ RECIPES: Mapping[str, Recipe] = {
     "paper in bfloat16": replace(_PAPER, half=True),
     "default with the paper's weights": replace(_DEFAULT, weights=PAPER_WEIGHTS),
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
+    "default at full size": replace(_DEFAULT, sides=()),
 }
 
 
@@ -169,16 +172,33 @@ def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: 
 
 
 def speeds(engine: TorchEngine, case: Case, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
-    """Jobs' steps per second of each recipe and batch, in turn in each round, after a warm-up."""
-    found: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in recipes for batch in BATCHES}
+    """Jobs' steps per second of each recipe, batch and side, in turn in each round, after a warm-up."""
+    found: dict[tuple[str, int, int | None], list[float]] = {
+        (name, batch, side): []
+        for name, recipe in recipes.items()
+        for batch in BATCHES
+        for side in (*(side for _, side in recipe.sides), None)
+    }
     for number in range(rounds + 1):
-        for (name, batch), rates in found.items():
-            jobs = [engine.begin(case.start, recipes[name]) for _ in range(batch)]
+        for (name, batch, side), rates in found.items():
+            recipe = replace(recipes[name], sides=() if side is None else ((2.0, side),))
+            jobs = [engine.begin(case.start, recipe) for _ in range(batch)]
             began = time.perf_counter()
             engine.run(jobs, steps)
             if number:
                 rates.append(batch * steps / (time.perf_counter() - began))
-    return [Rate(name, batch, tuple(rates)) for (name, batch), rates in found.items()]
+    return [Rate(name, batch, side, tuple(rates)) for (name, batch, side), rates in found.items()]
+
+
+def clock(recipe: Recipe, rates: Mapping[int | None, float]) -> list[float]:
+    """Seconds after 0, 1, 2, ... steps of a recipe.
+
+    Args:
+        recipe: how many steps, and at which sides.
+        rates: steps per second, by side.
+    """
+    steps = (1 / rates[recipe.side(step / recipe.steps)] for step in range(recipe.steps))
+    return [0.0, *accumulate(steps)]
 
 
 def queued(engine: TorchEngine, case: Case, recipe: Recipe, *, rounds: int, steps: int) -> list[float]:
@@ -225,8 +245,9 @@ def run(args: argparse.Namespace) -> None:
     if args.curves_only:
         return
     rates = speeds(engine, chosen[0], recipes, rounds=args.rounds, steps=args.steps)
-    ratios = queued(engine, chosen[0], PRESETS["default"], rounds=args.rounds, steps=args.steps)
-    seconds = {rate.recipe: 1 / median(rate.rates) for rate in rates if rate.batch == 1}
+    ratios = queued(engine, chosen[0], replace(PRESETS["default"], sides=()), rounds=args.rounds, steps=args.steps)
+    alone = {name: {r.side: median(r.rates) for r in rates if (r.recipe, r.batch) == (name, 1)} for name in recipes}
+    seconds = {name: clock(recipe, alone[name]) for name, recipe in recipes.items()}
     curves = {name: {target: kept.points() for target, kept in per.items()} for name, per in found.items()}
     judge = Judge()
     ends = {

@@ -30,10 +30,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Rate:
-    """Jobs' steps per second, round by round."""
+    """Jobs' steps per second, round by round; at a side at which images are compared, None for the full size."""
 
     recipe: str
     batch: int
+    side: int | None
     rates: tuple[float, ...]
 
 
@@ -49,10 +50,16 @@ def reached(points: Sequence[Point], loss: float) -> float | None:
     return None
 
 
+def elapsed(seconds: Sequence[float], steps: float) -> float:
+    """Seconds after a number of steps, of those after 0, 1, 2, ... of them."""
+    whole = min(int(steps), len(seconds) - 2)
+    return seconds[whole] + (steps - whole) * (seconds[whole + 1] - seconds[whole])
+
+
 def markdown(
     curves: Curves,
     ends: Mapping[str, Mapping[str, Quality]],
-    seconds: Mapping[str, float],
+    seconds: Mapping[str, Sequence[float]],
     rates: Sequence[Rate],
     ratios: Sequence[float],
     *,
@@ -63,8 +70,8 @@ def markdown(
     Args:
         curves: points by recipe and target.
         ends: how good the last pictures are, likewise.
-        seconds: per step, by recipe.
-        rates: steps per second, by recipe and batch.
+        seconds: after 0, 1, 2, ... steps, by recipe.
+        rates: steps per second, by recipe, batch and side.
         ratios: of eight jobs one by one over batched, round by round.
         note: on the machine.
     """
@@ -75,8 +82,8 @@ def markdown(
     ]
     for name, per in curves.items():
         for target, points in per.items():
-            last, step = points[-1], seconds[name]
-            cells = [name, target, str(last.step), f"{step:.2f}", f"{last.loss:.3f}", f"{last.alex:.4f}"]
+            last, mean = points[-1], seconds[name][points[-1].step] / points[-1].step
+            cells = [name, target, str(last.step), f"{mean:.2f}", f"{last.loss:.3f}", f"{last.alex:.4f}"]
             end = ends[name][target]
             cells += [f"{end.psnr_256:.1f}", _number(end.identity, ".2f"), _number(end.landmarks, ".3f")]
             paper = curves.get(PAPER, {}).get(target)
@@ -84,13 +91,15 @@ def markdown(
             if steps is None or paper is None:
                 cells += ["-", "-", "-"]
             else:
-                speedup = paper[-1].step * seconds[PAPER] / (steps * step)
-                cells += [f"{steps:.0f}", f"{steps * step:.0f}", f"**{speedup:.1f}**"]
+                needed = elapsed(seconds[name], steps)
+                speedup = elapsed(seconds[PAPER], paper[-1].step) / needed
+                cells += [f"{steps:.0f}", f"{needed:.0f}", f"**{speedup:.1f}**"]
             lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| recipe | jobs at once | steps/s, all jobs | min..max |", "|---|---|---|---|"]
-    lines += [
-        f"| {r.recipe} | {r.batch} | {median(r.rates):.2f} | {min(r.rates):.2f}..{max(r.rates):.2f} |" for r in rates
-    ]
+    lines += ["", "| recipe | compared at | jobs at once | steps/s, all jobs | min..max |", "|---|---|---|---|---|"]
+    for r in rates:
+        side = f"{r.side} px" if r.side else "full size"
+        spread = f"{median(r.rates):.2f} | {min(r.rates):.2f}..{max(r.rates):.2f}"
+        lines.append(f"| {r.recipe} | {side} | {r.batch} | {spread} |")
     middle, low, high = median(ratios), min(ratios), max(ratios)
     lines += ["", f"Eight jobs, one by one over batches of four: {middle:.2f} ({low:.2f}..{high:.2f}).", "", note, ""]
     return "\n".join(lines)
@@ -100,7 +109,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def plot(curves: Curves, seconds: Mapping[str, float], path: Path) -> None:
+def plot(curves: Curves, seconds: Mapping[str, Sequence[float]], path: Path) -> None:
     """Distance against seconds, one line a recipe, the mean over the targets, as a PNG file."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -110,7 +119,7 @@ def plot(curves: Curves, seconds: Mapping[str, float], path: Path) -> None:
         for name, per in curves.items():
             shortest = min(len(points) for points in per.values())
             columns = list(zip(*(points[:shortest] for points in per.values()), strict=True))
-            x = [max(column[0].step * seconds[name], seconds[name] / 2) for column in columns]
+            x = [elapsed(seconds[name], max(column[0].step, 0.5)) for column in columns]
             y = [fmean(getattr(point, field) for point in column) for column in columns]
             style = {"linewidth": 2.5} if name in (PAPER, DEFAULT) else {"linewidth": 1.2, "alpha": 0.8}
             axis.plot(x, y, label=name, **style)

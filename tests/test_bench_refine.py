@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.refine import RECIPES, Case, Kept, curve
-from bench.refine_report import Point, Rate, markdown, plot, reached
+from bench.refine import RECIPES, Case, Kept, clock, curve
+from bench.refine_report import Point, Rate, elapsed, markdown, plot, reached
 from judges.reconstruction import Quality
 from sidecar.job import Image8, Start, State, Terms
 from sidecar.recipe import PRESETS, Recipe
@@ -108,18 +108,28 @@ def test_the_report_says_how_much_less_time_it_takes(tmp_path: Path) -> None:
         "default": {"photo": [point(0, 9.0), point(100, 1.0), point(200, 0.5)]},
         "slow": {"photo": [point(0, 9.0), point(100, 8.0)]},
     }
-    seconds = {"paper": 2.0, "default": 1.0, "slow": 1.0}
-    rates = [Rate("paper", 1, (0.5, 0.4, 0.6)), Rate("default", 4, (1.0,))]
+    seconds = {"paper": [2.0 * n for n in range(1201)], "default": [1.0 * n for n in range(201)]}
+    seconds["slow"] = seconds["default"]
+    rates = [Rate("paper", 1, None, (0.5, 0.4, 0.6)), Rate("default", 4, 32, (1.0,))]
     end = Quality(stlpips_vgg=0, stlpips_alex=0, psnr_256=20.0, psnr=19.0, identity=None, landmarks=0.1234, face=1.0)
     ends = {name: {"photo": end} for name in curves}
     text = markdown(curves, ends, seconds, rates, [1.0, 1.2, 1.1], note="Here.")
     # 1200 steps of 2 s over 100 steps of 1 s.
     assert "| default | photo | 200 | 1.00 | 0.500 | 0.0500 | 20.0 | - | 0.123 | 100 | 100 | **24.0** |" in text
     assert "| slow | photo | 100 | 1.00 | 8.000 | 0.8000 | 20.0 | - | 0.123 | - | - | - |" in text
-    assert "| paper | 1 | 0.50 | 0.40..0.60 |" in text
+    assert "| paper | full size | 1 | 0.50 | 0.40..0.60 |" in text
+    assert "| default | 32 px | 4 | 1.00 | 1.00..1.00 |" in text
     assert "1.10 (1.00..1.20)" in text
     plot(curves, seconds, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_the_clock_goes_at_the_speed_of_each_side() -> None:
+    recipe = replace(PRESETS["paper"], steps=10, sides=((0.2, 32), (0.5, 64)))
+    seconds = clock(recipe, {32: 4.0, 64: 2.0, None: 1.0})
+    assert seconds == [0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 7]
+    assert elapsed(seconds, 1.5) == pytest.approx(0.375)
+    assert elapsed(seconds, 10) == 7
 
 
 def test_the_recipes_are_the_presets_and_what_lies_between() -> None:
