@@ -17,6 +17,9 @@ from sidecar.losses import Target
 from sidecar.optimiser import Optimiser
 from sidecar.recipe import Recipe
 
+# What a checkpoint's state holds besides the optimiser's moments.
+_OWN = ("w", "coarse")
+
 
 class Refinement:
     """A job: ``f`` and the styles as leaves of its own, with optimisers of its own, so that no job sees its neighbours.
@@ -36,8 +39,8 @@ class Refinement:
         self.image = start.target
         # What the loss keeps of the image, made by the engine with the first step: a job may wait for long.
         self.target: tuple[int | None, Target] | None = None
-        # A start that has left f^o lies on the photo already.
-        self._coarse = np.array_equal(start.f, start.f_o)
+        # Whether it may still have coarse steps: a start that has left f^o lies on the photo already.
+        self._coarse = np.array_equal(start.f, start.f_o) if resume is None else bool(resume.optimiser["coarse"])
         self.reason: Reason | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
@@ -57,7 +60,7 @@ class Refinement:
         self._w = coordinates.requires_grad_()
         self._optimiser = Optimiser(self.f, self._w, recipe)
         if resume is not None:
-            moments = {name: value for name, value in resume.optimiser.items() if name != "w"}
+            moments = {name: value for name, value in resume.optimiser.items() if name not in _OWN}
             self._optimiser.load(moments, step=resume.step)
         self._finite = self._snapshot()
         self._stop_where_due()
@@ -109,6 +112,8 @@ class Refinement:
             return
         full = self.side is None
         self._optimiser.step(number=self.step, done=self._done)
+        # For good: where steps are added later, their shares begin anew.
+        self._coarse = not full
         self.step += 1
         self.terms = terms
         self._stop_where_due(close=full)
@@ -144,7 +149,8 @@ class Refinement:
 
     @torch.no_grad()
     def _snapshot(self) -> State:
-        optimiser = {"w": _array(self._w), **self._optimiser.state()}
+        own = {"w": _array(self._w), "coarse": np.array([self._coarse], np.float32)}
+        optimiser = {**own, **self._optimiser.state()}
         return State(self.step, self.seconds, _array(self.f), _array(self.w_m_plus), optimiser, self.terms)
 
 
@@ -186,9 +192,10 @@ def checked_state(state: State, start: Start, recipe: Recipe) -> None:
     """
     _require("the checkpoint's f", state.f, start.f.shape)
     _require("the checkpoint's w_m_plus", state.w_m_plus, start.w_m_plus.shape)
-    if "w" not in state.optimiser:
-        raise InvalidRequest("The checkpoint's state must hold w.")
-    _require("the checkpoint's w", state.optimiser["w"], start.w_m_plus.shape)
+    for name, shape in (("w", start.w_m_plus.shape), ("coarse", (1,))):
+        if name not in state.optimiser:
+            raise InvalidRequest(f"The checkpoint's state must hold {name}.")
+        _require(f"the checkpoint's {name}", state.optimiser[name], shape)
     if not 0 <= state.step <= recipe.steps:
         raise InvalidRequest(f"The checkpoint is at step {state.step}, and the job has {recipe.steps}.")
     if not (np.isfinite(state.seconds) and state.seconds >= 0):

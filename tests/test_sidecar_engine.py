@@ -120,7 +120,12 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(engine: TorchEngi
         sides.append(job.side)
         engine.run([job], 1)
     assert sides == [32, 64, 128, 128, None]
-    assert engine.open(start, Options(steps=10), job.state()).side is None
+    # A checkpoint that is past the coarse steps stays so, however many steps are added,
+    assert engine.open(start, Options(steps=1000), job.state()).side is None
+    # and one that is not goes on with them, whatever the request says of f.
+    early = engine.open(start, Options(steps=10))
+    engine.run([early], 2)
+    assert engine.open(left(start), Options(steps=10), early.state()).side == 128
     assert engine.open(left(start), Options()).side is None
     assert engine.open(start, Options(preset="paper")).side is None
 
@@ -228,6 +233,8 @@ def test_another_image_is_refused(engine: TorchEngine, start: Start, value: Any)
         ({"f": np.full((512, 16, 16), np.nan, np.float32)}, "checkpoint's f"),
         ({"w_m_plus": np.zeros((3, 512), np.float32)}, "checkpoint's w_m_plus"),
         ({"optimiser": {"w": None}}, "must hold w"),
+        ({"optimiser": {"coarse": None}}, "must hold coarse"),
+        ({"optimiser": {"coarse": np.zeros(2, np.float32)}}, "coarse is float32"),
         ({"optimiser": {"extra": np.zeros(1, np.float32)}}, "must hold w"),
         ({"optimiser": {"w.exp_avg_sq": np.full((12, 512), -1, np.float32)}}, "negative"),
         ({"optimiser": {"f.exp_avg": None}}, "must hold w"),
