@@ -1,8 +1,9 @@
 """The loss of BDInvert, section 3.3, as separate terms.
 
 ``L = mse ||G(w*) - I||^2 + perceptual LPIPS(G(w*), I) + f ||f - f^o||^2 + p_norm ||P-norm+(w_M+)||^2``, each norm as a
-mean over its elements. Images are compared at full size by the first term and at 256 px by the second, or both at a
-smaller side; both images of a comparison are reduced by the same area average.
+mean over its elements. Images are compared at full size by the first term and at 256 px by the second, or in a coarse
+step at some side by the first and at half of it by the second; both images of a comparison are reduced by the same area
+average.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Target:
     """A photo as the loss sees it.
 
     Attributes:
-        image: float32 [1, 3, s, s] in [-1, 1], RGB, at the side at which images are compared.
-        features: the perceptual network's, of the image at that side and at most 256 px; computed once.
+        image: float32 [1, 3, s, s] in [-1, 1], RGB, as the first term compares it.
+        features: the perceptual network's, as the second one does; computed once.
     """
 
     image: Tensor
@@ -56,12 +57,13 @@ class ImageTerms(nn.Module):
 
         Args:
             image: uint8 [S, S, 3], S a multiple of 256.
-            side: at which it is compared; divides S. None is S.
+            side: at which the first term compares it; even, divides S, below it. None is S.
         """
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == torch.uint8
         pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
-        pixels = reduced(pixels, side or pixels.shape[-1])
-        return Target(pixels, tuple(self._features(pixels)))
+        if side is None:
+            return Target(pixels, tuple(self._features(pixels, PERCEPTUAL_SIZE)))
+        return Target(reduced(pixels, side), tuple(self._features(pixels, side // 2)))
 
     def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
         """The terms ``mse`` and ``perceptual`` of a batch.
@@ -87,14 +89,14 @@ class ImageTerms(nn.Module):
 
     def compared(self, image: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms, of an image float32 [B, 3, S, S]; the rest as for :meth:`forward`."""
-        image = reduced(image, target.shape[-1])
-        mse = (image - target).square().mean(dim=(1, 2, 3))
-        return mse, self.perceptual(self._features(image), list(features))
+        side = target.shape[-1]
+        size = PERCEPTUAL_SIZE if side == image.shape[-1] else side // 2
+        mse = (reduced(image, side) - target).square().mean(dim=(1, 2, 3))
+        return mse, self.perceptual(self._features(image, size), list(features))
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        image = reduced(image, min(image.shape[-1], PERCEPTUAL_SIZE))
+    def _features(self, image: Tensor, size: int) -> list[Tensor]:
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.perceptual.features(image)
+            return self.perceptual.features(reduced(image, size))
 
 
 def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:

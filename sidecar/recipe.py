@@ -37,7 +37,7 @@ class Recipe:
         decay: the rates fall as a cosine to 0 at the end of the steps or of the budget.
         half: convolutions in bfloat16 where the device is fast at it.
         sides: coarse to fine, pairs (share of the steps or of the budget, side in pixels): up to the share, a job that
-            begins at ``f^o`` has both images reduced to the side before any term compares them.
+            begins at ``f^o`` takes coarse steps, which compare images at the side, and perceptually at half of it.
     """
 
     steps: int
@@ -66,7 +66,7 @@ class Recipe:
         return rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)) if self.decay else 1.0)
 
     def side(self, done: float) -> int | None:
-        """Side in pixels at which images are compared, or None for the full size; ``done`` as for :meth:`rate`."""
+        """Side in pixels at which a step compares images, or None for the full size; ``done`` as for :meth:`rate`."""
         return next((side for until, side in self.sides if done < until), None)
 
 
@@ -97,7 +97,7 @@ PRESETS: Mapping[str, Recipe] = {
         decay=True,
         half=True,
         # An eye of f^o that lies on the photo's brow becomes a brow, unless the whole face moves first.
-        sides=((0.1, 32), (0.2, 64), (0.35, 128)),
+        sides=((0.1, 64), (0.2, 128), (0.35, 256)),
         # ST-LPIPS alone accepts another mouth and other eyes in the right place.
         weights={**PAPER_WEIGHTS, "mse": 20.0},
     ),

@@ -107,8 +107,8 @@ def test_a_coarse_step_compares_reduced_images(engine: TorchEngine, start: Start
     with torch.no_grad():
         opened = engine.open(start, Options())
         image = load_generator("ffhq").synthesis.fine(opened.f, opened.w_m_plus)
-        small, target = (F.interpolate(x, size=(32, 32), mode="area") for x in (image, pixels))
-        mse, perceptual = float(F.mse_loss(small, target)), float(stlpips("vgg")(small, target)[0])
+        at = {side: [F.interpolate(x, size=(side, side), mode="area") for x in (image, pixels)] for side in (64, 32)}
+        mse, perceptual = float(F.mse_loss(*at[64])), float(stlpips("vgg")(*at[32])[0])
     # The step itself may run in bfloat16.
     assert terms.mse == pytest.approx(mse, rel=0.02)
     assert terms.perceptual == pytest.approx(perceptual, rel=0.05)
@@ -119,13 +119,13 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(engine: TorchEngi
     for _ in range(5):
         sides.append(job.side)
         engine.run([job], 1)
-    assert sides == [32, 64, 128, 128, None]
+    assert sides == [64, 128, 256, 256, None]
     # A checkpoint that is past the coarse steps stays so, however many steps are added,
     assert engine.open(start, Options(steps=1000), job.state()).side is None
     # and one that is not goes on with them, whatever the request says of f.
     early = engine.open(start, Options(steps=10))
     engine.run([early], 2)
-    assert engine.open(left(start), Options(steps=10), early.state()).side == 128
+    assert engine.open(left(start), Options(steps=10), early.state()).side == 256
     assert engine.open(left(start), Options()).side is None
     assert engine.open(start, Options(preset="paper")).side is None
 

@@ -34,7 +34,7 @@ def test_options_override_the_preset() -> None:
 def test_images_are_compared_coarse_to_fine() -> None:
     recipe = chosen(Options())
     assert [recipe.side(done) for done in (0.0, 0.09, 0.1, 0.19, 0.2, 0.34, 0.35, 1.0)] == [
-        *(32, 32, 64, 64, 128, 128),
+        *(64, 64, 128, 128, 256, 256),
         *(None, None),
     ]
     assert chosen(Options(preset="paper")).side(0.0) is None
