@@ -72,7 +72,7 @@ def meter(start: Start, state: State) -> tuple[Point, Image8]:
 
 
 def test_a_curve_that_was_cut_short_is_taken_up_again(tmp_path: Path) -> None:
-    recipe, case = replace(PRESETS["default"], steps=70), Case("case", START)
+    recipe, case = replace(PRESETS["default"], steps=70), Case("case", b"key", START)
     with pytest.raises(KeyboardInterrupt):
         curve(FakeEngine(breaks_at=45), meter, case, recipe, tmp_path)  # type: ignore[arg-type]
     again = FakeEngine()
@@ -86,7 +86,7 @@ def test_a_curve_that_was_cut_short_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_another_recipe_has_another_curve(tmp_path: Path) -> None:
-    case = Case("case", START)
+    case = Case("case", b"key", START)
     first, second = (
         curve(FakeEngine(), meter, case, replace(PRESETS["default"], steps=5, rate_f=rate), tmp_path)  # type: ignore[arg-type]
         for rate in (0.1, 0.2)
