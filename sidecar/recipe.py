@@ -96,7 +96,7 @@ PRESETS: Mapping[str, Recipe] = {
         warmup=10,
         decay=True,
         half=True,
-        # An eye of f^o that lies on the photo's brow becomes a brow, unless the whole face moves first.
+        # A brow of f^o that lies on the photo's eye is painted as one, unless the whole face moves first.
         sides=((0.1, 64), (0.2, 128), (0.35, 256)),
         # ST-LPIPS alone accepts another mouth and other eyes in the right place.
         weights={**PAPER_WEIGHTS, "mse": 20.0},
