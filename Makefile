@@ -23,7 +23,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The stamps come last: a build that was cut short is taken up again.
 repository := build/.repository
-sources := $(wildcard export/*.py judges/*.py networks/*.py networks/weights/ffhq/encoder*.safetensors) server/wheels.py
+sources := $(wildcard export/*.py judges/*.py networks/*.py networks/weights/ffhq/*.safetensors) server/wheels.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

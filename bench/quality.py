@@ -1,151 +1,151 @@
-"""How good reconstructions are: ``python -m bench quality``, against a running server.
+"""How good reconstructions are: ``python -m bench quality``, against running servers.
 
-Targets are photos and generator samples (whose seeds no training uses), each plain and rotated by 20 degrees with a
-reflected border, as squares of 1024 px. No number is enough alone: ST-LPIPS accepts broken faces and PSNR blurred
-ones, so identity, landmarks, whether a face is found at all, and the contact sheet stand beside them.
+Targets are photos and generator samples, plain and moved (`bench.targets`), each inverted as the client does it.
+Results are kept under ``build/bench/quality`` (`bench.reconstructions`), so a run that was cut short goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from client.errors import PhotoError
-from client.inverter import DEFAULT_URL, Inverter
-from client.photo import Photo
-from client.sheet import png, sheet
-from export.paths import ROOT
-from judges.reconstruction import Judge, Quality
+from bench import page
+from bench.quality_report import SHEET, Result, Row, markdown, strips
+from bench.reconstructions import METHODS, Kept, Reconstructions, mean_style
+from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
+from client.files import write_all
+from client.inverter import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
+from client.refinement import RefineOptions
+from client.triton_grpc import TritonTransport
+from export.paths import BUILD, ROOT
+from judges.reconstruction import Judge
+from sidecar.recipe import PRESETS
 
-Image8 = NDArray[np.uint8]
-Reconstruct = Callable[[Image8], Image8]
-
-SIDE = 1024
-DEGREES = 20.0
-FIRST_SEED = 1000
-
-
-@dataclass(frozen=True)
-class Target:
-    """An image to reconstruct: uint8 RGB [1024, 1024, 3], its name, and the group whose mean it enters."""
-
-    name: str
-    group: str
-    image: Image8
-
-
-COLUMNS = {
-    "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
-    "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
-    "psnr_256": ("PSNR 256", ".1f"),
-    "psnr": ("PSNR 1024", ".1f"),
-    "identity": ("identity", ".2f"),
-    "landmarks": ("landmarks", ".3f"),
-    "face": ("faces", ".0%"),
-}
-
-LEGEND = """ST-LPIPS is shift-tolerant LPIPS, at 256 px. Identity is the cosine of SFace embeddings (0.363 and more is
-the same person to its authors), landmarks their mean distance in eye distances of the target; both are means over the
-reconstructions in which a face is found, so read them with the share of faces. The detector finds faces with smeared
-eyes too: look at the sheet."""
-
-
-def rotated(image: Image8, degrees: float) -> Image8:
-    """Rotate a square image about its middle, anticlockwise, reflecting it at its border."""
-    side = image.shape[0]
-    margin = side // 2
-    padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
-    turned = padded.rotate(degrees, Image.Resampling.BICUBIC)
-    return np.asarray(turned.crop((margin, margin, margin + side, margin + side)))
-
-
-def targets(images: Sequence[tuple[str, str, Image8]]) -> list[Target]:
-    """Each image (name, group, pixels) plain and rotated."""
-    plain = [Target(name, f"{group}, plain", image) for name, group, image in images]
-    turned = [Target(f"{name}, rotated", f"{group}, rotated", rotated(image, DEGREES)) for name, group, image in images]
-    return plain + turned
-
-
-def table(results: Sequence[tuple[Target, Quality]]) -> str:
-    """A Markdown table: a row a target, then the mean of each group."""
-    lines = [
-        "| target | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-        *(_row(target.name, [quality]) for target, quality in results),
-    ]
-    for group in dict.fromkeys(target.group for target, _ in results):
-        lines.append(_row(f"**mean: {group}**", [quality for target, quality in results if target.group == group]))
-    return "\n".join(lines) + "\n"
-
-
-def through(inverter: Inverter) -> Reconstruct:
-    """Reconstructions by the encoder alone, as ``client invert --fast`` gives them."""
-
-    def reconstruct(image: Image8) -> Image8:
-        return inverter.invert(Photo.decode(png(image), name="target.png")).reconstruction
-
-    return reconstruct
+MARK = "quality"
+# Rows of the contact sheet for each group.
+ROWS = 4
+# Name, group, and pixels: uint8 RGB [1024, 1024, 3].
+Picture = tuple[str, str, Image8]
+Measure = Callable[[Image8, Sequence[str]], Iterable[tuple[str, Kept]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench quality``."""
-    url = os.environ.get("UNALIGNED_URL", DEFAULT_URL)
+    url = os.environ.get("UNALIGNED_URL") or DEFAULT_URL
     parser.add_argument("--url", default=url, help="Triton's gRPC endpoint (default: $UNALIGNED_URL or %(default)s)")
-    photos = ROOT.parent / "shared" / "photos"
-    parser.add_argument("--photos", type=Path, default=photos, help="a folder of photos (default: ../shared/photos)")
+    url = os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
+    parser.add_argument(
+        "--refine-url",
+        default=url,
+        help="the side-car's gRPC endpoint, for refined only (default: $UNALIGNED_REFINE_URL or %(default)s)",
+    )
+    folder = ROOT.parent / "shared" / "photos"
+    parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
     parser.add_argument("--samples", type=int, default=8, help="generator samples besides the photos (default: 8)")
-    parser.add_argument("--out", type=Path, default=ROOT / "out", help="for quality.md and quality.png (default: out)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=METHODS[:2],
+        metavar="NAME",
+        help=f"of {', '.join(METHODS)} (default: mean fast)",
+    )
+    for option, default in (("--variants", "all"), ("--refined-variants", "those of --variants")):
+        parser.add_argument(
+            option,
+            nargs="+",
+            choices=list(VARIANTS),
+            metavar="NAME",
+            help=f"of {', '.join(VARIANTS)} (default: {default})",
+        )
+    parser.add_argument("--steps", type=int, help="of each refinement (default: the recipe's)")
+    parser.add_argument("--seconds", type=float, help="budget of each refinement (default: none)")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help=f"for quality.md and {SHEET} (default: out)")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help=f"also put the tables between the marks of {MARK} in a file, and the sheet beside it",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print the table, and write it and the contact sheet."""
-    with Inverter(args.url) as inverter:
-        images = [("photo " + name, "photos", image) for name, image in photos(args.photos)]
+    """Measure, print the tables, and write them and the contact sheet."""
+    options, plan = RefineOptions(steps=args.steps, seconds=args.seconds), planned(args)
+    if args.write:
+        page.replaced(args.write.read_text(), "", MARK)
+        if args.write.resolve() == (args.out / "quality.md").resolve():
+            raise ValueError(f"--write names {args.write}, which --out would replace.")
+    transport = TritonTransport(args.url)
+    with Inverter(args.url, transport=transport, refine_url=args.refine_url) as inverter:
+        images: list[Picture] = [(f"photo {name}", "photos", image) for name, image in photos(args.photos)]
         seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
         images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
         if not images:
             raise ValueError(f"there is nothing to measure: no photo in {args.photos} and no samples")
-        chosen = targets(images)
-        judge, reconstruct = Judge(), through(inverter)
-        pictures, results = [], []
-        for target in tqdm(chosen, desc="reconstructions", disable=None):
-            reconstruction = reconstruct(target.image)
-            results.append((target, judge(target.image, reconstruction)))
-            pictures += [(target.name, target.image), ("reconstruction", reconstruction)]
-    text = f"{table(results)}\n{LEGEND}\n"
-    args.out.mkdir(parents=True, exist_ok=True)
-    _write(args.out / "quality.md", text.encode())
-    _write(args.out / "quality.png", png(sheet(pictures).reduce(2)))
+        folder = BUILD / "bench" / "quality"
+        measured = Reconstructions(inverter, mean_style(transport), Judge(), options, folder)
+        results, rows = measure(measured, images, plan)
+    steps = options.steps or PRESETS[options.preset].steps
+    budget = f" and {options.seconds:g} s" if options.seconds else ""
+    note = f"Refined with the preset {options.preset}, at most {steps} steps{budget} each."
+    text = markdown(results, note=note if "refined" in args.methods else "")
+    buffer = io.BytesIO()
+    strips(rows).save(buffer, "JPEG", quality=88)
+    write_all({args.out / "quality.md": text.encode(), args.out / SHEET: buffer.getvalue()})
+    if args.write:
+        write_all({args.write.with_name(SHEET): buffer.getvalue()})
+        page.write(args.write, text, MARK)
     print(text)
 
 
-def photos(folder: Path) -> Iterator[tuple[str, Image8]]:
-    """Name and centre square of each photo in a folder; none where there is no folder."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        with suppress(PhotoError):
-            photo = Photo.open(path)
-            yield path.stem, photo.pixels(photo.square(), SIDE)
+def planned(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The methods of each variant that is measured, all in their own order.
+
+    Raises:
+        ValueError: an option has no effect.
+    """
+    if "refined" not in args.methods and (args.steps or args.seconds or args.refined_variants):
+        raise ValueError("--steps, --seconds and --refined-variants are for the method refined.")
+    variants = args.variants or list(VARIANTS)
+    refined = args.refined_variants or variants
+    if not set(refined) <= set(variants):
+        raise ValueError("--refined-variants are some of --variants.")
+    methods = {
+        variant: [m for m in METHODS if m in args.methods and (m != "refined" or variant in refined)]
+        for variant in VARIANTS
+        if variant in variants
+    }
+    return {variant: names for variant, names in methods.items() if names}
 
 
-def _row(name: str, qualities: Sequence[Quality]) -> str:
-    cells = []
-    for field, (_, form) in COLUMNS.items():
-        values = [value for quality in qualities if (value := getattr(quality, field)) is not None]
-        cells.append(format(fmean(values), form) if values else "-")
-    return f"| {name} | " + " | ".join(cells) + " |"
+def measure(
+    measured: Measure, images: Sequence[Picture], plan: Mapping[str, Sequence[str]]
+) -> tuple[list[Result], list[Row]]:
+    """Measure each image in each variant by the variant's methods; give the rows of the contact sheet as well."""
+    wanted, results, rows = shown(images, plan), [], []
+    with tqdm(total=len(images) * len(plan), desc="targets", disable=None) as bar:
+        for target in targets(images, list(plan)):
+            row = [(f"{target.name}, {target.variant}", target.image)]
+            for method, kept in measured(target.image, plan[target.variant]):
+                results.append(Result(target.name, target.group, target.variant, method, kept.quality()))
+                row.append((method, kept.picture()))
+            if (target.name, target.variant) in wanted:
+                rows.append(row)
+            bar.update()
+    return results, rows
 
 
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+def shown(images: Sequence[Picture], plan: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
+    """Name and variant of the contact sheet's targets: the first of each group, every one in another variant."""
+    most = max(len(methods) for methods in plan.values())
+    variants = [variant for variant, methods in plan.items() if len(methods) == most]
+    names = []
+    for group in dict.fromkeys(group for _, group, _ in images):
+        names += [name for name, group_, _ in images if group_ == group][:ROWS]
+    return {(name, variants[i % len(variants)]) for i, name in enumerate(names)}

@@ -31,15 +31,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from bench.quality import DEGREES, FIRST_SEED, Image8, photos, rotated
 from bench.refine_report import Point, Rate, markdown, plot
+from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
 from client.sheet import png, sheet
 from export.generator import load_generator
 from export.graphs import EncoderGraph, to_uint8
 from export.paths import BUILD, ROOT, encoder_file
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge, shrunk
-from networks.encoder_file import load_encoder
+from networks.learned_file import load_encoder
 from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from sidecar.engine import TorchEngine, load_engine
 from sidecar.job import Start, State, Terms

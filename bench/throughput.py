@@ -3,7 +3,8 @@
 The bare side is the model's sessions in this process, the served side the same graphs over gRPC on this machine; see
 `bench.pairing` for how they are compared.
 
-Exception tree: `ThroughputError` (a ValueError), besides `bench.bare.ModelError` and those of `server.errors`.
+Exception tree: `ThroughputError` (a ValueError), besides `bench.bare.ModelError`, `bench.page.PageError` and those of
+`server.errors`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tritonclient.grpc as triton
 from tqdm import tqdm
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from bench import page
 from bench.bare import Arrays, Bare
 from bench.pairing import Result, paired
 from export.paths import REPOSITORY
@@ -33,7 +35,7 @@ MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fi
 IN_FLIGHT = (1, 2)
 STRENGTHS = (-2.0, 2.0)
 TIMEOUT_S = 60
-START, END = "<!-- throughput -->", "<!-- /throughput -->"
+MARK = "throughput"
 _CHANNEL = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
@@ -161,30 +163,6 @@ def as_json(results: Sequence[Result], machine: str) -> str:
     return json.dumps({"machine": machine, "results": rows}, indent=2)
 
 
-def replaced(text: str, between: str) -> str:
-    """Put ``between`` in place of what stands between the two markers of ``text``.
-
-    Raises:
-        ThroughputError: the markers are not there, once each and in order.
-    """
-    before, found, rest = text.partition(START)
-    _, closed, after = rest.partition(END)
-    if not (found and closed and text.count(START) == text.count(END) == 1):
-        raise ThroughputError(f"The file must hold the lines {START} and {END} once each, in this order.")
-    return f"{before}{START}\n{between.strip()}\n{END}{after}"
-
-
-def write(path: Path, between: str) -> None:
-    """Replace what stands between the markers of a file, under a temporary name that is then renamed."""
-    text = replaced(path.read_text(), between)
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench throughput``."""
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
@@ -193,7 +171,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="per side and round (default: 2)")
     parser.add_argument("--rounds", type=int, default=9, help="pairs of sides (default: 9)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the table between {START} and {END} of a file")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"put the table between the marks of {MARK} in a file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -207,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
     if args.url:
         check_local(args.url)
     if args.write:
-        replaced(args.write.read_text(), "")
+        page.replaced(args.write.read_text(), "", MARK)
     busy = os.getloadavg()[0]
     with ExitStack() as stack:
         url = args.url or stack.enter_context(LocalTriton(args.repository)).url
@@ -223,7 +203,7 @@ def run(args: argparse.Namespace) -> None:
     )
     print(as_json(results, machine) if args.json else table(results, machine))
     if args.write:
-        write(args.write, table(results, machine))
+        page.write(args.write, table(results, machine), MARK)
 
 
 def check_local(url: str) -> None:

@@ -18,7 +18,7 @@ COMMANDS = {
     "repository": "lay the graphs out as the model repository that Triton serves",
     "verify": "compare torch, ONNX Runtime and the served models on the same inputs",
     "samples": "render generator samples to train on",
-    "train": "train the encoder on generator samples",
+    "train": "train the encoder and the detail head on generator samples",
     "directions": "compute the P-norm+ statistics and the directions of W",
 }
 

@@ -70,25 +70,42 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
     _write("\n".join(lines) + "\n", folder / f"{card.name}.md")
 
 
-def write_encoder(path: Path, *, metadata: dict[str, str], parameters: int, metrics: dict[str, float]) -> None:
-    """Write the card of an encoder: ``metadata`` as in its file, ``metrics`` on held-out samples, to a ``.md``."""
-    size = 8 * int(metadata["cut"])
+ERRORS = {
+    "f": "f, 1.0 is the best number per channel",
+    "f_map": "f, 1.0 is the best map per channel",
+    "styles": "the fine layers' modulations, 1.0 is their mean",
+    "vgg": "ST-LPIPS (VGG) of the image, 256 px",
+    "psnr": "PSNR of the image, dB, 256 px",
+}
+
+
+def write_network(path: Path, *, metadata: dict[str, str], parameters: int, metrics: dict[str, float]) -> None:
+    """Write the card of a trained network, a ``.md``: ``metadata`` as in its file, ``metrics`` on held-out samples."""
+    cut, generator = metadata["cut"], metadata["generator"]
+    if metadata["network"] == "encoder":
+        size = f"{8 * int(cut)}x{8 * int(cut)}"
+        title, what = f"Encoder for {cut}x{cut}", f"Image, {size} px, to f^o of generator `{generator}`."
+    else:
+        title = f"Detail head for {cut}x{cut}"
+        what = f"Image, 256x256 px, to w_M+ of generator `{generator}`; ours, beyond the paper."
     lines = [
-        f"# Encoder for {metadata['cut']}x{metadata['cut']}",
+        f"# {title}",
         "",
-        f"Image, {size}x{size} px, to f^o of generator `{metadata['generator']}`. Body `{metadata['body']}`,",
-        f"{parameters / 1e6:.1f} M parameters, fp16. Made by `python -m export train encoder`.",
+        what,
+        f"Body `{metadata['body']}`, {parameters / 1e6:.1f} M parameters, fp16. Made by `python -m export train`.",
         "",
         "- data: generator samples (`python -m export samples`), no photos",
         *(f"- stage {i}: {stage}" for i, stage in enumerate(metadata["training"].split("; then "), start=1)),
         "",
-        "Error of f on held-out samples at psi 0.7, channel-normalised (1.0 is predicting the mean):",
+        "Held-out samples at psi 0.7; moved: shifted to 25 %, rotated to 35 degrees, scaled from 0.65 to 1.4, at once:",
         "",
-        "| samples | reference mean | error |",
+        "| measure | plain | moved |",
         "|---|---|---|",
-        f"| plain | one number per channel | {metrics['error']:.3f} |",
-        f"| plain | one map per channel | {metrics['residual']:.3f} |",
-        f"| shifted, rotated, scaled | one number per channel, of the training samples | {metrics['moved']:.3f} |",
+        *(
+            f"| {told} | {metrics[name]:.3f} | {metrics['moved_' + name]:.3f} |"
+            for name, told in ERRORS.items()
+            if name in metrics and name != ("f" if metadata["network"] == "detail" else "styles")
+        ),
         "",
         "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,",
         "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN",

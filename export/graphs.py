@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.generator import load_generator
-from export.paths import ROOT, encoder_file, generator_file, graph_file
+from export.paths import ROOT, detail_file, encoder_file, generator_file, graph_file
+from networks.detail import Detail
 from networks.encoder import Encoder
-from networks.encoder_file import load_encoder
 from networks.generator_file import Generator
+from networks.learned_file import load_detail, load_encoder
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
 
@@ -35,10 +36,12 @@ PHOTO_SIZE = 256  # of the images that the encoder graphs take
 CUT = 16
 CODE = (
     "export/graphs.py",
+    "networks/detail.py",
     "networks/encoder.py",
-    "networks/encoder_file.py",
+    "networks/learned_file.py",
     "networks/mapping.py",
     "networks/mobilestylegan.py",
+    "networks/pnorm.py",
 )
 
 
@@ -93,18 +96,16 @@ class EncoderGraph(nn.Module):
 
 
 class DetailGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, 12, 512]: the mean of W, whatever the image."""
+    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, 12, 512]."""
 
-    w_avg: Tensor
-
-    def __init__(self, generator: Generator, *, cut: int) -> None:
+    def __init__(self, detail: Detail) -> None:
         super().__init__()
-        self.register_buffer("w_avg", generator.mapping.w_avg.clone())
-        self.count = NUM_STYLES - coarse_styles(cut)
+        self.detail = detail
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        return self.w_avg.expand(image.shape[0], self.count, STYLE_DIM)
+        w_m_plus: Tensor = self.detail(from_uint8(image))
+        return w_m_plus
 
 
 class ShiftGraph(nn.Module):
@@ -146,7 +147,7 @@ class Graph:
 def graphs(domain: str) -> list[Graph]:
     """The graphs of a domain; nothing is loaded until one is built."""
     weights = generator_file(domain)
-    learned = encoder_file(domain, CUT)
+    learned, head = encoder_file(domain, CUT), detail_file(domain, CUT)
     fine = NUM_STYLES - coarse_styles(CUT)
     f, w_m_plus = torch.zeros(2, F_CHANNELS, CUT, CUT), torch.zeros(2, fine, STYLE_DIM)
     image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
@@ -185,10 +186,10 @@ def graphs(domain: str) -> list[Graph]:
         ),
         Graph(
             name=f"{domain}_detail",
-            build=lambda: DetailGraph(generator(), cut=CUT),
+            build=lambda: DetailGraph(load_detail(head, generator=generator().fingerprint)),
             inputs={"image": image},
             outputs=("w_m_plus",),
-            weights=(weights,),
+            weights=(weights, head),
         ),
         Graph(
             name=f"{domain}_shift",

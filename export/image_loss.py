@@ -1,10 +1,10 @@
-"""The paper's training loss: ||G(E(I), w_M+) - I||^2 + lambda * perceptual (BDInvert, section 3.2).
-
-Compared at 256 px. The perceptual network is ST-LPIPS with Alex, so that the VGG variant stays an
-independent measure; it costs a tenth of it, too.
+"""The paper's training loss: ||G(E(I), w_M+) - I||^2 + lambda * perceptual (BDInvert, section 3.2), at 256 px. The
+perceptual network is ST-LPIPS with Alex, so that the VGG variant stays an independent measure, at a tenth of its cost.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from export.samples import IMAGE_SIZE
 from judges.perceptual import stlpips
 from networks.generator_file import Generator
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
 
 
 class ImageLoss(nn.Module):
-    """The loss of feature maps, given the true fine styles and the target images."""
+    """Mean square error and perceptual distance of the images of codes."""
 
     def __init__(
         self, generator: Generator, *, perceptual_weight: float, device: torch.device, compiled: bool = False
@@ -28,29 +27,50 @@ class ImageLoss(nn.Module):
         self.perceptual_weight = perceptual_weight
         self._render = torch.compile(self.render) if compiled else self.render
 
-    def render(self, f: Tensor, w: Tensor) -> Tensor:
-        """f [B, 512, cut, cut], w [B, 512] -> images [B, 3, 256, 256], area-averaged from 1024 px."""
+    def render(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """f [B, 512, cut, cut], w_m_plus [B, n, 512] -> images [B, 3, 256, 256], area-averaged from 1024 px."""
         with torch.autocast(f.device.type, torch.bfloat16):
-            styles = NUM_STYLES - coarse_styles(f.shape[-1])
-            image = self.synthesis.fine(f, w[:, None].expand(-1, styles, -1)).float()
+            image = self.synthesis.fine(f, w_m_plus).float()
         return F.avg_pool2d(image, image.shape[-1] // IMAGE_SIZE)
 
-    def forward(self, f: Tensor, w: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of a batch.
+    def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor) -> Tensor:
+        """Loss of each sample.
 
         Args:
-            f: float32 [B, 512, cut, cut], the encoder's output.
-            w: float32 [B, 512], the true style of all fine layers.
+            f: float32 [B, 512, cut, cut].
+            w_m_plus: float32 [B, n, 512], the styles behind the cut.
             target: float32 [B, 3, 256, 256] in [-1, 1].
 
         Returns:
-            A scalar.
+            float32 [B].
         """
-        total = f.new_zeros(())
-        step = len(f) if f.is_cuda else 1  # one at a time is the fastest on a CPU: the maps then fit its cache
-        for i in range(0, len(f), step):
-            s = slice(i, i + step)
-            image = self._render(f[s], w[s])
-            total = total + F.mse_loss(image, target[s], reduction="sum") / target[0].numel()
-            total = total + self.perceptual_weight * self.perceptual(image, target[s]).sum()
-        return total / len(f)
+        image = self._render(f, w_m_plus)
+        square = (image - target).square().mean(dim=(1, 2, 3))
+        distance: Tensor = self.perceptual(image, target).flatten()
+        return square + self.perceptual_weight * distance
+
+
+def sample_by_sample(loss: Callable[..., Tensor], codes: tuple[Tensor, ...], *known: Tensor) -> Tensor:
+    """Mean loss of a batch, with the memory of one sample; on a GPU, all at once.
+
+    On a CPU one at a time is also the fastest, because the maps of one image fit its cache.
+
+    Args:
+        loss: from ``codes`` and ``known`` to float32 [B].
+        codes: what gradients are wanted for, [B, ...] each.
+        known: what none are wanted for, [B, ...] each.
+
+    Returns:
+        A scalar that gives its gradients to ``codes``.
+    """
+    leaves = [code.detach().requires_grad_() for code in codes]
+    count = len(codes[0])
+    step = count if codes[0].is_cuda else 1
+    total = 0.0
+    for i in range(0, count, step):
+        values = loss(*(x[i : i + step] for x in (*leaves, *known)))
+        (values.sum() / count).backward()  # type: ignore[no-untyped-call]
+        total += values.sum().item() / count
+    proxy = sum((code * leaf.grad).sum() for code, leaf in zip(codes, leaves, strict=True) if leaf.grad is not None)
+    assert isinstance(proxy, Tensor)
+    return proxy - proxy.detach() + total

@@ -27,6 +27,16 @@ def encoder_file(domain: str, cut: int) -> Path:
     return LEARNED / domain / f"encoder{cut}.safetensors"
 
 
+def detail_file(domain: str, cut: int) -> Path:
+    """The trained detail head that ships with the project, fp16 safetensors."""
+    return LEARNED / domain / f"detail{cut}.safetensors"
+
+
+def pnorm_file(domain: str) -> Path:
+    """The P-norm+ statistics of the generator's W."""
+    return LEARNED / domain / "pnorm.safetensors"
+
+
 def training_folder(domain: str, run: str) -> Path:
     """Checkpoints and history of a training run."""
     return BUILD / "training" / domain / run

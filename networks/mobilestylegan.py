@@ -186,3 +186,21 @@ class MobileStyleGAN(nn.Module):
             x = layer.leave(layer.enter(x, next(w)), next(w))
         image: Tensor = self.to_image(x, next(w))
         return image
+
+    def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
+        """What the fine half makes of its styles: the scales of its layers' inputs, all that it knows of them.
+
+        Args:
+            w_m_plus: float32 [B, n, 512], as for :meth:`fine`.
+
+        Returns:
+            For each style float32 [B, C], C differing; a style that enters two layers gives both, joined.
+        """
+        (cut,) = (cut for cut in CUTS if NUM_STYLES - coarse_styles(cut) == w_m_plus.shape[1])
+        first, *rest = self._layers(CUTS.index(cut))
+        users: list[tuple[nn.Linear, ...]] = [(first.conv2.modulation,)]
+        for layer in rest:
+            users += [(layer.up_modulation, layer.conv1.modulation), (layer.conv2.modulation,)]
+        users.append((self.to_image.modulation,))
+        styles = w_m_plus.unbind(dim=1)
+        return [torch.cat([use(w) for use in uses], dim=1) for uses, w in zip(users, styles, strict=True)]

@@ -16,21 +16,11 @@ import pytest
 from bench import throughput
 from bench.__main__ import main
 from bench.bare import Bare, ModelError
+from bench.page import marks
 from bench.pairing import REST_S, WARM_UPS, Load, Result, load, paired
-from bench.throughput import (
-    END,
-    START,
-    ThroughputError,
-    as_json,
-    check_alike,
-    check_local,
-    replaced,
-    table,
-    write,
-)
+from bench.throughput import MARK, ThroughputError, as_json, check_alike, check_local, table
 
 onnx = pytest.importorskip("onnx")
-PERFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 RESULT = Result(
     model="ffhq_edit",
     in_flight=2,
@@ -147,42 +137,6 @@ def test_json_holds_every_round() -> None:
     assert row["ratios"] == pytest.approx([0.8, 1.0, 0.5])
 
 
-def test_only_what_is_between_the_markers_is_replaced() -> None:
-    text = f"# Title\n{START}\nold\n\nolder\n{END}\nend\n"
-    once = replaced(text, "\nnew\n")
-    assert once == f"# Title\n{START}\nnew\n{END}\nend\n"
-    assert replaced(once, "new") == once
-
-
-@pytest.mark.parametrize(
-    "text", ["", START, END, f"{END}{START}", f"{START}{END}{START}{END}", f"{START}{START}{END}", f"{START}{END}{END}"]
-)
-def test_markers_are_needed_once_each(text: str) -> None:
-    with pytest.raises(ThroughputError, match="once each"):
-        replaced(text, "new")
-
-
-def test_the_page_has_the_markers() -> None:
-    text = PERFORMANCE.read_text()
-    assert "| 0.9 |" in replaced(text, "| 0.9 |")
-
-
-def test_write_replaces_the_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"{START}old{END}")
-    write(page, "new")
-    assert page.read_text() == f"{START}\nnew\n{END}"
-
-    def fail(*_: object) -> None:
-        raise OSError("no rename")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no rename"):
-        write(page, "newer")
-    assert page.read_text() == f"{START}\nnew\n{END}"
-    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
-
-
 @pytest.mark.parametrize("url", ["127.0.0.1:8001", "localhost:1", "[::1]:8001", "127.9.9.9:2"])
 def test_servers_of_this_machine(url: str) -> None:
     check_local(url)
@@ -286,7 +240,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
 
 def test_run_prints_and_writes_the_table(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"{START}{END}")
+    page.write_text("".join(marks(MARK)))
     options = ("--url", "127.0.0.1:1", "--repository", str(measured), "--models", "twice", "--write", str(page))
     throughput.run(parsed(*options))
     printed = capsys.readouterr().out

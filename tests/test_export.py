@@ -11,15 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
 from export.generator import fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
-from export.paths import REPOSITORY, generator_file, graph_file
+from export.paths import REPOSITORY, detail_file, generator_file, graph_file, pnorm_file
 from export.triton_config import ModelConfig, Step, Tensor, parse
 from export.verify import VerifyError, by_onnxruntime, by_torch, compare, inputs, table
 from networks.generator_file import GeneratorError
+from networks.learned_file import load_detail
+from networks.pnorm import load_pnorm
 
 built = pytest.mark.skipif(not graph_file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
 
@@ -171,11 +174,20 @@ def test_a_damaged_or_outdated_generator_is_made_anew(tmp_path: Path, monkeypatc
 
 
 @built
-def test_detail_is_the_mean_of_w() -> None:
+def test_the_head_reads_colours() -> None:
+    """A sample's own styles are nearer to what the head says of it than to what it says of others."""
     loaded = load_generator("ffhq")
-    w = DetailGraph(loaded, cut=16)(torch.zeros(3, 256, 256, 3, dtype=torch.uint8))
-    assert w.shape == (3, 12, 512)
-    assert torch.equal(w[2, 7], loaded.mapping.w_avg)
+    w = loaded.mapping(torch.randn(3, 512, generator=torch.Generator().manual_seed(5)), 0.7)
+    with torch.inference_mode():
+        images = torch.cat([loaded.synthesis(x.expand(1, 16, -1)) for x in w[:, None]])
+        graph = DetailGraph(load_detail(detail_file("ffhq", 16), generator=loaded.fingerprint))
+        styles = graph(to_uint8(F.avg_pool2d(images, 4)))
+    assert styles.shape == (3, 12, 512)
+    pnorm = load_pnorm(pnorm_file("ffhq"))
+    first = slice(0, 32)  # the axes of the largest variances
+    guess, true = pnorm(styles).mean(dim=1)[:, first], pnorm(w)[:, first]
+    likeness = F.normalize(guess, dim=1) @ F.normalize(true, dim=1).T
+    assert likeness.argmax(dim=1).tolist() == [0, 1, 2]
 
 
 def test_fingerprints_follow_the_weights_but_not_the_estimated_mean() -> None:

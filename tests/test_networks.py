@@ -1,4 +1,4 @@
-"""The generator and encoder: shapes, the cut, and parity with the published network run by OpenVINO."""
+"""The generator, the encoder and the head: shapes, the cut, and parity with the published network run by OpenVINO."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from export.generator import FILES, extract_ir, load_generator
 from export.paths import generator_file
+from networks.detail import LIMIT, Detail
 from networks.encoder import BODIES, Encoder
-from networks.encoder_file import WeightsError, load_encoder, save_encoder
+from networks.learned_file import WeightsError, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import CUTS, NUM_STYLES, InverseHaar, MobileStyleGAN, coarse_styles
 
@@ -136,7 +137,7 @@ def test_the_encoder_moves_with_its_input(body: str) -> None:
 def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
     encoder = Encoder(body="residual", cut=8).eval()
     path = tmp_path / "encoder8.safetensors"
-    save_encoder(encoder, path, generator="abc")
+    save_learned(encoder, path, generator="abc")
     again = load_encoder(path, generator="abc")
     assert (again.body_name, again.cut) == ("residual", 8)
     image = torch.rand(1, 3, 64, 64)
@@ -144,5 +145,60 @@ def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
         assert torch.allclose(again(image), encoder(image), atol=0.05)
     with pytest.raises(WeightsError, match="trained for generator abc, not for xyz"):
         load_encoder(path, generator="xyz")
-    with pytest.raises(WeightsError, match="no trained encoder"):
+    with pytest.raises(WeightsError, match="no trained network"):
         load_encoder(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_detail_files_round_trip_in_half_precision(cut: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detail = Detail(cut=cut).eval()
+    path = tmp_path / "detail.safetensors"
+    save_learned(detail, path, generator="abc")
+    again = load_detail(path, generator="abc")
+    image = torch.rand(2, 3, 256, 256)
+    with torch.inference_mode():
+        assert again(image).shape == (2, NUM_STYLES - coarse_styles(cut), 512)
+        assert torch.allclose(again(image), detail(image), atol=0.05)
+    with pytest.raises(WeightsError, match="holds a network of kind detail, not encoder"):
+        load_encoder(path)
+
+
+def test_a_head_stays_in_bounds_whatever_it_sees() -> None:
+    torch.manual_seed(0)
+    detail = Detail()
+    far = torch.randn(2, len(detail.mean)) * torch.tensor([[1e3], [1e6]])
+    first, second = detail.of_features(far)
+    assert (first - second).abs().max() < 20 * LIMIT * detail.styles.weight.abs().max() * 512**0.5
+
+
+def test_a_head_reads_the_same_styles_off_a_face_elsewhere() -> None:
+    """Away from the borders, a shift by one cell of the coarsest map changes nothing."""
+    torch.manual_seed(0)
+    detail = Detail().eval()
+    image = torch.zeros(1, 3, 256, 256)
+    image[..., 96:128, 96:128] = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        here, there = detail(image), detail(image.roll(32, dims=-1))
+        other = detail(0.5 * image)
+    assert (here - there).abs().max() < 0.05 * (here - other).abs().max()
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_modulations_are_all_that_the_fine_half_knows_of_its_styles(cut: int) -> None:
+    torch.manual_seed(0)
+    generator = MobileStyleGAN().eval()
+    w = torch.randn(2, NUM_STYLES - coarse_styles(cut), 512)
+    with torch.inference_mode():
+        scales = generator.modulations(w)
+        assert len(scales) == w.shape[1]
+        # A change that the last layers' affine maps cannot see changes neither their scales nor the image.
+        seen = torch.cat([generator.layers[-1].conv2.modulation.weight, generator.to_image.modulation.weight])
+        blind = torch.linalg.svd(seen).Vh[-1]
+        other = w.clone()
+        other[:, -2:] += 10 * blind
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(scales, generator.modulations(other), strict=True))
+        f = torch.randn(1, 512, cut, cut)
+        assert torch.allclose(generator.fine(f, other[:1]), generator.fine(f, w[:1]), atol=1e-3)
+        other[:, -2:] += 1
+        assert not torch.allclose(scales[-1], generator.modulations(other)[-1], atol=0.1)

@@ -1,0 +1,142 @@
+"""Reconstructions by the running servers, judged and kept.
+
+What is kept is named by what it is made of: the target, the code, the generator and the judges. So nothing is measured
+twice, a refinement that was cut short goes on at its last checkpoint, and another encoder or detail head has results of
+its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench.targets import Image8
+from client.files import write_all
+from client.inversion import SUFFIX, Inversion
+from client.inverter import DEFAULT_DOMAIN, Inverter
+from client.photo import Photo
+from client.refine_transport import Progress
+from client.refinement import Floats, RefineOptions
+from client.refiner import Checkpoint, Refined
+from client.sheet import TILE, png
+from client.transport import Infer, Timeout, Transport, persist, run
+from export.paths import ROOT
+from judges.reconstruction import Quality
+from sidecar.recipe import PRESETS
+
+METHODS = ("mean", "fast", "refined")
+# What tells judges from others: their code, and the pins of their models.
+_JUDGES = (*sorted((ROOT / "judges").glob("*.py")), ROOT / "networks" / "perceptual.py", ROOT / "server" / "wheels.py")
+JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A measurement on disk: how good a reconstruction is, and its picture, uint8 RGB [512, 512, 3] or smaller."""
+
+    path: Path
+
+    @property
+    def there(self) -> bool:
+        """Whether it was made."""
+        return self.path.with_suffix(".json").exists()
+
+    def quality(self) -> Quality:
+        """How good it is."""
+        return Quality(**json.loads(self.path.with_suffix(".json").read_text()))
+
+    def picture(self) -> Image8:
+        """What it looks like."""
+        with Image.open(self.path.with_suffix(".png")) as picture:
+            return np.asarray(picture)
+
+    def write(self, quality: Quality, reconstruction: Image8) -> None:
+        """Replace what is there."""
+        picture = Image.fromarray(reconstruction).reduce(max(1, len(reconstruction) // TILE))
+        # The numbers come last: they say that it was measured.
+        numbers = json.dumps(asdict(quality)).encode()
+        write_all({self.path.with_suffix(".png"): png(picture), self.path.with_suffix(".json"): numbers})
+
+
+class Reconstructions:
+    """Reconstructs images by the running servers and judges them, everything once.
+
+    Args:
+        inverter: asks the servers.
+        style: float32 [512], the mean of W.
+        judge: compares a target with its reconstruction.
+        options: of the refinements.
+        folder: where everything is kept.
+    """
+
+    def __init__(
+        self,
+        inverter: Inverter,
+        style: Floats,
+        judge: Callable[[Image8, Image8], Quality],
+        options: RefineOptions,
+        folder: Path,
+    ) -> None:
+        self._inverter, self._style, self._judge = inverter, style, judge
+        self._options, self._folder = options, folder
+
+    def __call__(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Kept]]:
+        """Each method with its measurement of an image, uint8 RGB [1024, 1024, 3]."""
+        encoded = png(image)
+        fast = self._inverter.invert(Photo.decode(encoded, name="target.png")).inversion
+        for method in methods:
+            if method == "mean":
+                code = replace(fast, w_m_plus=np.tile(self._style, (len(fast.w_m_plus), 1)))
+            elif method == "fast":
+                code = fast
+            else:
+                code = self._refined(replace(fast, target=encoded), image)
+            kept = Kept(self._folder / _digest(image, code, JUDGES))
+            if not kept.there:
+                reconstruction = self._inverter.render(code)
+                kept.write(self._judge(image, reconstruction), reconstruction)
+            yield method, kept
+
+    def _refined(self, start: Inversion, image: Image8) -> Inversion:
+        """The result of a refinement, which goes on where it is not finished."""
+        recipe = repr((self._options, PRESETS[self._options.preset])).encode()
+        path = self._folder / f"{_digest(image, start, recipe)}{SUFFIX}"
+        reached = Inversion.load(path) if path.exists() else start
+        if reached.refinement is not None and reached.refinement.reason is not None:
+            return reached
+        events = self._inverter.refine(reached, options=self._options)
+        with closing(events), tqdm(desc="refining", leave=False, disable=None) as bar:
+            for event in events:
+                match event:
+                    case Progress(step, steps):
+                        bar.total = steps
+                        bar.update(step - bar.n)
+                    case Checkpoint() | Refined():
+                        reached = event.inversion
+                        reached.save(path)
+        return reached
+
+
+def mean_style(transport: Transport) -> Floats:
+    """The mean of W as the served mapping network has it, float32 [512]."""
+    inputs = {"z": np.ones((1, 512), np.float32), "psi": np.zeros((1, 1), np.float32)}
+    call = Infer(f"{DEFAULT_DOMAIN}_mapping", inputs, ("w",))
+    style: Floats = run(persist(call, seconds=Timeout().request), transport)["w"][0]
+    return style
+
+
+def _digest(image: Image8, code: Inversion, other: bytes) -> str:
+    """A name for what follows from a target, a code of its generator, and something else."""
+    found = hashlib.sha256(code.generator.encode())
+    for part in (image, code.f, code.w_m_plus):
+        found.update(np.ascontiguousarray(part).data)
+    found.update(other)
+    return found.hexdigest()[:20]

@@ -1,0 +1,93 @@
+"""What reconstructions are measured on: photos and generator samples, each as it is and moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.errors import PhotoError
+from client.photo import Photo
+
+Image8 = NDArray[np.uint8]
+
+SIDE = 1024
+DEGREES = 20.0
+# Of samples that no training uses.
+FIRST_SEED = 1000
+
+
+@dataclass(frozen=True)
+class Move:
+    """A rotation and a scaling about the middle of a square, then a shift.
+
+    Attributes:
+        degrees: anticlockwise.
+        scale: above 1, what is shown is larger.
+        shift: to the right and down, as a share of the side; rounded to whole pixels.
+    """
+
+    degrees: float = 0.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+VARIANTS: Mapping[str, Move] = {
+    "plain": Move(),
+    "rotated-20": Move(degrees=-DEGREES),
+    "rotated+20": Move(degrees=DEGREES),
+    "shifted": Move(shift=0.12),
+    "smaller": Move(scale=0.8),
+    "larger": Move(scale=1.2),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """An image to reconstruct: uint8 RGB [1024, 1024, 3]; of which picture, of which group, and in which variant."""
+
+    name: str
+    group: str
+    variant: str
+    image: Image8
+
+
+def moved(image: Image8, move: Move) -> Image8:
+    """Move a square image, reflected at its border; without a move every pixel stays as it is."""
+    side = image.shape[0]
+    margin = side // 2
+    size, middle = side + 2 * margin, margin + side / 2
+    padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
+    # From the place of a result's pixel to the place in the image that it shows.
+    angle = -math.radians(move.degrees % 360)
+    cos, sin = round(math.cos(angle), 15) / move.scale, round(math.sin(angle), 15) / move.scale
+    back = -middle - round(move.shift * side)
+    matrix = (cos, sin, cos * back + sin * back + middle, -sin, cos, -sin * back + cos * back + middle)
+    result = padded.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.asarray(result.crop((margin, margin, margin + side, margin + side)))
+
+
+def rotated(image: Image8, degrees: float) -> Image8:
+    """Rotate a square image about its middle, anticlockwise, reflecting it at its border."""
+    return moved(image, Move(degrees=degrees))
+
+
+def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) -> Iterator[Target]:
+    """Each image (name, group, pixels) in each of the variants."""
+    for name, group, image in images:
+        for variant in variants:
+            yield Target(name, group, variant, moved(image, VARIANTS[variant]))
+
+
+def photos(folder: Path) -> Iterator[tuple[str, Image8]]:
+    """Name and centre square of each photo in a folder; none where there is no folder."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        with suppress(PhotoError):
+            photo = Photo.open(path)
+            yield path.stem, photo.pixels(photo.square(), SIDE)

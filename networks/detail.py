@@ -1,0 +1,87 @@
+"""The detail head D: image to w_M+, the styles of the fine layers. Ours, beyond the paper, which has the mean of W.
+
+Fine styles say nothing of place, so that a face and the same face elsewhere share them: features are pooled over the
+whole image before anything is said of a style. The features are those of ST-LPIPS' Alex network, which knows colours
+and textures from a million photos, more than samples of a generator can teach; what is learned is linear in them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import NUM_STYLES, coarse_styles
+from networks.perceptual import STLPIPS
+
+RANK = 512
+LIMIT = 8.0
+
+
+class Detail(nn.Module):
+    """D(I) = w_M+.
+
+    Buffers: ``mean`` and ``scale``, float32 [2310], standardise the features.
+    """
+
+    input_size = 256
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, *, cut: int = 16, rank: int = RANK) -> None:
+        super().__init__()
+        self.cut = cut
+        self.backbone = STLPIPS("alex")
+        widths = [head.numel() for head in self.backbone.heads]
+        features = 2 * (3 + sum(widths))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.hidden = nn.Linear(features, rank, bias=False)
+        self.styles = nn.Linear(rank, self.count * STYLE_DIM)
+
+    @property
+    def count(self) -> int:
+        """Number of styles behind the cut: 14 for a cut at 8x8, 12 for 16x16."""
+        return NUM_STYLES - coarse_styles(self.cut)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Mean and standard deviation of the pixels and of every map of the backbone.
+
+        Args:
+            image: float32 [B, 3, 256, 256], RGB in [-1, 1].
+
+        Returns:
+            float32 [B, 2310], not standardised.
+        """
+        assert image.ndim == 4 and image.shape[1:] == (3, self.input_size, self.input_size)
+        x = (image - self.backbone.mean) / self.backbone.std
+        found = [*_moments(x)]
+        for stage in self.backbone.stages:
+            x = stage(x)
+            found += _moments(x.float())
+        return torch.cat(found, dim=1)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """float32 [B, 2310] -> w_m_plus, as :meth:`forward`."""
+        # The components have unit variance; what lies far outside would give styles that burst the generator.
+        components = self.hidden((features - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
+        w: Tensor = self.styles(components)
+        return w.view(-1, self.count, STYLE_DIM)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The styles of an image.
+
+        Args:
+            image: float32 [B, 3, 256, 256], RGB in [-1, 1].
+
+        Returns:
+            w_m_plus: float32 [B, 12, 512], or [B, 14, 512] for a cut at 8x8.
+        """
+        return self.of_features(self.features(image))
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    # x [B, C, H, W] -> [B, C] each
+    mean = x.mean(dim=(2, 3))
+    variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
+    return mean, (variance + 1e-6).sqrt()  # a constant map has a gradient, too
