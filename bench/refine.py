@@ -1,7 +1,8 @@
 """How fast refinement gets how close: ``python -m bench refine``, in this process, without a server.
 
-Targets are photos and rotated generator samples; every recipe starts at the encoder's ``f^o`` and the mean style. Two
-kinds of measurement, because other load on a machine bends times and leaves distances alone:
+Targets are photos and rotated generator samples; every recipe starts at the encoder's ``f^o``, and at the mean style or
+the detail head's styles, as it says. Two kinds of measurement, because other load on a machine bends times and leaves
+distances alone:
 
 - **Curves**: distance after so many steps. Kept under ``build/bench/refine``; a run that was cut short goes on there.
 - **Speed**: seconds per step, the recipes in turn in each round, at each side at which they compare images; and eight
@@ -35,12 +36,12 @@ from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
 from client.sheet import png, sheet
 from export.generator import load_generator
-from export.graphs import EncoderGraph, to_uint8
-from export.paths import BUILD, ROOT, encoder_file
+from export.graphs import DetailGraph, EncoderGraph, to_uint8
+from export.paths import BUILD, ROOT, detail_file, encoder_file
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge, shrunk
-from networks.learned_file import load_encoder
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
+from networks.learned_file import load_detail, load_encoder
+from networks.mobilestylegan import NUM_STYLES
 from sidecar.engine import TorchEngine, load_engine
 from sidecar.job import Start, State, Terms
 from sidecar.recipe import PAPER_WEIGHTS, PRESETS, Recipe
@@ -75,9 +76,10 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
     """The first photos of a folder, and generator samples rotated by 20 degrees."""
     images = [(f"photo {name}", image.tobytes(), image) for name, image in photos(folder)][:count]
     generator = load_generator("ffhq")
-    encoder = EncoderGraph(load_encoder(encoder_file("ffhq", 16), generator=generator.fingerprint))
-    w_avg = generator.mapping.w_avg
-    styles = NUM_STYLES - coarse_styles(16)
+    files = encoder_file("ffhq", 16), detail_file("ffhq", 16)
+    encoder = EncoderGraph(load_encoder(files[0], generator=generator.fingerprint))
+    detail = DetailGraph(load_detail(files[1], generator=generator.fingerprint))
+    learned = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
     with torch.no_grad():
         for seed in range(FIRST_SEED, FIRST_SEED + samples):
             z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
@@ -87,9 +89,9 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
             images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), rotated(image, DEGREES)))
         found = []
         for name, key, image in images:
-            f_o = encoder(torch.from_numpy(shrunk(image).copy())[None])[0].numpy()
-            w_m_plus = w_avg.numpy()[None].repeat(styles, axis=0)
-            found.append(Case(name, key, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
+            small = torch.from_numpy(shrunk(image).copy())[None]
+            f_o, w_m_plus = encoder(small)[0].numpy(), detail(small)[0].numpy()
+            found.append(Case(name, key + learned, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
     return found
 
 

@@ -1,5 +1,6 @@
 """The paper's training loss: ||G(E(I), w_M+) - I||^2 + lambda * perceptual (BDInvert, section 3.2), at 256 px. The
 perceptual network is ST-LPIPS with Alex, so that the VGG variant stays an independent measure, at a tenth of its cost.
+Beyond the paper, a distance of face descriptors can be added (:mod:`export.identity_loss`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.identity_loss import IdentityLoss
 from export.samples import IMAGE_SIZE
 from judges.perceptual import stlpips
 from networks.generator_file import Generator
 
 
 class ImageLoss(nn.Module):
-    """Mean square error and perceptual distance of the images of codes."""
+    """Mean square error and distances of the images of codes: perceptual and, if it has a weight, of identities."""
 
     def __init__(
-        self, generator: Generator, *, perceptual_weight: float, device: torch.device, compiled: bool = False
+        self,
+        generator: Generator,
+        *,
+        perceptual_weight: float,
+        identity_weight: float = 0.0,
+        device: torch.device,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.synthesis = generator.synthesis
         self.perceptual = stlpips("alex").to(device)
-        self.perceptual_weight = perceptual_weight
+        self.perceptual_weight, self.identity_weight = perceptual_weight, identity_weight
+        self.identity = IdentityLoss().to(device) if identity_weight else None
         self._render = torch.compile(self.render) if compiled else self.render
 
     def render(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
@@ -33,13 +42,14 @@ class ImageLoss(nn.Module):
             image = self.synthesis.fine(f, w_m_plus).float()
         return F.avg_pool2d(image, image.shape[-1] // IMAGE_SIZE)
 
-    def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor) -> Tensor:
+    def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, theta: Tensor) -> Tensor:
         """Loss of each sample.
 
         Args:
             f: float32 [B, 512, cut, cut].
             w_m_plus: float32 [B, n, 512], the styles behind the cut.
             target: float32 [B, 3, 256, 256] in [-1, 1].
+            theta: float32 [B, 2, 3], how the target was moved.
 
         Returns:
             float32 [B].
@@ -47,7 +57,8 @@ class ImageLoss(nn.Module):
         image = self._render(f, w_m_plus)
         square = (image - target).square().mean(dim=(1, 2, 3))
         distance: Tensor = self.perceptual(image, target).flatten()
-        return square + self.perceptual_weight * distance
+        total = square + self.perceptual_weight * distance
+        return total if self.identity is None else total + self.identity_weight * self.identity(image, target, theta)
 
 
 def sample_by_sample(loss: Callable[..., Tensor], codes: tuple[Tensor, ...], *known: Tensor) -> Tensor:

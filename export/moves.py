@@ -18,7 +18,7 @@ class Moves:
 
     rotation: float = 35.0  # degrees, either way
     shift: float = 0.25  # fraction of the image, either way
-    zoom: tuple[float, float] = (0.65, 1.4)  # log-uniform; above 1 the face is larger
+    zoom: tuple[float, float] = (0.5, 1.4)  # log-uniform; above 1 the face is larger
 
 
 def draw_moves(count: int, *, moves: Moves, rng: torch.Generator) -> Tensor:

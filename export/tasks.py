@@ -31,7 +31,7 @@ LOSSES = ("latents", "image")
 P_NORM = 0.2  # weight of the styles' error in P-norm+ coordinates beside that of the modulations
 CLIP = 3.0  # of v: truncated styles are far out on axes that no image shows
 ANCHOR = 0.1  # weight of the styles' regression beside the loss of images
-MEASURED = 8  # held-out samples that are rendered
+MEASURED = 16  # held-out samples that are rendered
 
 
 class TrainingError(ValueError):
@@ -92,6 +92,7 @@ class Task:
         device: torch.device,
         pnorm: PNorm,
         perceptual_weight: float,
+        identity_weight: float,
         seed: int,
         compiled: bool = True,
     ) -> None:
@@ -114,8 +115,9 @@ class Task:
         scales: list[Tensor] = [layer.std(dim=0) * (layer.shape[1] * len(made)) ** 0.5 for layer in made]
         self.scales: Tensor = torch.cat(scales) / sum(layer.shape[1] for layer in made) ** 0.5
         self.image_loss = ImageLoss(
-            generator, perceptual_weight=perceptual_weight, device=device, compiled=compiled and loss == "image"
-        )
+            generator, perceptual_weight=perceptual_weight, identity_weight=identity_weight,
+            device=device, compiled=compiled and loss == "image",
+        )  # fmt: skip
         self.vgg = stlpips("vgg").to(device)
 
     @torch.no_grad()
@@ -200,13 +202,13 @@ class Task:
             norm = self.encoder.normalise
             return F.mse_loss(norm(f), norm(move(true_f, theta)))
         if self.network == "encoder":
-            return sample_by_sample(self.image_loss, (f, true_w), image)
+            return sample_by_sample(self.image_loss, (f, true_w), image, theta)
         w = self._w(image)
         anchor = ANCHOR * self._style_loss(w, true_w)
         if self.network == "both":
             own = (torch.arange(len(index), device=w.device) // 2 % 2 == 0)[:, None, None]
             w = torch.where(own, w, true_w)
-        return anchor + sample_by_sample(self.image_loss, (f, w), image)
+        return anchor + sample_by_sample(self.image_loss, (f, w), image, theta)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -216,7 +218,8 @@ class Task:
             ``f``: of f, where 1.0 is the error of the best number per channel; ``f_map``: of the best map per channel.
             ``styles``: of the fine layers' modulations, where 1.0 is the error of their means. ``vgg``, ``psnr``:
             ST-LPIPS (VGG) and dB of images at 256 px, with the head's styles where it is trained, else with the true
-            ones. What a network that is not there would tell is left out.
+            ones; ``identity``: the squared distance of their faces' descriptors, where that is part of the loss. What a
+            network that is not there would tell is left out.
         """
         training = {network: network.training for network in self.trained.values()}
         for network in training:
@@ -253,10 +256,13 @@ class Task:
         return {"styles": ((true - guess).square().mean() / (true - true.mean(dim=0)).square().mean()).item()}
 
     def _image_errors(self, theta: Tensor) -> dict[str, float]:
-        (image, _, w, _) = next(self._held(theta, min(MEASURED, len(self.heldout))))
+        (image, _, w, moves) = next(self._held(theta, min(MEASURED, len(self.heldout))))
         f, w = self._f(image), self._w(image) if "detail" in self.trained else w
         given = torch.cat(
             [self.image_loss.render(*p).clamp(-1, 1) for p in zip(torch.split(f, 1), torch.split(w, 1), strict=True)]
         )
         square = (given - image).square().mean(dim=(1, 2, 3))
-        return {"psnr": (10 * torch.log10(4 / square)).mean().item(), "vgg": self.vgg(given, image).mean().item()}
+        found = {"psnr": (10 * torch.log10(4 / square)).mean().item(), "vgg": self.vgg(given, image).mean().item()}
+        if self.image_loss.identity is not None:
+            found["identity"] = self.image_loss.identity(given, image, moves).mean().item()
+        return found

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--perceptual-weight", type=float, default=10.0, help="lambda of the image loss (default: 10)")
+    parser.add_argument("--identity-weight", type=float, default=0.0, help="of the identity loss (default: 0, without)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints (default: 250)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
     recipe = Recipe(
         domain=args.domain, network=args.network, cut=cut, body=args.body, loss=args.loss, steps=args.steps,
         batch=args.batch, learning_rate=args.learning_rate, perceptual_weight=args.perceptual_weight,
-        seed=args.seed, start=tuple(hashlib.sha256(files[name].read_bytes()).hexdigest() for name in read),
+        identity_weight=args.identity_weight, seed=args.seed,
+        start=tuple(hashlib.sha256(files[name].read_bytes()).hexdigest() for name in read),
     )  # fmt: skip
     before = {name: learned_metadata(files[name])["training"] + "; then " for name in read}
     torch.manual_seed(recipe.seed)
@@ -87,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
         network=args.network, loss=args.loss, generator=generator, encoder=encoder,
         detail=detail if "detail" in trained else None, samples=args.samples or samples_folder(args.domain),
         pnorm=load_pnorm(pnorm_file(args.domain)),
-        perceptual_weight=args.perceptual_weight, seed=args.seed, device=torch.device(args.device),
+        perceptual_weight=args.perceptual_weight, identity_weight=args.identity_weight, seed=args.seed,
+        device=torch.device(args.device),
     )  # fmt: skip
     if "encoder" not in read:
         task.measure_statistics()
@@ -128,9 +131,11 @@ def descend(task: Task, recipe: Recipe, folder: Path, *, minutes: float, every: 
     trainer = Trainer(recipe, task, folder=folder, minutes=minutes)
     trainer.resume()
     trainer.fit(every=every)
+    identity = f" with identity, {recipe.identity_weight:g}" if recipe.identity_weight else ""
     stage = (
-        f"loss `{recipe.loss}` of {recipe.network}, {len(task.train)} samples, {trainer.step} steps of {recipe.batch}, "
-        f"AdamW {recipe.learning_rate:g} with cosine decay, {trainer.elapsed / 60:.0f} minutes"
+        f"loss `{recipe.loss}` of {recipe.network}{identity}, {len(task.train)} samples, "
+        f"{trainer.step} steps of {recipe.batch}, AdamW {recipe.learning_rate:g} with cosine decay, "
+        f"{trainer.elapsed / 60:.0f} minutes"
     )
     return trainer.history[-1], stage
 

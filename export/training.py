@@ -39,6 +39,7 @@ class Recipe:
     batch: int
     learning_rate: float
     perceptual_weight: float
+    identity_weight: float
     seed: int
     start: tuple[str, ...] = ()  # sha256 of the weights that the run started from
 
@@ -169,7 +170,10 @@ def plot(history: list[dict[str, float]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = [("loss",), *((name, "moved_" + name) for name in ("f", "styles", "psnr", "vgg") if name in history[0])]
+    names = [
+        ("loss",),
+        *((name, "moved_" + name) for name in ("f", "styles", "psnr", "vgg", "identity") if name in history[0]),
+    ]
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.2), layout="constrained")
     for axis, group in zip([axes] if len(names) == 1 else axes, names, strict=True):
         for name in group:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from export import identity_loss
 from export.__main__ import main as export_main
 from export.generator import load_generator
 from export.image_loss import ImageLoss, sample_by_sample
@@ -18,6 +19,7 @@ from export.regression import Regression
 from export.samples import latents, render, shard_path, shards, styles
 from export.tasks import Task, TrainingError, load_samples
 from export.training import Recipe, Trainer, batches
+from networks.descriptor import Descriptor
 from networks.detail import Detail
 from networks.encoder import Encoder
 from networks.learned_file import learned_metadata
@@ -31,7 +33,7 @@ CPU = torch.device("cpu")
 def recipe(**changes: object) -> Recipe:
     options: dict[str, object] = {
         "domain": "ffhq", "network": "encoder", "cut": 8, "body": "residual", "loss": "latents", "steps": 6, "batch": 4,
-        "learning_rate": 1e-3, "perceptual_weight": 1.0, "seed": 0,
+        "learning_rate": 1e-3, "perceptual_weight": 1.0, "identity_weight": 0.0, "seed": 0,
     }  # fmt: skip
     return Recipe(**{**options, **changes})  # type: ignore[arg-type]
 
@@ -68,7 +70,7 @@ def task(folder: Path, *, network: str = "encoder", loss: str = "latents", seed:
     made = Task(
         network=network, loss=loss, generator=load_generator("ffhq"), encoder=Encoder(cut=8), samples=folder,
         detail=None if network == "encoder" else small_detail(), pnorm=load_pnorm(pnorm_file("ffhq")),
-        perceptual_weight=1.0, seed=seed, device=CPU, compiled=False,
+        perceptual_weight=1.0, identity_weight=0.0, seed=seed, device=CPU, compiled=False,
     )  # fmt: skip
     made.measure_statistics()
     made.start()
@@ -214,15 +216,18 @@ def test_together_both_get_gradients_and_half_the_styles_are_true(
 ) -> None:
     made = task(folder, network="both", loss="image")
     seen: list[torch.Tensor] = []
+    still: list[bool] = []
 
-    def loss(f: torch.Tensor, w: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    def loss(f: torch.Tensor, w: torch.Tensor, image: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         seen.append(w.detach())
+        still.append(torch.equal(theta[0], IDENTITY))
         return f.square().mean(dim=(1, 2, 3)) + w.square().mean(dim=(1, 2)) + image.mean()
 
     monkeypatch.setattr(made, "image_loss", loss)
     made.loss(torch.arange(4), 0).backward()
     true = made.train.w_plus(torch.arange(4))[:, coarse_styles(8) :]
     assert [torch.equal(w[0], t) for w, t in zip(seen, true, strict=True)] == [False, False, True, True]
+    assert still == [True, False, True, False]
     for network in made.trained.values():
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -368,8 +373,26 @@ def test_the_image_loss_is_least_for_the_truth(folder: Path) -> None:
     with torch.no_grad():
         target = image.render(f[:1], w[:1])
     wrong = (0.5 * f[:1]).requires_grad_()
-    assert image(f[:1], w[:1], target) < 1e-4
-    value = image(wrong, w[:1], target)
+    assert image(f[:1], w[:1], target, IDENTITY[None]) < 1e-4
+    value = image(wrong, w[:1], target, IDENTITY[None])
     value.backward()
     assert value > 0.01
     assert wrong.grad is not None and wrong.grad.abs().sum() > 0
+
+
+def test_identity_counts_by_its_weight(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_loss, "descriptor", lambda: Descriptor().eval().requires_grad_(requires_grad=False))
+    generator = load_generator("ffhq")
+    data = load_samples(folder, "heldout")
+    w_plus = data.w_plus(torch.arange(1))
+    f, w = generator.synthesis.coarse(w_plus[:, :2], cut=8), w_plus[:, 2:]
+    target = data.image[1:2].float() / 127.5 - 1
+    plain = ImageLoss(generator, perceptual_weight=1.0, device=CPU)
+    known = ImageLoss(generator, perceptual_weight=1.0, identity_weight=2.0, device=CPU)
+    assert plain.identity is None
+    assert known.identity is not None
+    with torch.no_grad():
+        distance = known.identity(known.render(f, w), target, IDENTITY[None])
+        more = known(f, w, target, IDENTITY[None]) - plain(f, w, target, IDENTITY[None])
+    assert distance > 0
+    torch.testing.assert_close(more, 2 * distance, atol=1e-4, rtol=1e-3)
