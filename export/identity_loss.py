@@ -27,7 +27,8 @@ def face_crop() -> Tensor:
 def inverse(theta: Tensor) -> Tensor:
     """Similarity transforms the other way round: ``affine_grid`` matrices, float32 [B, 2, 3]."""
     square = torch.cat([theta, torch.tensor([[[0.0, 0.0, 1.0]]]).to(theta).expand(len(theta), -1, -1)], dim=1)
-    return torch.linalg.inv(square)[:, :2]
+    back: Tensor = torch.linalg.inv(square)[:, :2]
+    return back
 
 
 class IdentityLoss(nn.Module):
