@@ -37,7 +37,7 @@ class Card:
     reach: float
 
 
-def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str) -> None:
+def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str, styles: int) -> None:
     """Write ``NAME.safetensors`` (``direction``, float32 [512], of unit length) and ``NAME.md`` into a folder."""
     unit = direction.double()
     metrics = "; ".join(f"{name} {value:.3f}" for name, value in card.metrics.items())
@@ -48,7 +48,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "unit": UNIT,
         "scale": f"{scale:.6g}",
         "suggested_range": f"{-card.reach:g},{card.reach:g}",
-        "layers": "0-15",
+        "layers": f"0-{styles - 1}",
         "source": "python -m export directions",
         "method": card.method,
         "samples": str(card.samples),

@@ -64,6 +64,8 @@ ARRAYS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"
 class CheckpointError(ValueError):
     """There is no such file, or it cannot be read."""
 
+    exit_code = 2  # of a command that ends by it: bad input
+
 
 class UnsafePickleError(CheckpointError):
     """A pickle names or does something that is not in the table."""
@@ -727,7 +729,7 @@ def _beside(value: dict[object, object], networks: set[str], budget: _Budget) ->
 
 
 def _kind(names: Iterable[str]) -> Literal["nvlabs", "rosinality", "genforce"]:
-    """Whose StyleGAN2 generator bears these names.
+    """Whose generator of StyleGAN or StyleGAN2 bears these names.
 
     Raises:
         UnknownFormatError: nobody's; `UnsupportedNetworkError` if it is another network that is known.
@@ -735,8 +737,6 @@ def _kind(names: Iterable[str]) -> Literal["nvlabs", "rosinality", "genforce"]:
     held = set(names)
     if "synthesis.input.freqs" in held or any(re.match(r"synthesis\.L\d+_", name) for name in held):
         _unsupported("a StyleGAN3 generator")
-    if "synthesis.lod" in held:
-        _unsupported("a generator of the first StyleGAN")
     if "lod" in held or {"layer0.weight", "output0.weight"} <= held:
         _unsupported("a PGGAN generator")
     if held & {"final_linear.0.weight", "b4.out.weight", "input0.weight"}:
@@ -745,13 +745,13 @@ def _kind(names: Iterable[str]) -> Literal["nvlabs", "rosinality", "genforce"]:
         return "nvlabs"
     if {"style.1.weight", "input.input"} <= held:
         return "rosinality"
-    if {"mapping.dense0.weight", "synthesis.layer0.weight"} <= held:
+    if "mapping.dense0.weight" in held and held & {"synthesis.layer0.weight", "synthesis.layer0.const"}:
         return "genforce"
-    raise UnknownFormatError("holds tensors, but under the names of no StyleGAN2 generator that is known here")
+    raise UnknownFormatError("holds tensors, but under the names of no generator that is known here")
 
 
 def _unsupported(network: str) -> NoReturn:
-    raise UnsupportedNetworkError(f"holds {network}, and only StyleGAN2 generators are served")
+    raise UnsupportedNetworkError(f"holds {network}, and only generators of StyleGAN and StyleGAN2 are served")
 
 
 def _tensors(found: dict[str, _Tensor], budget: _Budget) -> dict[str, Tensor]:

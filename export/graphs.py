@@ -26,10 +26,9 @@ from export.generator import load_generator
 from export.paths import ROOT, detail_file, encoder_file, generator_file, graph_file
 from networks.detail import Detail
 from networks.encoder import Encoder
-from networks.generator_file import Generator
+from networks.generator_file import Generator, read_shape
 from networks.learned_file import load_detail, load_encoder
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
 
 OPSET = 20
 PHOTO_SIZE = 256  # of the images that the encoder graphs take
@@ -38,10 +37,15 @@ CODE = (
     "export/graphs.py",
     "networks/detail.py",
     "networks/encoder.py",
+    "networks/generator_file.py",
     "networks/learned_file.py",
     "networks/mapping.py",
     "networks/mobilestylegan.py",
-    "networks/pnorm.py",
+    "networks/perceptual.py",
+    "networks/resampling.py",
+    "networks/stylegan.py",
+    "networks/stylegan2.py",
+    "networks/synthesis.py",
 )
 
 
@@ -59,7 +63,7 @@ class MappingGraph(nn.Module):
 
 
 class CoarseGraph(nn.Module):
-    """w [B, 4, 512] -> f [B, 512, 16, 16]."""
+    """w [B, n, 512], the coarse styles -> f [B, C, 16, 16]."""
 
     def __init__(self, generator: Generator, *, cut: int) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class CoarseGraph(nn.Module):
 
 
 class FineGraph(nn.Module):
-    """f [B, 512, 16, 16], w_m_plus [B, 12, 512] -> image uint8 [B, 1024, 1024, 3]."""
+    """f [B, C, 16, 16], w_m_plus [B, m, 512], the fine styles -> image uint8 [B, S, S, 3]."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -83,7 +87,7 @@ class FineGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> f^o [B, 512, 16, 16]."""
+    """image uint8 [B, 256, 256, 3] -> f^o [B, C, 16, 16]."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -96,7 +100,7 @@ class EncoderGraph(nn.Module):
 
 
 class DetailGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, 12, 512]."""
+    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, m, 512]."""
 
     def __init__(self, detail: Detail) -> None:
         super().__init__()
@@ -111,8 +115,8 @@ class DetailGraph(nn.Module):
 class ShiftGraph(nn.Module):
     """One code moved along a direction, once per strength; K strengths become a batch of K.
 
-    f [512, 16, 16], w_m_plus [12, 512], direction [12, 512], strengths [K]
-    -> f_batch [K, 512, 16, 16], w_m_plus_batch [K, 12, 512].
+    f [C, 16, 16], w_m_plus [m, 512], direction [m, 512], strengths [K]
+    -> f_batch [K, C, 16, 16], w_m_plus_batch [K, m, 512].
     """
 
     def forward(self, f: Tensor, w_m_plus: Tensor, direction: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,17 +149,18 @@ class Graph:
 
 
 def graphs(domain: str) -> list[Graph]:
-    """The graphs of a domain; nothing is loaded until one is built."""
+    """The graphs of a domain, those of learned networks where they are trained; none is loaded until it is built."""
     weights = generator_file(domain)
     learned, head = encoder_file(domain, CUT), detail_file(domain, CUT)
-    fine = NUM_STYLES - coarse_styles(CUT)
-    f, w_m_plus = torch.zeros(2, F_CHANNELS, CUT, CUT), torch.zeros(2, fine, STYLE_DIM)
+    shape = read_shape(weights)
+    f = torch.zeros(2, shape.f_channels(CUT), CUT, CUT)
+    w_m_plus = torch.zeros(2, shape.fine_styles(CUT), STYLE_DIM)
     image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
 
     def generator() -> Generator:
         return load_generator(domain)
 
-    return [
+    every = [
         Graph(
             name=f"{domain}_mapping",
             build=lambda: MappingGraph(generator()),
@@ -166,7 +171,7 @@ def graphs(domain: str) -> list[Graph]:
         Graph(
             name=f"{domain}_coarse",
             build=lambda: CoarseGraph(generator(), cut=CUT),
-            inputs={"w": torch.zeros(2, coarse_styles(CUT), STYLE_DIM)},
+            inputs={"w": torch.zeros(2, shape.coarse_styles(CUT), STYLE_DIM)},
             outputs=("f",),
             weights=(weights,),
         ),
@@ -201,6 +206,7 @@ def graphs(domain: str) -> list[Graph]:
             dynamic={"strengths": {0: "strengths"}},
         ),
     ]
+    return [graph for graph in every if all(path.exists() for path in graph.weights)]
 
 
 def stamp(graph: Graph) -> str:

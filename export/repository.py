@@ -66,9 +66,34 @@ def model(graph: Graph, *, parameters: dict[str, str]) -> ModelConfig:
 
 
 def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
-    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images."""
-    encoder, detail, fine, shift = (served[f"{domain}_{role}"] for role in ("encoder", "detail", "fine", "shift"))
+    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
+
+    There is no ``invert`` where encoder and detail head are not trained.
+    """
+    fine, shift = (served[f"{domain}_{role}"] for role in ("fine", "shift"))
     image = fine.outputs[0]
+    edit = ModelConfig(
+        name=f"{domain}_edit",
+        inputs=shift.inputs,
+        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
+        max_batch_size=0,
+        parameters=parameters,
+        steps=(
+            Step(
+                model=shift.name,
+                inputs={t.name: t.name for t in shift.inputs},
+                outputs={t.name: t.name for t in shift.outputs},
+            ),
+            Step(
+                model=fine.name,
+                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
+                outputs={"image": "images"},
+            ),
+        ),
+    )
+    encoder, detail = (served.get(f"{domain}_{role}") for role in ("encoder", "detail"))
+    if encoder is None or detail is None:
+        return [edit]
     invert = ModelConfig(
         name=f"{domain}_invert",
         inputs=encoder.inputs,
@@ -86,25 +111,6 @@ def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[s
                 model=fine.name,
                 inputs={"f": "f", "w_m_plus": "w_m_plus"},
                 outputs={"image": "reconstruction"},
-            ),
-        ),
-    )
-    edit = ModelConfig(
-        name=f"{domain}_edit",
-        inputs=shift.inputs,
-        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
-        max_batch_size=0,
-        parameters=parameters,
-        steps=(
-            Step(
-                model=shift.name,
-                inputs={t.name: t.name for t in shift.inputs},
-                outputs={t.name: t.name for t in shift.outputs},
-            ),
-            Step(
-                model=fine.name,
-                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
-                outputs={"image": "images"},
             ),
         ),
     )

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from tritonclient.utils import np_to_triton_dtype
 
 from export.generator import load_generator
-from export.graphs import CUT, PHOTO_SIZE, Graph, graphs, to_uint8
+from export.graphs import CUT, Graph, graphs, to_uint8
 from export.paths import REPOSITORY, graph_file
+from export.samples import at_size
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -97,10 +97,11 @@ def inputs(domain: str) -> dict[str, Arrays]:
     rng = torch.Generator().manual_seed(7)
     z, psi = torch.randn(2, STYLE_DIM, generator=rng), torch.tensor([[0.7], [1.0]])
     w = generator.mapping(z, psi)
-    coarse = w[:, None].repeat(1, coarse_styles(CUT), 1)
-    w_m_plus = w[:, None].repeat(1, NUM_STYLES - coarse_styles(CUT), 1)
-    f = generator.synthesis.coarse(coarse, cut=CUT)
-    image = to_uint8(torch.nn.functional.avg_pool2d(generator.synthesis.fine(f, w_m_plus), 1024 // PHOTO_SIZE))
+    synthesis = generator.synthesis
+    coarse = w[:, None].repeat(1, synthesis.coarse_styles(CUT), 1)
+    w_m_plus = w[:, None].repeat(1, synthesis.fine_styles(CUT), 1)
+    f = synthesis.coarse(coarse, cut=CUT)
+    image = to_uint8(at_size(synthesis.fine(f, w_m_plus)))
     direction = 0.2 * torch.randn(w_m_plus.shape[1:], generator=rng)
     edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
     tensors = {

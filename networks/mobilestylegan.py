@@ -15,19 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
+from networks.synthesis import CUTS, Synthesis, check_cut
 
-RESOLUTION = 1024
-NUM_STYLES = 16
 F_CHANNELS = 512
-CUTS = (8, 16)
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
-
-
-def coarse_styles(cut: int) -> int:
-    """Number of styles that the coarse half consumes: 2 for ``cut`` 8, 4 for 16."""
-    if cut not in CUTS:
-        raise ValueError(f"cut must be one of {CUTS}, not {cut}")
-    return 2 * CUTS.index(cut) + 2
 
 
 class ModulatedConv(nn.Module):
@@ -120,11 +111,14 @@ class ImageHead(nn.Module):
         return F.pixel_shuffle(self.conv(x * self.modulation(w)[:, :, None, None]), 2)
 
 
-class MobileStyleGAN(nn.Module):
+class MobileStyleGAN(Synthesis):
     """The synthesis network G of a 1024 px MobileStyleGAN, with the F/W+ cut at 8x8 or 16x16.
 
     The cut lies after the first convolution of the layer of that size (BDInvert, section 3.1).
     """
+
+    size = 1024
+    num_styles = 16
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,30 +130,25 @@ class MobileStyleGAN(nn.Module):
     def _layers(self, first: int = 0) -> list[Layer]:
         return cast("list[Layer]", list(self.layers)[first:])
 
+    def coarse_styles(self, cut: int) -> int:
+        """2 for a cut at 8x8, 4 for 16x16."""
+        check_cut(cut)
+        return 2 * CUTS.index(cut) + 2
+
+    def f_channels(self, cut: int) -> int:
+        """512 at both cuts."""
+        check_cut(cut)
+        return F_CHANNELS
+
     def forward(self, w_plus: Tensor) -> Tensor:
-        """Render images.
-
-        Args:
-            w_plus: float32 [B, 16, 512], one style per layer.
-
-        Returns:
-            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
-        """
-        assert w_plus.ndim == 3 and w_plus.shape[1:] == (NUM_STYLES, STYLE_DIM)
-        n = coarse_styles(CUTS[0])
+        """Render images, as :meth:`Synthesis.forward`; the halves one after the other."""
+        self.check_w_plus(w_plus)
+        n = self.coarse_styles(CUTS[0])
         return self.fine(self.coarse(w_plus[:, :n], cut=CUTS[0]), w_plus[:, n:])
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
-        """The coarse half G_1..M-1.
-
-        Args:
-            w: float32 [B, 2, 512] for ``cut`` 8, [B, 4, 512] for 16: the styles w_1..M-1.
-            cut: 8 or 16.
-
-        Returns:
-            f: float32 [B, 512, cut, cut].
-        """
-        assert w.ndim == 3 and w.shape[1:] == (coarse_styles(cut), STYLE_DIM)
+        """The coarse half, as :meth:`Synthesis.coarse`."""
+        self.check_coarse(w, cut)
         x: Tensor = self.input(w[:, 0])
         last = CUTS.index(cut)
         for i, layer in enumerate(self._layers()[:last]):
@@ -167,18 +156,8 @@ class MobileStyleGAN(nn.Module):
         return self._layers()[last].enter(x, w[:, 1 + 2 * last])
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """The fine half G_M+; the cut is read off the size of ``f``.
-
-        Args:
-            f: float32 [B, 512, cut, cut], cut 8 or 16 (the paper's f).
-            w_m_plus: float32 [B, 14, 512] or [B, 12, 512]: the styles of the layers from M on.
-
-        Returns:
-            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
-        """
-        cut = f.shape[-1]
-        assert f.ndim == 4 and f.shape[1:] == (F_CHANNELS, cut, cut)
-        assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (NUM_STYLES - coarse_styles(cut), STYLE_DIM)
+        """The fine half, as :meth:`Synthesis.fine`."""
+        cut = self.check_fine(f, w_m_plus)
         w = iter(w_m_plus.unbind(dim=1))
         first, *rest = self._layers(CUTS.index(cut))
         x = first.leave(f, next(w))
@@ -188,15 +167,8 @@ class MobileStyleGAN(nn.Module):
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
-        """What the fine half makes of its styles: the scales of its layers' inputs, all that it knows of them.
-
-        Args:
-            w_m_plus: float32 [B, n, 512], as for :meth:`fine`.
-
-        Returns:
-            For each style float32 [B, C], C differing; a style that enters two layers gives both, joined.
-        """
-        (cut,) = (cut for cut in CUTS if NUM_STYLES - coarse_styles(cut) == w_m_plus.shape[1])
+        """The scales of the fine half's inputs, as :meth:`Synthesis.modulations`."""
+        cut = self.cut_of(w_m_plus.shape[1])
         first, *rest = self._layers(CUTS.index(cut))
         users: list[tuple[nn.Linear, ...]] = [(first.conv2.modulation,)]
         for layer in rest:

@@ -309,7 +309,6 @@ def test_views_and_types(zipped: bool, tmp_path: Path) -> None:
     [
         ({"g_ema": {"synthesis.input.freqs": values(2)}}, "StyleGAN3"),
         ({"synthesis.L0_36_512.weight": values(2)}, "StyleGAN3"),
-        ({"generator_smooth": {"mapping.dense0.weight": values(2), "synthesis.lod": values(1)}}, "first StyleGAN"),
         ({"generator_smooth": {"lod": values(1), "layer0.weight": values(1)}}, "PGGAN"),
         ({"d": {"final_linear.0.weight": values(2)}}, "discriminator"),
         ({"discriminator": {"input0.weight": values(2)}}, "discriminator"),
@@ -333,7 +332,7 @@ def test_other_networks_of_nvlabs_are_refused_by_name(tmp_path: Path) -> None:
             read(pickle.dumps(content), tmp_path)
     with pytest.raises(UnknownFormatError, match="G_ema"):
         read(pickle.dumps({"weights": 3}), tmp_path)
-    with pytest.raises(UnknownFormatError, match="no StyleGAN2"):
+    with pytest.raises(UnknownFormatError, match="no generator that is known"):
         read(pickle.dumps(Published("Painter", {})), tmp_path)
 
 
