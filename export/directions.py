@@ -24,7 +24,7 @@ from export.cards import Card, write_direction, write_pnorm
 from export.effects import Effects, effects
 from export.generator import load_generator
 from export.latents import Statistics, statistics
-from export.paths import LEARNED, ROOT, samples_folder
+from export.paths import DIRECTIONS, LEARNED, samples_folder
 from export.samples import SHARD, render, shards
 from export.scorers import Scorer, Scores
 from networks.generator_file import Generator
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     render(generator, samples, split="train", shards=range(args.shards))
     scorer = Scorer()
     w, scores = score_samples(samples, scorer, count=args.shards)
-    target = ROOT / "client" / "directions" / args.domain
+    target = DIRECTIONS / args.domain
     _write_attributes(target, generator, moments, w, scores, scorer=scorer, faces=args.faces)
     styles = generator.synthesis.num_styles
     write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)

@@ -1,4 +1,4 @@
-"""``python -m export graphs``: the networks as ONNX graphs that take and give what goes over the wire.
+"""``python -m export graphs``: the networks as ONNX or TorchScript graphs that take and give what goes over the wire.
 
 Images are uint8 NHWC on the outside; resizing, normalisation, clamping and rounding are inside the
 graphs, so that a client never sends or receives a float image. The batch is dynamic in all of them.
@@ -10,30 +10,31 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.exporters import OPSET, signature, to_onnx, to_torchscript
 from export.generator import load_generator
-from export.paths import ROOT, detail_file, encoder_file, generator_file, graph_file
+from export.paths import ROOT, detail_file, encoder_file, generator_file
+from export.variant import PLAIN, Variant, variant_of
+from export.variant import add_arguments as add_variant
 from networks.detail import Detail
 from networks.encoder import Encoder
 from networks.generator_file import Generator, read_shape
 from networks.learned_file import load_detail, load_encoder
 from networks.mapping import STYLE_DIM
 
-OPSET = 20
 PHOTO_SIZE = 256  # of the images that the encoder graphs take
 CUT = 16
 CODE = (
+    "export/exporters.py",
     "export/graphs.py",
     "networks/detail.py",
     "networks/encoder.py",
@@ -203,7 +204,7 @@ def graphs(domain: str) -> list[Graph]:
             outputs=("f_batch", "w_m_plus_batch"),
             weights=(),
             batched=False,
-            dynamic={"strengths": {0: "strengths"}},
+            dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
         ),
     ]
     return [graph for graph in every if all(path.exists() for path in graph.weights)]
@@ -218,57 +219,51 @@ def stamp(graph: Graph) -> str:
     return digest.hexdigest()
 
 
-def export(graph: Graph, target: Path) -> None:
-    """Write one graph with the dynamo exporter and check it; whole or not at all."""
-    batch = {name: {0: "batch"} if graph.batched else {} for name in graph.inputs}
-    dims = {
-        name: dict.fromkeys({**batch[name], **graph.dynamic.get(name, {})}, torch.export.Dim.DYNAMIC)
-        for name in graph.inputs
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph.build().eval(),
-            tuple(graph.inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=tuple(dims.values()),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    onnx.save(program.model_proto, partial)
-    onnx.checker.check_model(partial, full_check=True)
-    partial.replace(target)
+def module_of(graph: Graph, variant: Variant) -> nn.Module:
+    """The graph's module in evaluation mode, its generator's convolutions in the variant's numbers."""
+    module = graph.build().eval()
+    if variant.precision != "fp32" and isinstance(module, CoarseGraph | FineGraph):
+        module.synthesis.lower(variant.dtype)
+    return module
 
 
-def build(domain: str, *, force: bool = False) -> list[str]:
+def build(domain: str, variant: Variant = PLAIN, *, force: bool = False) -> list[str]:
     """Export what is out of date; returns the names of the graphs that were written."""
     written = []
     for graph in graphs(domain):
-        target = graph_file(graph.name)
-        record = target.with_suffix(".json")
-        now = {"stamp": stamp(graph)}
-        if not force and target.exists() and record.exists() and json.loads(record.read_text()) == now:
+        target = variant.file(graph.name)
+        mark = stamp(graph)
+        if not force and target.exists() and recorded(target).get("stamp") == mark:
             continue
-        export(graph, target)
-        record.write_text(json.dumps(now))
+        module = module_of(graph, variant)
+        write = to_onnx if variant.format == "onnx" else to_torchscript
+        write(graph, module, target)
+        record_of(target).write_text(json.dumps({"stamp": mark, **signature(graph, module)}))
         written.append(graph.name)
     return written
+
+
+def record_of(target: Path) -> Path:
+    """Where it is told what an exported file was made from, and its signature."""
+    return target.with_name(f"{target.name}.json")
+
+
+def recorded(target: Path) -> dict[str, Any]:
+    """What is told of an exported file; nothing where it is not."""
+    try:
+        found = json.loads(record_of(target).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export graphs``."""
     parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+    add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Export what is out of date and say so."""
-    written = build(args.domain, force=args.force)
+    written = build(args.domain, variant_of(args), force=args.force)
     print("graphs: " + (", ".join(written) if written else "up to date"))

@@ -21,7 +21,7 @@ from export.conversion import convert
 from export.directions import write_components
 from export.generator import mean_w
 from export.latents import statistics
-from export.paths import LEARNED, REPOSITORY, ROOT, encoder_file, generator_file
+from export.paths import DIRECTIONS, LEARNED, REPOSITORY, encoder_file, generator_file
 from export.samples import at_size
 from networks.generator_file import (
     Generator,
@@ -51,12 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mapped", type=int, default=MAPPED, help=f"latents behind the statistics of W (default: {MAPPED:,})"
     )
-    parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="of W's statistics; default: networks/weights/DOMAIN"
+    )
+    parser.add_argument("--directions", type=Path, default=None, help="default: client/directions/DOMAIN")
+    graphs.add_arguments(parser)
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, convert, write.
+    """Read, convert, compute, and only then write.
 
     Raises:
         CheckpointError: the file is refused; nothing was written.
@@ -79,9 +83,8 @@ def run(args: argparse.Namespace) -> None:
     save_generator(mapping, synthesis, target, domain=domain, metadata={"source": source})
     shown = target.with_name("samples.png")
     Image.fromarray(picture).save(shown)
-    write_pnorm(LEARNED / domain, moments, generator=mark)
-    folder = ROOT / "client" / "directions" / domain
-    write_components(folder, moments, None, generator=mark, styles=synthesis.num_styles)
+    write_pnorm(args.weights or LEARNED / domain, moments, generator=mark)
+    write_components(args.directions or DIRECTIONS / domain, moments, None, generator=mark, styles=synthesis.num_styles)
     print(f"generator {mark}: {target}")
     print(f"  {told(synthesis)}, from a checkpoint of {checkpoint.kind}; samples: {shown}")
     graphs.run(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from export.conversion import (
@@ -55,9 +56,9 @@ def generator(source: Source) -> Converted:
 
 
 def _noise(source: Source, at: str, side: int) -> Tensor:
-    """The constant noise times its strength, [S, S]; a layer may have none."""
-    if f"{at}.noise_const" not in source:
-        raise ConversionError(f"{at} has no noise; such networks are not served")
+    """The constant noise times its strength, [S, S]; zero where a network was trained without noise."""
+    if f"{at}.noise_const" not in source and f"{at}.noise_strength" not in source:
+        return torch.zeros(side, side)
     return source.take(f"{at}.noise_const", side, side) * source.take(f"{at}.noise_strength")
 
 

@@ -35,8 +35,9 @@ class ModulatedConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
-        x = self.pointwise(self.depthwise(x * self.modulation(w)[:, :, None, None]))
-        return F.leaky_relu(x + self.noise, 0.2)
+        dtype = self.pointwise.weight.dtype
+        x = self.pointwise(self.depthwise(x.to(dtype) * self.modulation(w).to(dtype)[:, :, None, None]))
+        return F.leaky_relu(x + self.noise.to(dtype), 0.2)
 
 
 class InputConv(nn.Module):
@@ -89,7 +90,8 @@ class Layer(nn.Module):
 
     def enter(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S/2, S/2], w [B, 512] -> [B, C_out, S, S]
-        y: Tensor = self.conv1(self.up(x * self.up_modulation(w)[:, :, None, None]), w)
+        dtype = self.up.weight.dtype
+        y: Tensor = self.conv1(self.up(x.to(dtype) * self.up_modulation(w).to(dtype)[:, :, None, None]), w)
         return y
 
     def leave(self, x: Tensor, w: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ class MobileStyleGAN(Synthesis):
         last = CUTS.index(cut)
         for i, layer in enumerate(self._layers()[:last]):
             x = layer.leave(layer.enter(x, w[:, 1 + 2 * i]), w[:, 2 + 2 * i])
-        return self._layers()[last].enter(x, w[:, 1 + 2 * last])
+        return self._layers()[last].enter(x, w[:, 1 + 2 * last]).float()
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half, as :meth:`Synthesis.fine`."""
@@ -163,7 +165,7 @@ class MobileStyleGAN(Synthesis):
         x = first.leave(f, next(w))
         for layer in rest:
             x = layer.leave(layer.enter(x, next(w)), next(w))
-        image: Tensor = self.to_image(x, next(w))
+        image: Tensor = self.to_image(x.float(), next(w))
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
@@ -176,3 +178,11 @@ class MobileStyleGAN(Synthesis):
         users.append((self.to_image.modulation,))
         styles = w_m_plus.unbind(dim=1)
         return [torch.cat([use(w) for use in uses], dim=1) for uses, w in zip(users, styles, strict=True)]
+
+    def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
+        """Compute the last layers in half precision, as :meth:`Synthesis.lower`; the head stays float32."""
+        for layer in self._layers()[-blocks:]:
+            layer.up.to(dtype)
+            for conv in (layer.conv1, layer.conv2):
+                conv.depthwise.to(dtype)
+                conv.pointwise.to(dtype)

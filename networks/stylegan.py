@@ -149,7 +149,7 @@ class StyleGAN(Synthesis):
         self.check_coarse(w, cut)
         last = self._index(cut)
         styles = w.unbind(dim=1)
-        x: Tensor = self.conv(self.input(self.constant.expand(len(w), -1, -1, -1), styles[0]), styles[1])
+        x: Tensor = self.conv(self.input(self.constant.expand(w.shape[0], -1, -1, -1), styles[0]), styles[1])
         for i, block in enumerate(self._blocks()[:last]):
             x = block.conv2(block.conv1(x, styles[2 + 2 * i]), styles[3 + 2 * i])
         f: Tensor = self._blocks()[last].conv1(x, styles[-1])
@@ -174,12 +174,7 @@ class StyleGAN(Synthesis):
         return [use(w) for use, w in zip(users, w_m_plus.unbind(dim=1), strict=True)]
 
     def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
-        """Convolve the last blocks in half precision; normalisation, styles and the image stay float32.
-
-        Args:
-            dtype: torch.float16 or torch.bfloat16.
-            blocks: how many, from the largest resolution down.
-        """
+        """Convolve the last blocks in half precision, as :meth:`Synthesis.lower`; normalisation stays float32."""
         for block in self._blocks()[-blocks:]:
             block.conv1.conv.to(dtype)
             block.conv2.conv.to(dtype)

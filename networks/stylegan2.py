@@ -127,7 +127,6 @@ class Block(nn.Module):
         super().__init__()
         inner, outer = shape.channels[index - 1 : index + 1]
         side = 4 << index
-        self.clamp = shape.clamp
         self.conv1 = ModulatedConv(inner, outer, side, clamp=shape.clamp, up=True)
         self.conv2 = ModulatedConv(outer, outer, side, clamp=shape.clamp)
         resnet = shape.architecture == "resnet"
@@ -141,7 +140,7 @@ class Block(nn.Module):
         dtype = self.conv1.weight.dtype
         across = upsample(F.conv2d(x.to(dtype), self.skip.weight.to(dtype)), self.kernel) * RESIDUAL
         through: Tensor = self.conv2(self.conv1(x, w1), w2, gain=RESIDUAL)
-        return clamped(across, self.clamp, RESIDUAL) + through
+        return across + through
 
 
 def clamped(x: Tensor, bound: float | None, gain: float = 1.0) -> Tensor:
@@ -181,7 +180,7 @@ class StyleGAN2(Synthesis):
         """Render images, as :meth:`Synthesis.forward`; with RGB skips from 4x4 on."""
         self.check_w_plus(w_plus)
         w = w_plus.unbind(dim=1)
-        x: Tensor = self.input(self.constant.expand(len(w_plus), -1, -1, -1), w[0])
+        x: Tensor = self.input(self.constant.expand(w_plus.shape[0], -1, -1, -1), w[0])
         return self._render(x, w[1:], self._blocks(), None if self.to_rgb is None else self.to_rgb(x, w[1]))
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
@@ -189,7 +188,7 @@ class StyleGAN2(Synthesis):
         self.check_coarse(w, cut)
         last = self._index(cut)
         styles = w.unbind(dim=1)
-        x: Tensor = self.input(self.constant.expand(len(w), -1, -1, -1), styles[0])
+        x: Tensor = self.input(self.constant.expand(w.shape[0], -1, -1, -1), styles[0])
         for i, block in enumerate(self._blocks()[:last]):
             x = self._through(block, x, styles[1 + 2 * i], styles[2 + 2 * i])
         block = self._blocks()[last]
@@ -245,12 +244,7 @@ class StyleGAN2(Synthesis):
         return [torch.cat([use(w) for use in uses], dim=1) for uses, w in zip(users, styles, strict=True)]
 
     def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
-        """Compute the last blocks in half precision; images and styles stay float32.
-
-        Args:
-            dtype: torch.float16 or torch.bfloat16.
-            blocks: how many, from the largest resolution down; four as published.
-        """
+        """Compute the last blocks in half precision, as :meth:`Synthesis.lower`."""
         for block in self._blocks()[-blocks:]:
             block.conv1.lower(dtype)
             block.conv2.lower(dtype)

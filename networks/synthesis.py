@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from networks.mapping import STYLE_DIM
@@ -85,6 +86,15 @@ class Synthesis(nn.Module, ABC):
             For each style float32 [B, C], C differing; a style that enters several layers gives all, joined.
         """
 
+    @abstractmethod
+    def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
+        """Compute the last blocks in half precision; styles, sums of images and the image stay float32.
+
+        Args:
+            dtype: torch.float16 or torch.bfloat16.
+            blocks: how many, from the largest resolution down; four as published (StyleGAN2-ADA, appendix C).
+        """
+
     def fine_styles(self, cut: int) -> int:
         """Number of styles of a ``w_m_plus``."""
         return self.num_styles - self.coarse_styles(cut)
@@ -110,7 +120,7 @@ class Synthesis(nn.Module, ABC):
 
     def check_fine(self, f: Tensor, w_m_plus: Tensor) -> int:
         """Assert the shapes of what :meth:`fine` takes; returns the cut."""
-        cut = f.shape[-1]
+        cut = int(f.shape[-1])  # a tensor while a graph is traced
         assert f.ndim == 4 and cut in CUTS and f.shape[1:] == (self.f_channels(cut), cut, cut)
         assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (self.fine_styles(cut), STYLE_DIM)
         return cut

@@ -278,6 +278,16 @@ def test_an_unknown_mean_of_w_is_said_to_be_unknown(tmp_path: Path) -> None:
     assert not found.has_w_avg
 
 
+def test_early_files_without_noise_are_read(tmp_path: Path) -> None:
+    mapping, network = stylegan2()
+    state = {k: v for k, v in rosinality_state(mapping, network).items() if not k.startswith("noises.")}
+    for name, buffer in network.named_buffers():
+        if name.endswith("noise"):
+            buffer.zero_()
+    (tmp_path / "file").write_bytes(saved({"g_ema": state, "latent_avg": mapping.w_avg}))
+    assert_same(convert(read_checkpoint(tmp_path / "file")), mapping, network)
+
+
 # StyleGAN: the published 3x3 kernels cannot be had back from the 4x4 ones, so that the file comes first here.
 
 
@@ -398,6 +408,7 @@ def edited(state: State, change: Callable[[State], object]) -> Checkpoint:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda s: s.pop("noises.noise_6"), "no tensor noises.noise_6"),
         (lambda s: s.pop("convs.3.activate.bias"), "no tensor convs.3.activate.bias"),
         (lambda s: s.update({"extra.weight": torch.zeros(2)}), "belong to no network known here: extra.weight"),
         (lambda s: s["conv1.conv.weight"].fill_(torch.nan), "conv1.conv.weight holds numbers that are not finite"),

@@ -17,14 +17,15 @@ from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
 from export.generator import fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
-from export.paths import REPOSITORY, detail_file, generator_file, graph_file, pnorm_file
+from export.paths import REPOSITORY, detail_file, generator_file, pnorm_file
 from export.triton_config import ModelConfig, Step, Tensor, parse
+from export.variant import PLAIN
 from export.verify import VerifyError, by_onnxruntime, by_torch, compare, inputs, table
 from networks.generator_file import GeneratorError
 from networks.learned_file import load_detail
 from networks.pnorm import load_pnorm
 
-built = pytest.mark.skipif(not graph_file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
+built = pytest.mark.skipif(not PLAIN.file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
 
 tensors = st.builds(
     Tensor,
@@ -133,7 +134,7 @@ def test_exported_graphs_equal_torch(role: str) -> None:
     graph = next(g for g in graphs.graphs("ffhq") if g.name == f"ffhq_{role}")
     feed = inputs("ffhq")[graph.name]
     expected = by_torch(graph.build().eval(), graph.outputs, feed)
-    rows = compare(graph.name, "onnxruntime", expected, by_onnxruntime(graph_file(graph.name), feed))
+    rows = compare(graph.name, "onnxruntime", expected, by_onnxruntime(PLAIN.file(graph.name), feed))
     assert all(row.passed for row in rows), table(rows)
 
 
@@ -198,7 +199,7 @@ def test_fingerprints_follow_the_weights_but_not_the_estimated_mean() -> None:
 
 
 def test_graphs_have_the_opset_and_no_outside_data() -> None:
-    paths = [p for p in (graph_file(g.name) for g in graphs.graphs("ffhq")) if p.exists()]
+    paths = [p for p in (PLAIN.file(g.name) for g in graphs.graphs("ffhq")) if p.exists()]
     if not paths:
         pytest.skip("the graphs are not built: make invert")
     for path in paths:
