@@ -117,8 +117,10 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     if not torch.isfinite(image).all() or image.std() == 0:
         raise ImportRefusedError("the network makes no pictures: its samples are of one colour or not finite")
     pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows = pixels.unflatten(0, (2, SHOWN // 2)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return rows.contiguous().numpy()
+    # [row, column, channel, y, x] -> [row, y, column, x, channel]
+    grid = pixels.reshape(2, SHOWN // 2, *pixels.shape[1:]).permute(0, 3, 1, 4, 2)
+    sheet: NDArray[np.uint8] = grid.reshape(2 * grid.shape[1], -1, 3).numpy()
+    return sheet
 
 
 def told(synthesis: Synthesis) -> str:

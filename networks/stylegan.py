@@ -41,7 +41,8 @@ class Epilogue(nn.Module):
         y = y - y.mean(dim=(2, 3), keepdim=True)
         y = y * (y.square().mean(dim=(2, 3), keepdim=True) + 1e-8).rsqrt()
         scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
-        return (y * (scale + 1) + shift).to(x.dtype)
+        styled: Tensor = y * (scale + 1) + shift
+        return styled.to(x.dtype)
 
 
 class Conv(nn.Module):
