@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,13 +52,23 @@ def to_torchscript(graph: Graph, module: nn.Module, target: Path) -> None:
     """By tracing; frozen, so that it holds no weights of the half that it does not run."""
     trace, freeze, save = (cast("Any", f) for f in (torch.jit.trace, torch.jit.freeze, torch.jit.save))
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # asserts on shapes are taken for branches on data
+        # Asserts on shapes are taken for branches on data, and torch would rather see its own newer format.
+        warnings.simplefilter("ignore")
         traced = freeze(trace(module, tuple(graph.inputs.values()), check_trace=False))
-    buffer = io.BytesIO()
-    save(traced, buffer)
+        buffer = io.BytesIO()
+        save(traced, buffer)
     partial = _partial(target)
     partial.write_bytes(buffer.getvalue())
     partial.replace(target)
+
+
+def load_torchscript(path: Path) -> Callable[..., Tensor | tuple[Tensor, ...]]:
+    """An exported TorchScript file, on the CPU."""
+    load = cast("Any", torch.jit.load)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: Callable[..., Tensor | tuple[Tensor, ...]] = load(str(path), map_location="cpu").eval()
+    return module
 
 
 @torch.no_grad()

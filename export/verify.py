@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tritonclient.utils import np_to_triton_dtype
 
+from export.exporters import load_torchscript
 from export.generator import load_generator
 from export.graphs import CUT, Graph, graphs, to_uint8
 from export.paths import REPOSITORY
@@ -131,7 +131,7 @@ def inputs(domain: str) -> dict[str, Arrays]:
 
 
 @torch.no_grad()
-def by_torch(module: nn.Module, outputs: tuple[str, ...], feed: Arrays) -> Arrays:
+def by_torch(module: Callable[..., Tensor | tuple[Tensor, ...]], outputs: tuple[str, ...], feed: Arrays) -> Arrays:
     """Outputs by name of a graph's module in eager torch."""
     found = module(*(torch.from_numpy(a) for a in feed.values()))
     found = (found,) if isinstance(found, Tensor) else found
@@ -148,8 +148,7 @@ def by_onnxruntime(path: Path, feed: Arrays) -> Arrays:
 @torch.no_grad()
 def by_torchscript(path: Path, names: tuple[str, ...], feed: Arrays) -> Arrays:
     """Outputs by name of an exported TorchScript file on the CPU."""
-    load: Any = torch.jit.load
-    return by_torch(load(str(path), map_location="cpu"), names, feed)
+    return by_torch(load_torchscript(path), names, feed)
 
 
 def by_triton(client: triton.InferenceServerClient, model: str, feed: Arrays) -> Arrays:
