@@ -80,7 +80,17 @@ ERRORS = {
 }
 
 
-def write_network(path: Path, *, metadata: dict[str, str], parameters: int, metrics: dict[str, float]) -> None:
+FFHQ_LIMITS = """Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,
+and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN
+of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0)."""
+OTHER_LIMITS = (
+    """Limits: it knows what the generator knows, and follows its licence, which whoever gave the checkpoint says."""
+)
+
+
+def write_network(
+    path: Path, *, domain: str, metadata: dict[str, str], parameters: int, metrics: dict[str, float]
+) -> None:
     """Write the card of a trained network, a ``.md``: ``metadata`` as in its file, ``metrics`` on held-out samples."""
     cut, generator = metadata["cut"], metadata["generator"]
     if metadata["network"] == "encoder":
@@ -108,9 +118,7 @@ def write_network(path: Path, *, metadata: dict[str, str], parameters: int, metr
             if name in metrics and name != ("f" if metadata["network"] == "detail" else "styles")
         ),
         "",
-        "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,",
-        "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN",
-        "of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0).",
+        FFHQ_LIMITS if domain == "ffhq" else OTHER_LIMITS,
     ]
     _write("\n".join(lines) + "\n", path)
 

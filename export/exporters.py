@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from export.graphs import Graph
 
 OPSET = 20
+CPU = torch.device("cpu")
 
 
 def to_onnx(graph: Graph, module: nn.Module, target: Path) -> None:
@@ -62,12 +63,12 @@ def to_torchscript(graph: Graph, module: nn.Module, target: Path) -> None:
     partial.replace(target)
 
 
-def load_torchscript(path: Path) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    """An exported TorchScript file, on the CPU."""
+def load_torchscript(path: Path, device: torch.device = CPU) -> Callable[..., Tensor | tuple[Tensor, ...]]:
+    """An exported TorchScript file, on a device."""
     load = cast("Any", torch.jit.load)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        module: Callable[..., Tensor | tuple[Tensor, ...]] = load(str(path), map_location="cpu").eval()
+        module: Callable[..., Tensor | tuple[Tensor, ...]] = load(str(path), map_location=device).eval()
     return module
 
 

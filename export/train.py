@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> None:
         count = sum(p.numel() for p in network.parameters())
         write_network(
             files[name].with_suffix(".md"),
+            domain=args.domain,
             metadata=learned_metadata(files[name]),
             parameters=count,
             metrics=metrics,

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
+from export.exporters import to_onnx, to_torchscript
 from export.generator import fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
 from export.paths import REPOSITORY, detail_file, generator_file, pnorm_file
 from export.triton_config import ModelConfig, Step, Tensor, parse
 from export.variant import PLAIN
-from export.verify import VerifyError, by_onnxruntime, by_torch, compare, inputs, table
+from export.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
 from networks.generator_file import GeneratorError
 from networks.learned_file import load_detail
 from networks.pnorm import load_pnorm
@@ -89,7 +90,7 @@ def test_only_fields_that_every_backend_knows_are_used() -> None:
 @built
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(graphs, "export", lambda graph, target: written.append(f"{graph.name} {target}"))
+    monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
     assert len(repository.write("ffhq", tmp_path)) == 8
@@ -110,9 +111,10 @@ def test_a_graph_is_stale_when_its_weights_change(tmp_path: Path) -> None:
 
 def test_an_exported_graph_equals_torch_at_any_batch(tmp_path: Path) -> None:
     shift = next(g for g in graphs.graphs("ffhq") if g.name == "ffhq_shift")
-    path = tmp_path / "shift.onnx"
-    graphs.export(shift, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["shift.onnx"]
+    path, script = tmp_path / "shift.onnx", tmp_path / "shift.pt"
+    to_onnx(shift, ShiftGraph(), path)
+    to_torchscript(shift, ShiftGraph(), script)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["shift.onnx", "shift.pt"]
     rng = np.random.default_rng(0)
     for count in (1, 5):
         feed = {
@@ -122,7 +124,9 @@ def test_an_exported_graph_equals_torch_at_any_batch(tmp_path: Path) -> None:
             "strengths": rng.standard_normal(count, np.float32),
         }
         found = by_onnxruntime(path, feed)
-        rows = compare("shift", "onnxruntime", by_torch(ShiftGraph(), shift.outputs, feed), found)
+        expected_by_torch = by_torch(ShiftGraph(), shift.outputs, feed)
+        rows = compare("shift", "onnxruntime", expected_by_torch, found)
+        rows += compare("shift", "pytorch", expected_by_torch, by_torchscript(script, shift.outputs, feed))
         assert all(row.passed for row in rows)
         expected = feed["w_m_plus"] + feed["strengths"][-1] * feed["direction"]
         np.testing.assert_allclose(found["w_m_plus_batch"][-1], expected, rtol=1e-5, atol=1e-5)
