@@ -80,11 +80,13 @@ ERRORS = {
 }
 
 
-FFHQ_LIMITS = """Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,
-and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN
-of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0)."""
+FFHQ_LIMITS = (
+    "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,\n"
+    "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN\n"
+    "of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0)."
+)
 OTHER_LIMITS = (
-    """Limits: it knows what the generator knows, and follows its licence, which whoever gave the checkpoint says."""
+    "Limits: it knows what the generator knows, and follows the licence of the checkpoint that this came from."
 )
 
 
