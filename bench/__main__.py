@@ -13,6 +13,7 @@ from server.errors import ServerError
 COMMANDS = {
     "throughput": "compare the served models with bare ONNX Runtime on the same graphs",
     "quality": "compare reconstructions with photos and generator samples, against a running server",
+    "generators": "how fast generators run in every format and precision, without a server",
     "refine": "how fast the recipes of the refinement get how close, without a server",
 }
 

@@ -41,7 +41,6 @@ from export.paths import BUILD, ROOT, detail_file, encoder_file
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
-from networks.mobilestylegan import NUM_STYLES
 from sidecar.engine import TorchEngine, load_engine
 from sidecar.job import Start, State, Terms
 from sidecar.recipe import PAPER_WEIGHTS, PRESETS, Recipe
@@ -83,7 +82,7 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
     with torch.no_grad():
         for seed in range(FIRST_SEED, FIRST_SEED + samples):
             z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
-            w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, NUM_STYLES, -1)
+            w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, generator.synthesis.num_styles, -1)
             image = to_uint8(generator.synthesis(w_plus))[0].numpy()
             # Its pixels are no key: their last bits depend on the number of threads.
             images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), rotated(image, DEGREES)))

@@ -105,14 +105,13 @@ class Direction:
             **texts,
         )
 
-    def step(self, *, cut: int, styles: int) -> NDArray[np.float32]:
+    def step(self, *, before: int, styles: int) -> NDArray[np.float32]:
         """Return the step of strength 1 in M+: float32 [styles, 512], zero for the styles outside ``layers``.
 
         Args:
-            cut: side of ``f``, 8 or 16, which says how many styles were used up before it.
+            before: number of styles before M, which ``f`` has used up.
             styles: number of styles from M on.
         """
-        before = coarse_styles(cut)
         first, last = self.layers or (0, before + styles - 1)
         moved = np.zeros((styles, STYLE_DIM), dtype=np.float32)
         moved[max(first - before, 0) : max(last - before + 1, 0)] = self.vector * np.float32(self.scale)
@@ -129,11 +128,6 @@ class Direction:
                 f"The direction {self.name} belongs to generator {self.generator}, "
                 f"but the server runs generator {shown(generator)}."
             )
-
-
-def coarse_styles(cut: int) -> int:
-    """Return how many styles come before ``f`` of side ``cut``: none at 4x4, two more for each doubling."""
-    return 2 * (cut.bit_length() - 3)
 
 
 def names(domain: str) -> list[str]:

@@ -28,7 +28,8 @@ SCHEMA: Final = "unaligned.inversion/1"
 REFINED_SCHEMA: Final = "unaligned.inversion/2"
 SUFFIX: Final = ".inversion.safetensors"
 CUTS: Final = (8, 16)
-CHANNELS: Final = 512
+STYLE_DIM: Final = 512
+_MAX_CHANNELS: Final = 4096
 _MAX_BYTES = 64 * 2**20
 _MAX_STYLES = 32
 _MIN_TARGET, _MAX_TARGET = 16, 4096
@@ -42,9 +43,9 @@ class Inversion:
     """``w* = (f, w_M+)`` of a photo, with where it came from.
 
     Attributes:
-        f: float32 [512, cut, cut], the generator's feature map before layer M.
-        w_m_plus: float32 [styles, 512], one style per layer from M on (12 for the 16-style generator cut at 16).
-        f_o: float32 [512, cut, cut], the encoder's own estimate of ``f``, before any refinement.
+        f: float32 [channels, cut, cut], the generator's feature map before layer M.
+        w_m_plus: float32 [styles, 512], one style per layer from M on (12 of FFHQ's 16).
+        f_o: float32 [channels, cut, cut], the encoder's own estimate of ``f``, before any refinement.
         generator: fingerprint of the generator that ``f`` and ``w_m_plus`` belong to.
         domain: what the generator shows, for example ``ffhq``.
         cut: side of ``f``: 8 or 16.
@@ -212,12 +213,14 @@ def _validate(inversion: Inversion, what: str) -> None:
             raise InversionError(f"Tensor '{name}' of {what} is {tensor.dtype}, not float32.")
         if not np.isfinite(tensor).all():
             raise InversionError(f"Tensor '{name}' of {what} holds numbers that are not finite.")
-    for name, tensor in (("f", inversion.f), ("f_o", inversion.f_o)):
-        if tensor.shape != (CHANNELS, cut, cut):
-            raise InversionError(f"Tensor '{name}' of {what} is {list(tensor.shape)}, not {[CHANNELS, cut, cut]}.")
+    shape = inversion.f.shape
+    if len(shape) != 3 or not 1 <= shape[0] <= _MAX_CHANNELS or shape[1:] != (cut, cut):
+        raise InversionError(f"Tensor 'f' of {what} is {list(shape)}, not [channels, {cut}, {cut}].")
+    if inversion.f_o.shape != shape:
+        raise InversionError(f"Tensor 'f_o' of {what} is {list(inversion.f_o.shape)}, not {list(shape)} as 'f' is.")
     styles = inversion.w_m_plus.shape
-    if len(styles) != 2 or not 1 <= styles[0] <= _MAX_STYLES or styles[1] != CHANNELS:
-        raise InversionError(f"Tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {CHANNELS}].")
+    if len(styles) != 2 or not 1 <= styles[0] <= _MAX_STYLES or styles[1] != STYLE_DIM:
+        raise InversionError(f"Tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}].")
     crop, (width, height) = inversion.crop, inversion.photo_size
     if min(crop.x, crop.y) < 0 or crop.size < 1 or crop.x + crop.size > width or crop.y + crop.size > height:
         raise InversionError(f"The crop {crop} of {what} does not lie within its photo of {width}x{height} pixels.")

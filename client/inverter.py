@@ -157,6 +157,10 @@ class Inverter:
         chosen = _direction(self._session.domain, direction)
         return run(self._session.edit(inversion, chosen, strengths), self._transport)
 
+    def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
+        """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
+        run(self._session.step(inversion, _direction(self._session.domain, direction)), self._transport)
+
     def generate(self, seed: int, psi: float = 0.7) -> NDArray[np.uint8]:
         """Return the generator's sample for a seed: uint8 RGB [1024, 1024, 3].
 
@@ -244,6 +248,11 @@ class AsyncInverter:
         """Return one image per strength; see ``Inverter.edit``."""
         chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
         return await run_async(self._session.edit(inversion, chosen, strengths), self._transport)
+
+    async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
+        """Raise what ``edit`` would; see ``Inverter.check_edit``."""
+        chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
+        await run_async(self._session.step(inversion, chosen), self._transport)
 
     async def generate(self, seed: int, psi: float = 0.7) -> NDArray[np.uint8]:
         """Return the sample for a seed; see ``Inverter.generate``."""

@@ -51,8 +51,7 @@ def invert(options: argparse.Namespace) -> Report:
         with progress("inverting", 1, options):
             inversion = inverter.invert(photo, square).inversion
         for direction, _ in edits:
-            direction.require_generator(inversion.generator)
-            direction.step(cut=inversion.cut, styles=len(inversion.w_m_plus))
+            inverter.check_edit(inversion, direction)
         with kept(path) as reached:
             inversion = refined(inverter, inversion, photo, options, reached, wanted=wanted, keep_start=True)
             return _rendered(inverter, path, inversion, edits=edits, options=options)

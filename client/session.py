@@ -151,12 +151,8 @@ class Session:
         steps = checked_strengths(strengths)
         config = yield from self._config("edit")
         self._require(inversion, config)
-        direction.require_generator(inversion.generator)
-        tensors = {
-            "f": inversion.f,
-            "w_m_plus": inversion.w_m_plus,
-            "direction": direction.step(cut=inversion.cut, styles=len(inversion.w_m_plus)),
-        }
+        step = yield from self.step(inversion, direction)
+        tensors = {"f": inversion.f, "w_m_plus": inversion.w_m_plus, "direction": step}
         images = []
         for start in range(0, len(steps), MAX_STRENGTHS):
             chunk = steps[start : start + MAX_STRENGTHS]
@@ -166,6 +162,13 @@ class Session:
             images.append(answer["images"])
         edited: Image8 = np.concatenate(images)
         return edited
+
+    def step(self, inversion: Inversion, direction: Direction) -> Steps[NDArray[np.float32]]:
+        """What strength 1 of a direction adds to the inversion's styles, float32 [n, 512]."""
+        coarse = yield from self._config("coarse")
+        self._require(inversion, coarse)
+        direction.require_generator(inversion.generator)
+        return direction.step(before=_spec(coarse, "w").dims[0], styles=len(inversion.w_m_plus))
 
     def generate(self, seed: int, psi: float) -> Steps[Image8]:
         """Seed to image: z to w to f to image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -13,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 from server.errors import ServerError
 
 COMMANDS = {
+    "import": "read a generator's checkpoint, of several publishers, into a domain of its own",
     "fetch": "fetch the generator's published weights, verify them and keep them as safetensors",
     "graphs": "export the networks as ONNX graphs, those that are out of date",
     "repository": "lay the graphs out as the model repository that Triton serves",
@@ -23,8 +25,18 @@ COMMANDS = {
 }
 
 
+MODULES = {"import": "importer"}  # where a command's name is a keyword
+
+
+def domain(text: str) -> str:
+    """A domain's name, which is the first part of its models' names."""
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,30}", text):
+        raise argparse.ArgumentTypeError("a domain is a name of small letters and digits, such as bedroom")
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 with one sentence on stderr, 130 on Ctrl-C."""
+    """Run one command; returns the exit code: 0, 1 or 2 with one sentence on stderr, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="python -m export", description="From published weights to what Triton serves."
@@ -34,9 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], None] | None = None
     for command, text in COMMANDS.items():
         sub = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        sub.add_argument("--domain", default="ffhq", choices=["ffhq"], help="which generator (default: ffhq)")
+        required = command == "import"
+        sub.add_argument(
+            "--domain",
+            type=domain,
+            default=None if required else "ffhq",
+            required=required,
+            metavar="NAME",
+            help="what the generator shows, for example bedroom" if required else "which generator (default: ffhq)",
+        )
         if command == named:  # torch takes seconds to import: load only the command that runs
-            module = import_module(f"export.{command}")
+            module = import_module(f"export.{MODULES.get(command, command)}")
             module.add_arguments(sub)
             run = module.run
     args = parser.parse_args(arguments)
@@ -45,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args)
     except (ServerError, InferenceServerException, SafetensorError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
     return 0

@@ -37,7 +37,7 @@ class Card:
     reach: float
 
 
-def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str) -> None:
+def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str, styles: int) -> None:
     """Write ``NAME.safetensors`` (``direction``, float32 [512], of unit length) and ``NAME.md`` into a folder."""
     unit = direction.double()
     metrics = "; ".join(f"{name} {value:.3f}" for name, value in card.metrics.items())
@@ -48,7 +48,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "unit": UNIT,
         "scale": f"{scale:.6g}",
         "suggested_range": f"{-card.reach:g},{card.reach:g}",
-        "layers": "0-15",
+        "layers": f"0-{styles - 1}",
         "source": "python -m export directions",
         "method": card.method,
         "samples": str(card.samples),
@@ -80,7 +80,19 @@ ERRORS = {
 }
 
 
-def write_network(path: Path, *, metadata: dict[str, str], parameters: int, metrics: dict[str, float]) -> None:
+FFHQ_LIMITS = (
+    "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,\n"
+    "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN\n"
+    "of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0)."
+)
+OTHER_LIMITS = (
+    "Limits: it knows what the generator knows, and follows the licence of the checkpoint that this came from."
+)
+
+
+def write_network(
+    path: Path, *, domain: str, metadata: dict[str, str], parameters: int, metrics: dict[str, float]
+) -> None:
     """Write the card of a trained network, a ``.md``: ``metadata`` as in its file, ``metrics`` on held-out samples."""
     cut, generator = metadata["cut"], metadata["generator"]
     if metadata["network"] == "encoder":
@@ -108,9 +120,7 @@ def write_network(path: Path, *, metadata: dict[str, str], parameters: int, metr
             if name in metrics and name != ("f" if metadata["network"] == "detail" else "styles")
         ),
         "",
-        "Limits: it knows what the generator knows, faces. Faces much smaller than an aligned one lose their features,",
-        "and what no face photo shows (hands, text, patterns) comes out as texture. The generator is MobileStyleGAN",
-        "of the package random_face (Apache-2.0), which learned from FFHQ (a dataset under CC BY-NC-SA 4.0).",
+        FFHQ_LIMITS if domain == "ffhq" else OTHER_LIMITS,
     ]
     _write("\n".join(lines) + "\n", path)
 

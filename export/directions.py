@@ -24,7 +24,7 @@ from export.cards import Card, write_direction, write_pnorm
 from export.effects import Effects, effects
 from export.generator import load_generator
 from export.latents import Statistics, statistics
-from export.paths import LEARNED, ROOT, samples_folder
+from export.paths import DIRECTIONS, LEARNED, samples_folder
 from export.samples import SHARD, render, shards
 from export.scorers import Scorer, Scores
 from networks.generator_file import Generator
@@ -71,9 +71,9 @@ def score_samples(folder: Path, scorer: Scorer, *, count: int) -> tuple[Tensor, 
     latents, scores = [], []
     with tqdm(total=count, desc="scored samples", unit=f"x{SHARD}", disable=None) as progress:
         for _, shard in zip(range(count), shards(folder, "train"), strict=False):
-            for w, fine, image in zip(shard["w_coarse"], shard["w_fine"], shard["image"], strict=True):
-                if torch.equal(w, fine) and (found := scorer(image.numpy())):
-                    latents.append(w)
+            for w, layers, image in zip(shard["w"], shard["layers"], shard["image"], strict=True):
+                if not layers.any() and (found := scorer(image.numpy())):
+                    latents.append(w[0])
                     scores.append(torch.tensor(astuple(found)))
             progress.update()
     if len(latents) < LEAST:
@@ -109,9 +109,10 @@ def run(args: argparse.Namespace) -> None:
     render(generator, samples, split="train", shards=range(args.shards))
     scorer = Scorer()
     w, scores = score_samples(samples, scorer, count=args.shards)
-    target = ROOT / "client" / "directions" / args.domain
+    target = DIRECTIONS / args.domain
     _write_attributes(target, generator, moments, w, scores, scorer=scorer, faces=args.faces)
-    _write_components(target, generator, moments, w, scores)
+    styles = generator.synthesis.num_styles
+    write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)
 
 
 def _write_attributes(
@@ -132,24 +133,39 @@ def _write_attributes(
             effects=measured,
             reach=attribute.reach,
         )
-        write_direction(target, boundary.direction, scale, card, generator=generator.fingerprint)
+        write_direction(
+            target, boundary.direction, scale, card,
+            generator=generator.fingerprint, styles=generator.synthesis.num_styles,
+        )  # fmt: skip
 
 
-def _write_components(target: Path, generator: Generator, moments: Statistics, w: Tensor, scores: Tensor) -> None:
+def write_components(
+    target: Path, moments: Statistics, scored: tuple[Tensor, Tensor] | None, *, generator: str, styles: int
+) -> None:
+    """Write GANSpace's first components.
+
+    Args:
+        target: folder.
+        moments: of the generator's W.
+        scored: float32 [N, 512] and [N, 4] of :func:`score_samples`, for what the components go along with.
+        generator: its fingerprint.
+        styles: how many it has.
+    """
     variances, axes = moments.w.principal()
     for i in range(COMPONENTS):
-        along = (w.double() @ axes[:, i])[None]
-        correlation = torch.corrcoef(torch.cat([along, scores.double().T]))[0, 1:]
+        metrics = {"share of the variance of W": float(variances[i] / variances.sum())}
+        if scored is not None:
+            w, scores = scored
+            along = (w.double() @ axes[:, i])[None]
+            correlation = torch.corrcoef(torch.cat([along, scores.double().T]))[0, 1:]
+            metrics |= {f"correlation with {k}": float(c) for k, c in zip(SCORES, correlation, strict=True)}
         card = Card(
             name=f"pca_{i:02}",
             description=f"principal component {i} of W",
             method="GANSpace: principal component analysis of mapped latents",
             samples=moments.count,
-            metrics={
-                "share of the variance of W": float(variances[i] / variances.sum()),
-                **{f"correlation with {k}": float(c) for k, c in zip(SCORES, correlation, strict=True)},
-            },
+            metrics=metrics,
             effects=None,
             reach=2.0,
         )
-        write_direction(target, axes[:, i], float(variances[i].sqrt()), card, generator=generator.fingerprint)
+        write_direction(target, axes[:, i], float(variances[i].sqrt()), card, generator=generator, styles=styles)

@@ -6,16 +6,14 @@ from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from export.samples import at_size
 from export.scorers import Scorer, Scores
 from judges.faces import Image8
 from networks.generator_file import Generator
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
 
 STRENGTH = 2.0
 PSI = 0.7
-SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,8 @@ class Effects:
     """Mean change of each score at strength 1.
 
     Attributes:
-        full: when all 16 styles move.
-        fine: when only the 12 styles behind a cut at 16 move, as in an edit of an inversion.
+        full: when all styles move.
+        fine: when only the styles behind a cut at 16 move, as in an edit of an inversion.
         faces: faces that it was measured on, at strengths -2 and 2.
     """
 
@@ -38,19 +36,20 @@ def effects(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) -
     """Measure a step of W, float32 [512], on seeded faces at psi 0.7; ends that show no face are left out."""
     rng = torch.Generator().manual_seed(2_000_000)
     w = generator.mapping(torch.randn(faces, len(step), generator=rng), PSI)
-    behind = torch.arange(NUM_STYLES) >= coarse_styles(16)
+    count = generator.synthesis.num_styles
+    behind = torch.arange(count) >= generator.synthesis.coarse_styles(16)
     changes = [
         [_change(generator, scorer, latent, step * layers[:, None]) for latent in w]
-        for layers in (torch.ones(NUM_STYLES), behind.float())
+        for layers in (torch.ones(count), behind.float())
     ]
     full, fine = (Scores(*torch.stack([c for c in change if c is not None]).mean(dim=0).tolist()) for change in changes)
     return Effects(full, fine, faces)
 
 
 def draw(generator: Generator, w_plus: Tensor) -> Image8:
-    """Render one image, uint8 [256, 256, 3], from styles, float32 [16, 512]."""
+    """Render one image, uint8 [256, 256, 3], from styles, float32 [num_styles, 512]."""
     image = generator.synthesis(w_plus[None])
-    image = F.avg_pool2d(image, image.shape[-1] // SIZE)[0]
+    image = at_size(image)[0]
     pixels: Image8 = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels
 

@@ -7,13 +7,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from export.openvino_ir import Array, mapping_state, synthesis_state
 from export.paths import ROOT, generator_file
-from networks.generator_file import Generator, GeneratorError, read_generator
+from networks.generator_file import (
+    Generator,
+    GeneratorError,
+    fingerprint,
+    generator_metadata,
+    read_generator,
+    save_generator,
+)
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
 from server.wheels import extract
@@ -25,20 +32,14 @@ FILES = {
     "SynthesisNetwork.xml": "7918fce515243954d3e06628cb39a23902d6b1d5d02932cc0c2faee7a2aeeedd",
     "SynthesisNetwork.bin": "c7da15fa22d508c82e1c30dd6b4cdf67fe3ccdddaf85b310ee764dbf0c289645",
 }
-CODE = ("export/generator.py", "export/openvino_ir.py", "networks/mapping.py", "networks/mobilestylegan.py")
+CODE = (
+    "export/generator.py",
+    "export/openvino_ir.py",
+    "networks/generator_file.py",
+    "networks/mapping.py",
+    "networks/mobilestylegan.py",
+)
 MEAN_SAMPLES = 100_000
-
-
-def fingerprint(state: dict[str, Tensor]) -> str:
-    """First 16 hex digits of the sha256 over the published weights' names, shapes and values, sorted by name.
-
-    ``w_avg`` is estimated here, differs in the last bits between machines, and is left out.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(set(state) - {"mapping.w_avg"}):
-        digest.update(f"{name}{tuple(state[name].shape)}".encode())
-        digest.update(state[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def extract_ir(folder: Path) -> None:
@@ -64,11 +65,7 @@ def fetch(domain: str) -> Path:
         )
         mapping.w_avg.copy_(mean_w(mapping))
         synthesis.load_state_dict(_tensors(synthesis_state(folder / "SynthesisNetwork.xml")))
-        state = {f"mapping.{k}": v for k, v in mapping.state_dict().items()}
-        state |= {f"synthesis.{k}": v for k, v in synthesis.state_dict().items()}
-        partial = folder / target.name
-        save_file(state, partial, metadata={"fingerprint": fingerprint(state), "domain": domain, "stamp": _stamp()})
-        partial.replace(target)
+        save_generator(mapping, synthesis, target, domain=domain, metadata={"stamp": _stamp()})
     return target
 
 
@@ -83,10 +80,9 @@ def _stamp() -> str:
 def _is_current(path: Path) -> bool:
     """Whether the file is whole, and was made from the same files by the same code."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return metadata.get("stamp") == _stamp() and metadata.get("fingerprint") == fingerprint(load_file(path))
-    except (SafetensorError, OSError):
+        metadata = generator_metadata(path)
+        return metadata.get("stamp") == _stamp() and metadata["fingerprint"] == fingerprint(load_file(path))
+    except (GeneratorError, SafetensorError, OSError):
         return False
 
 

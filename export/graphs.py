@@ -1,4 +1,4 @@
-"""``python -m export graphs``: the networks as ONNX graphs that take and give what goes over the wire.
+"""``python -m export graphs``: the networks as ONNX or TorchScript graphs that take and give what goes over the wire.
 
 Images are uint8 NHWC on the outside; resizing, normalisation, clamping and rounding are inside the
 graphs, so that a client never sends or receives a float image. The batch is dynamic in all of them.
@@ -10,38 +10,43 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.exporters import OPSET, signature, to_onnx, to_torchscript
 from export.generator import load_generator
-from export.paths import ROOT, detail_file, encoder_file, generator_file, graph_file
+from export.paths import ROOT, detail_file, encoder_file, generator_file
+from export.variant import PLAIN, Variant, variant_of
+from export.variant import add_arguments as add_variant
 from networks.detail import Detail
 from networks.encoder import Encoder
-from networks.generator_file import Generator
+from networks.generator_file import Generator, read_shape
 from networks.learned_file import load_detail, load_encoder
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, coarse_styles
 
-OPSET = 20
 PHOTO_SIZE = 256  # of the images that the encoder graphs take
 CUT = 16
 CODE = (
+    "export/exporters.py",
     "export/graphs.py",
     "networks/detail.py",
     "networks/encoder.py",
+    "networks/generator_file.py",
     "networks/learned_file.py",
     "networks/mapping.py",
     "networks/mobilestylegan.py",
-    "networks/pnorm.py",
+    "networks/perceptual.py",
+    "networks/resampling.py",
+    "networks/stylegan.py",
+    "networks/stylegan2.py",
+    "networks/synthesis.py",
 )
 
 
@@ -59,7 +64,7 @@ class MappingGraph(nn.Module):
 
 
 class CoarseGraph(nn.Module):
-    """w [B, 4, 512] -> f [B, 512, 16, 16]."""
+    """w [B, n, 512], the coarse styles -> f [B, C, 16, 16]."""
 
     def __init__(self, generator: Generator, *, cut: int) -> None:
         super().__init__()
@@ -71,7 +76,7 @@ class CoarseGraph(nn.Module):
 
 
 class FineGraph(nn.Module):
-    """f [B, 512, 16, 16], w_m_plus [B, 12, 512] -> image uint8 [B, 1024, 1024, 3]."""
+    """f [B, C, 16, 16], w_m_plus [B, m, 512], the fine styles -> image uint8 [B, S, S, 3]."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -83,7 +88,7 @@ class FineGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> f^o [B, 512, 16, 16]."""
+    """image uint8 [B, 256, 256, 3] -> f^o [B, C, 16, 16]."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -96,7 +101,7 @@ class EncoderGraph(nn.Module):
 
 
 class DetailGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, 12, 512]."""
+    """image uint8 [B, 256, 256, 3] -> w_m_plus [B, m, 512]."""
 
     def __init__(self, detail: Detail) -> None:
         super().__init__()
@@ -111,8 +116,8 @@ class DetailGraph(nn.Module):
 class ShiftGraph(nn.Module):
     """One code moved along a direction, once per strength; K strengths become a batch of K.
 
-    f [512, 16, 16], w_m_plus [12, 512], direction [12, 512], strengths [K]
-    -> f_batch [K, 512, 16, 16], w_m_plus_batch [K, 12, 512].
+    f [C, 16, 16], w_m_plus [m, 512], direction [m, 512], strengths [K]
+    -> f_batch [K, C, 16, 16], w_m_plus_batch [K, m, 512].
     """
 
     def forward(self, f: Tensor, w_m_plus: Tensor, direction: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,17 +150,18 @@ class Graph:
 
 
 def graphs(domain: str) -> list[Graph]:
-    """The graphs of a domain; nothing is loaded until one is built."""
+    """The graphs of a domain, those of learned networks where they are trained; none is loaded until it is built."""
     weights = generator_file(domain)
     learned, head = encoder_file(domain, CUT), detail_file(domain, CUT)
-    fine = NUM_STYLES - coarse_styles(CUT)
-    f, w_m_plus = torch.zeros(2, F_CHANNELS, CUT, CUT), torch.zeros(2, fine, STYLE_DIM)
+    shape = read_shape(weights)
+    f = torch.zeros(2, shape.f_channels(CUT), CUT, CUT)
+    w_m_plus = torch.zeros(2, shape.fine_styles(CUT), STYLE_DIM)
     image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
 
     def generator() -> Generator:
         return load_generator(domain)
 
-    return [
+    every = [
         Graph(
             name=f"{domain}_mapping",
             build=lambda: MappingGraph(generator()),
@@ -166,7 +172,7 @@ def graphs(domain: str) -> list[Graph]:
         Graph(
             name=f"{domain}_coarse",
             build=lambda: CoarseGraph(generator(), cut=CUT),
-            inputs={"w": torch.zeros(2, coarse_styles(CUT), STYLE_DIM)},
+            inputs={"w": torch.zeros(2, shape.coarse_styles(CUT), STYLE_DIM)},
             outputs=("f",),
             weights=(weights,),
         ),
@@ -198,9 +204,10 @@ def graphs(domain: str) -> list[Graph]:
             outputs=("f_batch", "w_m_plus_batch"),
             weights=(),
             batched=False,
-            dynamic={"strengths": {0: "strengths"}},
+            dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
         ),
     ]
+    return [graph for graph in every if all(path.exists() for path in graph.weights)]
 
 
 def stamp(graph: Graph) -> str:
@@ -212,57 +219,51 @@ def stamp(graph: Graph) -> str:
     return digest.hexdigest()
 
 
-def export(graph: Graph, target: Path) -> None:
-    """Write one graph with the dynamo exporter and check it; whole or not at all."""
-    batch = {name: {0: "batch"} if graph.batched else {} for name in graph.inputs}
-    dims = {
-        name: dict.fromkeys({**batch[name], **graph.dynamic.get(name, {})}, torch.export.Dim.DYNAMIC)
-        for name in graph.inputs
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph.build().eval(),
-            tuple(graph.inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=tuple(dims.values()),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    onnx.save(program.model_proto, partial)
-    onnx.checker.check_model(partial, full_check=True)
-    partial.replace(target)
+def module_of(graph: Graph, variant: Variant) -> nn.Module:
+    """The graph's module in evaluation mode, its generator's convolutions in the variant's numbers."""
+    module = graph.build().eval()
+    if variant.precision != "fp32" and isinstance(module, CoarseGraph | FineGraph):
+        module.synthesis.lower(variant.dtype)
+    return module
 
 
-def build(domain: str, *, force: bool = False) -> list[str]:
+def build(domain: str, variant: Variant = PLAIN, *, force: bool = False) -> list[str]:
     """Export what is out of date; returns the names of the graphs that were written."""
     written = []
     for graph in graphs(domain):
-        target = graph_file(graph.name)
-        record = target.with_suffix(".json")
-        now = {"stamp": stamp(graph)}
-        if not force and target.exists() and record.exists() and json.loads(record.read_text()) == now:
+        target = variant.file(graph.name)
+        mark = stamp(graph)
+        if not force and target.exists() and recorded(target).get("stamp") == mark:
             continue
-        export(graph, target)
-        record.write_text(json.dumps(now))
+        module = module_of(graph, variant)
+        write = to_onnx if variant.format == "onnx" else to_torchscript
+        write(graph, module, target)
+        record_of(target).write_text(json.dumps({"stamp": mark, **signature(graph, module)}))
         written.append(graph.name)
     return written
+
+
+def record_of(target: Path) -> Path:
+    """Where it is told what an exported file was made from, and its signature."""
+    return target.with_name(f"{target.name}.json")
+
+
+def recorded(target: Path) -> dict[str, Any]:
+    """What is told of an exported file; nothing where it is not."""
+    try:
+        found = json.loads(record_of(target).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export graphs``."""
     parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+    add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Export what is out of date and say so."""
-    written = build(args.domain, force=args.force)
+    written = build(args.domain, variant_of(args), force=args.force)
     print("graphs: " + (", ".join(written) if written else "up to date"))

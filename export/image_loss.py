@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from export.identity_loss import IdentityLoss
-from export.samples import IMAGE_SIZE
+from export.samples import at_size
 from judges.perceptual import stlpips
 from networks.generator_file import Generator
 
@@ -37,10 +36,10 @@ class ImageLoss(nn.Module):
         self._render = torch.compile(self.render) if compiled else self.render
 
     def render(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """f [B, 512, cut, cut], w_m_plus [B, n, 512] -> images [B, 3, 256, 256], area-averaged from 1024 px."""
+        """f [B, 512, cut, cut], w_m_plus [B, n, 512] -> images [B, 3, 256, 256], area-averaged."""
         with torch.autocast(f.device.type, torch.bfloat16):
             image = self.synthesis.fine(f, w_m_plus).float()
-        return F.avg_pool2d(image, image.shape[-1] // IMAGE_SIZE)
+        return at_size(image)
 
     def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, theta: Tensor) -> Tensor:
         """Loss of each sample.

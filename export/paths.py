@@ -10,6 +10,7 @@ ROOT = project_root()
 BUILD = build_dir()
 REPOSITORY = ROOT / "model_repository"
 LEARNED = ROOT / "networks" / "weights"
+DIRECTIONS = ROOT / "client" / "directions"
 
 
 def generator_file(domain: str) -> Path:
@@ -40,8 +41,3 @@ def pnorm_file(domain: str) -> Path:
 def training_folder(domain: str, run: str) -> Path:
     """Checkpoints and history of a training run."""
     return BUILD / "training" / domain / run
-
-
-def graph_file(model: str) -> Path:
-    """The exported ONNX graph of a model, before it becomes a version in the repository."""
-    return BUILD / "graphs" / f"{model}.onnx"

@@ -1,6 +1,6 @@
 """``python -m export repository``: lays the exported graphs out as the model repository that Triton serves.
 
-``config.pbtxt`` follows from each graph's signature; it is committed, the graphs are not. Nothing in it
+``config.pbtxt`` follows from each graph's signature; those of ``ffhq`` are committed, the graphs are not. Nothing in it
 is known to one backend only: NVIDIA's container serves the same folder.
 """
 
@@ -12,13 +12,12 @@ import os
 import shutil
 from pathlib import Path
 
-import onnx
-from onnx.helper import tensor_dtype_to_np_dtype
-
 from export.generator import load_generator
-from export.graphs import CUT, Graph, graphs
-from export.paths import REPOSITORY, graph_file
-from export.triton_config import ONNXRUNTIME, ModelConfig, Step, Tensor
+from export.graphs import CUT, Graph, graphs, recorded
+from export.paths import REPOSITORY
+from export.triton_config import ModelConfig, Step, Tensor
+from export.variant import PLAIN, Variant, variant_of
+from export.variant import add_arguments as add_variant
 
 VERSION = "1"
 # Largest batch by the model's role. No queue delay: a queue fills by itself while an instance is busy.
@@ -29,34 +28,23 @@ class RepositoryError(ValueError):
     """A graph is missing or has a signature that cannot be served."""
 
 
-def signature(path: Path, *, batched: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of an ONNX graph, without the batch dimension; variable dims are -1.
+def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> ModelConfig:
+    """The configuration of a served graph.
 
     Raises:
-        RepositoryError: there is no such graph.
+        RepositoryError: it was not exported.
     """
-    if not path.exists():
-        raise RepositoryError(f"{path.name} is not there; run: python -m export graphs")
-    graph = onnx.load(path, load_external_data=False).graph
-
-    def tensors(values: list[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
-        found = []
-        for value in values:
-            kind = value.type.tensor_type
-            dims = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-            dtype = tensor_dtype_to_np_dtype(kind.elem_type).name
-            found.append(Tensor(name=value.name, dtype=dtype, dims=dims[1:] if batched else dims))
-        return tuple(found)
-
-    return tensors(list(graph.input)), tensors(list(graph.output))
-
-
-def model(graph: Graph, *, parameters: dict[str, str]) -> ModelConfig:
-    """The configuration of a served graph."""
-    inputs, outputs = signature(graph_file(graph.name), batched=graph.batched)
+    file = variant.file(graph.name)
+    record = recorded(file)
+    if not file.exists() or not {"inputs", "outputs"} <= set(record):
+        raise RepositoryError(f"{file.name} is not there; run: python -m export graphs{variant.options}")
+    inputs, outputs = (
+        tuple(Tensor(name=name, dtype=dtype, dims=tuple(dims)) for name, dtype, dims in record[side])
+        for side in ("inputs", "outputs")
+    )
     return ModelConfig(
         name=graph.name,
-        backend=ONNXRUNTIME,
+        backend=variant.backend,
         inputs=inputs,
         outputs=outputs,
         max_batch_size=MAX_BATCH[graph.name.rpartition("_")[2]],
@@ -66,9 +54,34 @@ def model(graph: Graph, *, parameters: dict[str, str]) -> ModelConfig:
 
 
 def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
-    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images."""
-    encoder, detail, fine, shift = (served[f"{domain}_{role}"] for role in ("encoder", "detail", "fine", "shift"))
+    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
+
+    There is no ``invert`` where encoder and detail head are not trained.
+    """
+    fine, shift = (served[f"{domain}_{role}"] for role in ("fine", "shift"))
     image = fine.outputs[0]
+    edit = ModelConfig(
+        name=f"{domain}_edit",
+        inputs=shift.inputs,
+        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
+        max_batch_size=0,
+        parameters=parameters,
+        steps=(
+            Step(
+                model=shift.name,
+                inputs={t.name: t.name for t in shift.inputs},
+                outputs={t.name: t.name for t in shift.outputs},
+            ),
+            Step(
+                model=fine.name,
+                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
+                outputs={"image": "images"},
+            ),
+        ),
+    )
+    encoder, detail = (served.get(f"{domain}_{role}") for role in ("encoder", "detail"))
+    if encoder is None or detail is None:
+        return [edit]
     invert = ModelConfig(
         name=f"{domain}_invert",
         inputs=encoder.inputs,
@@ -89,44 +102,30 @@ def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[s
             ),
         ),
     )
-    edit = ModelConfig(
-        name=f"{domain}_edit",
-        inputs=shift.inputs,
-        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
-        max_batch_size=0,
-        parameters=parameters,
-        steps=(
-            Step(
-                model=shift.name,
-                inputs={t.name: t.name for t in shift.inputs},
-                outputs={t.name: t.name for t in shift.outputs},
-            ),
-            Step(
-                model=fine.name,
-                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
-                outputs={"image": "images"},
-            ),
-        ),
-    )
     return [invert, edit]
 
 
-def configurations(domain: str) -> list[ModelConfig]:
+def configurations(domain: str, variant: Variant = PLAIN) -> list[ModelConfig]:
     """All models of a domain, from the graphs that were exported."""
     parameters = {"domain": domain, "cut": str(CUT), "generator": load_generator(domain).fingerprint}
-    served = {graph.name: model(graph, parameters=parameters) for graph in graphs(domain)}
+    if variant.precision != "fp32":
+        parameters["precision"] = variant.precision
+    served = {graph.name: model(graph, variant, parameters=parameters) for graph in graphs(domain)}
     return [*served.values(), *ensembles(domain, served, parameters=parameters)]
 
 
-def write(domain: str, repository: Path) -> list[str]:
+def write(domain: str, repository: Path, variant: Variant = PLAIN) -> list[str]:
     """Bring a repository up to date; returns the names of the models that changed."""
     changed = []
-    for config in configurations(domain):
+    for config in configurations(domain, variant):
         folder = repository / config.name
-        (folder / VERSION).mkdir(parents=True, exist_ok=True)
+        version = folder / VERSION
+        version.mkdir(parents=True, exist_ok=True)
         fresh = _write_text(folder / "config.pbtxt", config.text())
         if not config.steps:
-            fresh |= _copy(graph_file(config.name), folder / VERSION / "model.onnx")
+            fresh |= _copy(variant.file(config.name), version / variant.served)
+            for other in set(version.glob("model.*")) - {version / variant.served}:  # of another format
+                other.unlink()
         if fresh:
             changed.append(config.name)
     return changed
@@ -153,9 +152,10 @@ def _copy(source: Path, target: Path) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export repository``."""
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+    add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write what is out of date and say so."""
-    changed = write(args.domain, args.repository)
+    changed = write(args.domain, args.repository, variant_of(args))
     print("repository: " + (", ".join(changed) if changed else "up to date"))

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from export.generator import load_generator
 from networks.generator_file import Generator
-from networks.mobilestylegan import NUM_STYLES
 
 SHARD = 128
 IMAGE_SIZE = 256
@@ -36,7 +35,7 @@ def latents(split: str, shard: int, generator: Generator) -> dict[str, Tensor]:
     """What a shard is made from.
 
     Returns:
-        ``w``: float32 [128, 3, 512], the latents. ``layers``: int64 [128, 16], which of the three each layer takes.
+        ``w``: float32 [128, 3, 512], the latents. ``layers``: int64 [128, num_styles], which of them each layer takes.
         Held-out samples take the first everywhere; training samples change latents 0, 1 or 2 times.
     """
     rng = torch.Generator().manual_seed(SPLITS[split] + shard)
@@ -44,17 +43,26 @@ def latents(split: str, shard: int, generator: Generator) -> dict[str, Tensor]:
     low, high = PSI[split]
     psi = low + (high - low) * torch.rand(SHARD, SOURCES, 1, generator=rng)
     w = generator.mapping.w_avg + psi * (w - generator.mapping.w_avg)
-    # A change "before layer 16" never comes.
-    before = torch.randint(1, NUM_STYLES, (SHARD, SOURCES - 1), generator=rng)
+    count = generator.synthesis.num_styles
+    # A change before layer ``count`` never comes.
+    before = torch.randint(1, count, (SHARD, SOURCES - 1), generator=rng)
     changes = torch.arange(SHARD) % SOURCES if split == "train" else torch.zeros(SHARD, dtype=torch.int64)
-    before = torch.where(torch.arange(SOURCES - 1) < changes[:, None], before, NUM_STYLES)
-    layers = (torch.arange(NUM_STYLES) >= before[:, :, None]).sum(dim=1)
+    before = torch.where(torch.arange(SOURCES - 1) < changes[:, None], before, count)
+    layers = (torch.arange(count) >= before[:, :, None]).sum(dim=1)
     return {"w": w, "layers": layers}
 
 
 def styles(w: Tensor, layers: Tensor) -> Tensor:
-    """w_plus, float32 [B, 16, 512], of ``w`` [B, 3, 512] and ``layers`` [B, 16]."""
+    """w_plus, float32 [B, n, 512], of ``w`` [B, 3, 512] and ``layers`` [B, n]."""
     return w.gather(1, layers[:, :, None].expand(-1, -1, w.shape[-1]))
+
+
+def at_size(image: Tensor) -> Tensor:
+    """[B, 3, S, S] to [B, 3, 256, 256], by area average; smaller ones are repeated."""
+    side = image.shape[-1]
+    if side < IMAGE_SIZE:
+        return image.repeat_interleave(IMAGE_SIZE // side, dim=2).repeat_interleave(IMAGE_SIZE // side, dim=3)
+    return F.avg_pool2d(image, side // IMAGE_SIZE)
 
 
 def shard_path(folder: Path, split: str, shard: int) -> Path:
@@ -64,7 +72,7 @@ def shard_path(folder: Path, split: str, shard: int) -> Path:
 
 @torch.no_grad()
 def render(generator: Generator, folder: Path, *, split: str, shards: range) -> None:
-    """Fill in the missing shards; images are rendered at 1024 px and kept at 256 px (area average)."""
+    """Fill in the missing shards; images are kept at 256 px (area average)."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     synthesis = generator.synthesis.to(device)
@@ -72,8 +80,7 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
     def draw(w_plus: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             image = synthesis(w_plus).float()
-        image = F.avg_pool2d(image, image.shape[-1] // IMAGE_SIZE)
-        return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return ((at_size(image).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     compiled = torch.compile(draw)
     step = 16 if cuda else 1  # one at a time is the fastest on a CPU: the maps then fit its cache

@@ -23,7 +23,6 @@ from judges.perceptual import stlpips
 from networks.detail import Detail
 from networks.encoder import Encoder
 from networks.generator_file import Generator
-from networks.mobilestylegan import coarse_styles
 from networks.pnorm import PNorm
 
 NETWORKS = ("encoder", "detail", "both")
@@ -44,13 +43,13 @@ class Samples:
 
     image: Tensor  # uint8 [N, 3, 256, 256]
     w: Tensor  # float32 [N, 3, 512]
-    layers: Tensor  # int64 [N, 16]
+    layers: Tensor  # int64 [N, n]
 
     def __len__(self) -> int:
         return len(self.image)
 
     def w_plus(self, index: Tensor) -> Tensor:
-        """float32 [B, 16, 512] of the samples of an index."""
+        """float32 [B, n, 512] of the samples of an index."""
         return styles(self.w[index], self.layers[index])
 
 
@@ -140,9 +139,9 @@ class Task:
 
     @torch.no_grad()
     def _truth(self, index: Tensor, samples: Samples | None = None) -> tuple[Tensor, Tensor]:
-        # -> f [B, 512, cut, cut], w_m_plus [B, n, 512], of the images as they are
+        # -> f [B, C, cut, cut], w_m_plus [B, n, 512], of the images as they are
         w_plus = (samples or self.train).w_plus(index).to(self.device)
-        count = coarse_styles(self.cut)
+        count = self.generator.synthesis.coarse_styles(self.cut)
         return self.generator.synthesis.coarse(w_plus[:, :count], cut=self.cut), w_plus[:, count:]
 
     def _seen(self, index: Tensor, step: int) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,8 @@ from judges.perceptual import stlpips
 from networks.detail import Detail
 from networks.encoder import BODIES, Encoder
 from networks.learned_file import learned_metadata, load_detail, load_encoder, save_learned
-from networks.mobilestylegan import CUTS
 from networks.pnorm import load_pnorm
+from networks.synthesis import CUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     before = {name: learned_metadata(files[name])["training"] + "; then " for name in read}
     torch.manual_seed(recipe.seed)
-    encoder, detail = Encoder(body=args.body, cut=cut), Detail(cut=cut)
+    synthesis = generator.synthesis
+    encoder = Encoder(body=args.body, cut=cut, channels=synthesis.f_channels(cut))
+    detail = Detail(cut=cut, count=synthesis.fine_styles(cut))
     detail.backbone.load_state_dict(stlpips("alex").state_dict())
     if "encoder" in read:
         encoder = load_encoder(files["encoder"], generator=generator.fingerprint)
@@ -109,6 +111,7 @@ def run(args: argparse.Namespace) -> None:
         count = sum(p.numel() for p in network.parameters())
         write_network(
             files[name].with_suffix(".md"),
+            domain=args.domain,
             metadata=learned_metadata(files[name]),
             parameters=count,
             metrics=metrics,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-ONNXRUNTIME = "onnxruntime"
 TYPES = {"float32": pb.TYPE_FP32, "uint8": pb.TYPE_UINT8}
 
 

@@ -1,8 +1,8 @@
-"""``python -m export verify``: the same inputs through torch, ONNX Runtime and the served models.
+"""``python -m export verify``: the same inputs through torch, the exported files and the served models.
 
 Prints, for every output, the largest difference to torch and the PSNR, and fails if one is over its
 bound: ``FLOAT_BOUND`` times the largest value for float tensors, ``IMAGE_BOUND`` grey levels for images
-(float rounding may tip a pixel from one level to the next).
+(float rounding may tip a pixel from one level to the next). Of half precision a PSNR of ``HALF_PSNR`` is asked.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tritonclient.utils import np_to_triton_dtype
 
+from export.exporters import load_torchscript
 from export.generator import load_generator
-from export.graphs import CUT, PHOTO_SIZE, Graph, graphs, to_uint8
-from export.paths import REPOSITORY, graph_file
+from export.graphs import CUT, Graph, graphs, to_uint8
+from export.paths import REPOSITORY
+from export.samples import at_size
+from export.variant import PLAIN, Variant, variant_of
+from export.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -37,6 +40,7 @@ CHANNEL = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1
 TIMEOUT = 120.0  # seconds a request
 FLOAT_BOUND = 2e-5
 IMAGE_BOUND = 1
+HALF_PSNR = 45.0  # dB against float32
 STRENGTHS = (-2.0, 0.0, 2.0)
 
 
@@ -53,16 +57,24 @@ class Row:
     engine: str
     max_abs: float
     psnr: float  # dB, infinite where equal
-    bound: float
+    bound: float  # of max_abs, in half precision of the PSNR
+    half: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the difference is within the bound."""
-        return self.max_abs <= self.bound
+        return self.psnr >= self.bound if self.half else self.max_abs <= self.bound
 
 
-def compare(model: str, engine: str, expected: Arrays, found: Arrays) -> list[Row]:
+def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: bool = False) -> list[Row]:
     """One row per output; peak for the PSNR is 255 for images, the largest value otherwise.
+
+    Args:
+        model: its name.
+        engine: what gave ``found``.
+        expected: outputs by name, of torch in float32.
+        found: outputs by name.
+        half: whether the model computes in half precision.
 
     Raises:
         VerifyError: an output is missing or has another shape or dtype.
@@ -84,7 +96,8 @@ def compare(model: str, engine: str, expected: Arrays, found: Arrays) -> list[Ro
                 engine=engine,
                 max_abs=float(difference.max()),
                 psnr=math.inf if mse == 0 else 10 * math.log10(peak**2 / mse),
-                bound=IMAGE_BOUND if image else FLOAT_BOUND * peak,
+                bound=HALF_PSNR if half else IMAGE_BOUND if image else FLOAT_BOUND * peak,
+                half=half,
             )
         )
     return rows
@@ -97,10 +110,11 @@ def inputs(domain: str) -> dict[str, Arrays]:
     rng = torch.Generator().manual_seed(7)
     z, psi = torch.randn(2, STYLE_DIM, generator=rng), torch.tensor([[0.7], [1.0]])
     w = generator.mapping(z, psi)
-    coarse = w[:, None].repeat(1, coarse_styles(CUT), 1)
-    w_m_plus = w[:, None].repeat(1, NUM_STYLES - coarse_styles(CUT), 1)
-    f = generator.synthesis.coarse(coarse, cut=CUT)
-    image = to_uint8(torch.nn.functional.avg_pool2d(generator.synthesis.fine(f, w_m_plus), 1024 // PHOTO_SIZE))
+    synthesis = generator.synthesis
+    coarse = w[:, None].repeat(1, synthesis.coarse_styles(CUT), 1)
+    w_m_plus = w[:, None].repeat(1, synthesis.fine_styles(CUT), 1)
+    f = synthesis.coarse(coarse, cut=CUT)
+    image = to_uint8(at_size(synthesis.fine(f, w_m_plus)))
     direction = 0.2 * torch.randn(w_m_plus.shape[1:], generator=rng)
     edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
     tensors = {
@@ -117,7 +131,7 @@ def inputs(domain: str) -> dict[str, Arrays]:
 
 
 @torch.no_grad()
-def by_torch(module: nn.Module, outputs: tuple[str, ...], feed: Arrays) -> Arrays:
+def by_torch(module: Callable[..., Tensor | tuple[Tensor, ...]], outputs: tuple[str, ...], feed: Arrays) -> Arrays:
     """Outputs by name of a graph's module in eager torch."""
     found = module(*(torch.from_numpy(a) for a in feed.values()))
     found = (found,) if isinstance(found, Tensor) else found
@@ -129,6 +143,12 @@ def by_onnxruntime(path: Path, feed: Arrays) -> Arrays:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, feed), strict=True))
+
+
+@torch.no_grad()
+def by_torchscript(path: Path, names: tuple[str, ...], feed: Arrays) -> Arrays:
+    """Outputs by name of an exported TorchScript file on the CPU."""
+    return by_torch(load_torchscript(path), names, feed)
 
 
 def by_triton(client: triton.InferenceServerClient, model: str, feed: Arrays) -> Arrays:
@@ -151,32 +171,47 @@ def references(domain: str, feeds: dict[str, Arrays]) -> dict[str, Arrays]:
         return by_torch(module, graph.outputs, {name: feed[name] for name in graph.inputs})
 
     expected = {name: part(name.rpartition("_")[2], feeds[name]) for name in built}
-    feed = feeds[f"{domain}_invert"]
-    code = part("encoder", feed) | part("detail", feed)
-    expected[f"{domain}_invert"] = code | {"reconstruction": part("fine", code)["image"]}
+    if f"{domain}_encoder" in built:
+        feed = feeds[f"{domain}_invert"]
+        code = part("encoder", feed) | part("detail", feed)
+        expected[f"{domain}_invert"] = code | {"reconstruction": part("fine", code)["image"]}
     moved = part("shift", feeds[f"{domain}_edit"])
     batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
     expected[f"{domain}_edit"] = {"images": part("fine", batch)["image"]}
     return expected
 
 
-def verify(domain: str, infer: Callable[[str, Arrays], Arrays]) -> list[Row]:
+def by_file(graph: Graph, variant: Variant, feed: Arrays) -> Arrays:
+    """Outputs by name of a graph's exported file."""
+    if variant.format == "onnx":
+        return by_onnxruntime(variant.file(graph.name), feed)
+    return by_torchscript(variant.file(graph.name), graph.outputs, feed)
+
+
+def verify(domain: str, infer: Callable[[str, Arrays], Arrays], variant: Variant = PLAIN) -> list[Row]:
     """All rows of the table; ``infer`` asks the server for a model's outputs."""
     feeds = inputs(domain)
-    exported = {graph.name for graph in graphs(domain)}
+    exported = {graph.name: graph for graph in graphs(domain)}
+    half = variant.precision != "fp32"
     rows = []
     for model, expected in references(domain, feeds).items():
         if model in exported:  # and no ensemble
-            rows += compare(model, "onnxruntime", expected, by_onnxruntime(graph_file(model), feeds[model]))
-        rows += compare(model, "served", expected, infer(model, feeds[model]))
+            found = by_file(exported[model], variant, feeds[model])
+            rows += compare(model, variant.backend, expected, found, half=half)
+        rows += compare(model, "served", expected, infer(model, feeds[model]), half=half)
     return rows
+
+
+def told_bound(row: Row) -> str:
+    """A row's bound in words."""
+    return f"{row.bound:g} dB" if row.half else f"{row.bound:.2g}"
 
 
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| model | output | engine | max abs | bound | PSNR (dB) | |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {r.model} | {r.output} | {r.engine} | {r.max_abs:.2g} | {r.bound:.2g} | "
+        f"| {r.model} | {r.output} | {r.engine} | {r.max_abs:.2g} | {told_bound(r)} | "
         f"{'equal' if math.isinf(r.psnr) else f'{r.psnr:.1f}'} | {'ok' if r.passed else 'FAILED'} |"
         for r in rows
     ]
@@ -191,6 +226,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("UNALIGNED_URL"),
         help="gRPC address of a server that runs; default: $UNALIGNED_URL, else one is started",
     )
+    add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -202,7 +238,7 @@ def run(args: argparse.Namespace) -> None:
     with nullcontext() if args.url else LocalTriton(args.repository) as server:
         url = server.url if server else args.url
         with triton.InferenceServerClient(url, channel_args=CHANNEL) as client:
-            rows = verify(args.domain, lambda model, feed: by_triton(client, model, feed))
+            rows = verify(args.domain, lambda model, feed: by_triton(client, model, feed), variant_of(args))
     print(table(rows))
     failed = [f"{r.model} {r.output} ({r.engine})" for r in rows if not r.passed]
     if failed:

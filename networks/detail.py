@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import NUM_STYLES, coarse_styles
 from networks.perceptual import STLPIPS
 
 RANK = 512
@@ -28,9 +27,10 @@ class Detail(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, *, cut: int = 16, rank: int = RANK) -> None:
+    def __init__(self, *, cut: int = 16, count: int = 12, rank: int = RANK) -> None:
+        """count: number of styles behind the cut."""
         super().__init__()
-        self.cut = cut
+        self.cut, self.count = cut, count
         self.backbone = STLPIPS("alex")
         widths = [head.numel() for head in self.backbone.heads]
         features = 2 * (3 + sum(widths))
@@ -38,11 +38,6 @@ class Detail(nn.Module):
         self.register_buffer("scale", torch.ones(features))
         self.hidden = nn.Linear(features, rank, bias=False)
         self.styles = nn.Linear(rank, self.count * STYLE_DIM)
-
-    @property
-    def count(self) -> int:
-        """Number of styles behind the cut: 14 for a cut at 8x8, 12 for 16x16."""
-        return NUM_STYLES - coarse_styles(self.cut)
 
     def features(self, image: Tensor) -> Tensor:
         """Mean and standard deviation of the pixels and of every map of the backbone.
@@ -75,7 +70,7 @@ class Detail(nn.Module):
             image: float32 [B, 3, 256, 256], RGB in [-1, 1].
 
         Returns:
-            w_m_plus: float32 [B, 12, 512], or [B, 14, 512] for a cut at 8x8.
+            w_m_plus: float32 [B, count, 512].
         """
         return self.of_features(self.features(image))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks.mobilestylegan import CUTS, F_CHANNELS
+from networks.synthesis import check_cut
 
 BODIES = ("paper", "residual")
 STRIDE = 8
@@ -44,8 +44,8 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu(x + self.second(self.first(x)), 0.2)
 
 
-def paper_body() -> nn.Sequential:
-    """Three blocks of three convolutions at 128, 256, 512 channels, each pooled; then two to 512."""
+def paper_body(outer: int) -> nn.Sequential:
+    """Three blocks of three convolutions at 128, 256, 512 channels, each pooled; then two to ``f``'s."""
     layers: list[nn.Module] = []
     channels = 3
     for width in (128, 256, 512):
@@ -53,11 +53,13 @@ def paper_body() -> nn.Sequential:
             layers.append(ConvUnit(channels, width))
             channels = width
         layers.append(nn.AvgPool2d(2))
-    return nn.Sequential(*layers, ConvUnit(channels, F_CHANNELS), nn.Conv2d(F_CHANNELS, F_CHANNELS, 3, padding=1))
+    return nn.Sequential(*layers, ConvUnit(channels, outer), nn.Conv2d(outer, outer, 3, padding=1))
 
 
-def residual_body(*, widths: tuple[int, int] = (96, 256), blocks: tuple[int, int] = (1, 4)) -> nn.Sequential:
-    """Stages at 1/4 and 1/8 of the input's size, then 1x1 to 512."""
+def residual_body(
+    outer: int, *, widths: tuple[int, int] = (96, 256), blocks: tuple[int, int] = (1, 4)
+) -> nn.Sequential:
+    """Stages at 1/4 and 1/8 of the input's size, then 1x1 to ``f``'s channels."""
     return nn.Sequential(
         nn.PixelUnshuffle(4),
         ConvUnit(48, widths[0]),
@@ -65,7 +67,7 @@ def residual_body(*, widths: tuple[int, int] = (96, 256), blocks: tuple[int, int
         nn.AvgPool2d(2),
         ConvUnit(widths[0], widths[1]),
         *(ResidualBlock(widths[1]) for _ in range(blocks[1])),
-        nn.Conv2d(widths[1], F_CHANNELS, 1),
+        nn.Conv2d(widths[1], outer, 1),
     )
 
 
@@ -75,17 +77,16 @@ class Encoder(nn.Module):
     f_mean: Tensor
     f_std: Tensor
 
-    def __init__(self, *, body: str = "residual", cut: int = 16) -> None:
+    def __init__(self, *, body: str = "residual", cut: int = 16, channels: int = 512) -> None:
         super().__init__()
         if body not in BODIES:
             raise ValueError(f"body must be one of {BODIES}, not {body!r}")
-        if cut not in CUTS:
-            raise ValueError(f"cut must be one of {CUTS}, not {cut}")
+        check_cut(cut)
         self.body_name = body
-        self.cut = cut
-        self.body = paper_body() if body == "paper" else residual_body()
-        self.register_buffer("f_mean", torch.zeros(F_CHANNELS))
-        self.register_buffer("f_std", torch.ones(F_CHANNELS))
+        self.cut, self.channels = cut, channels
+        self.body = paper_body(channels) if body == "paper" else residual_body(channels)
+        self.register_buffer("f_mean", torch.zeros(channels))
+        self.register_buffer("f_std", torch.ones(channels))
 
     @property
     def input_size(self) -> int:
@@ -99,13 +100,13 @@ class Encoder(nn.Module):
             image: float32 [B, 3, 8 * cut, 8 * cut], RGB in [-1, 1] (the paper's I, area-resized).
 
         Returns:
-            f^o: float32 [B, 512, cut, cut].
+            f^o: float32 [B, channels, cut, cut].
         """
         assert image.ndim == 4 and image.shape[1:] == (3, self.input_size, self.input_size)
         return self.denormalise(self.body(image))
 
     def normalise(self, f: Tensor) -> Tensor:
-        """f [B, 512, S, S] to zero mean and unit variance per channel."""
+        """f [B, channels, S, S] to zero mean and unit variance per channel."""
         return (f - self.f_mean[:, None, None]) / self.f_std[:, None, None]
 
     def denormalise(self, x: Tensor) -> Tensor:

@@ -1,15 +1,25 @@
-"""A generator's weights as one safetensors file: what ``python -m export fetch`` writes."""
+"""A generator's weights as one safetensors file: what ``python -m export fetch`` and ``import`` write."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
+from networks.stylegan import StyleGAN
+from networks.stylegan2 import Shape, StyleGAN2
+from networks.synthesis import Synthesis
+
+MOBILE, STYLEGAN, STYLEGAN2 = "mobilestylegan", "stylegan", "stylegan2"
 
 
 class GeneratorError(ValueError):
@@ -21,8 +31,55 @@ class Generator:
     """A generator in evaluation mode, without gradients on its weights."""
 
     mapping: MappingNetwork
-    synthesis: MobileStyleGAN
+    synthesis: Synthesis
     fingerprint: str
+
+
+def state_of(mapping: MappingNetwork, synthesis: Synthesis) -> dict[str, Tensor]:
+    """All tensors of a generator, float32, by the names in its file."""
+    state = {f"mapping.{k}": v for k, v in mapping.state_dict().items()}
+    state |= {f"synthesis.{k}": v for k, v in synthesis.state_dict().items()}
+    return {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
+
+
+def save_generator(
+    mapping: MappingNetwork, synthesis: Synthesis, path: Path, *, domain: str, metadata: dict[str, str] | None = None
+) -> str:
+    """Write a generator, float32, with what is needed to build it again; whole or not at all.
+
+    Args:
+        mapping: with ``w_avg``.
+        synthesis: any of the families.
+        path: the file to write.
+        domain: what the generator shows, for example ``ffhq``.
+        metadata: more of it.
+
+    Returns:
+        Its fingerprint.
+    """
+    state = state_of(mapping, synthesis)
+    mark = fingerprint(state)
+    own = {"fingerprint": mark, "domain": domain, "network": json.dumps(description(synthesis))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    save_file(state, partial, metadata={**(metadata or {}), **own})
+    partial.replace(path)
+    return mark
+
+
+def read_shape(path: Path) -> Synthesis:
+    """The synthesis network of a file, without its weights: for its sizes, and cheap.
+
+    Raises:
+        GeneratorError: the file is missing or damaged.
+    """
+    try:
+        with torch.device("meta"):
+            return built(json.loads(generator_metadata(path)["network"]))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, GeneratorError):
+            raise
+        raise GeneratorError(f"{path} is damaged; make it anew") from None
 
 
 def read_generator(path: Path) -> Generator:
@@ -31,19 +88,80 @@ def read_generator(path: Path) -> Generator:
     Raises:
         GeneratorError: the file is missing or damaged.
     """
-    if not path.exists():
-        raise GeneratorError(f"there is no generator at {path}; run: python -m export fetch")
+    metadata = generator_metadata(path)
     try:
         state = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            mark = (file.metadata() or {}).get("fingerprint", "")
-    except SafetensorError:
-        raise GeneratorError(f"{path} is damaged; run: python -m export fetch") from None
-    mapping, synthesis = MappingNetwork(), MobileStyleGAN()
-    mapping.load_state_dict({k.removeprefix("mapping."): v for k, v in state.items() if k.startswith("mapping.")})
-    synthesis.load_state_dict({k.removeprefix("synthesis."): v for k, v in state.items() if k.startswith("synthesis.")})
+        depth = len({name.split(".")[2] for name in state if name.startswith("mapping.layers.")})
+        mapping, synthesis = MappingNetwork(depth=depth), built(json.loads(metadata["network"]))
+        mapping.load_state_dict({k.removeprefix("mapping."): v for k, v in state.items() if k.startswith("mapping.")})
+        synthesis.load_state_dict(
+            {k.removeprefix("synthesis."): v for k, v in state.items() if k.startswith("synthesis.")}
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+        raise GeneratorError(f"{path} is damaged; make it anew") from None
     return Generator(
         mapping=mapping.eval().requires_grad_(False),
         synthesis=synthesis.eval().requires_grad_(False),
-        fingerprint=mark,
+        fingerprint=metadata["fingerprint"],
     )
+
+
+def generator_metadata(path: Path) -> dict[str, str]:
+    """What ``save_generator`` wrote beside the weights: fingerprint, domain, network, and what it was given.
+
+    Raises:
+        GeneratorError: the file is missing or damaged.
+    """
+    if not path.exists():
+        domain = path.parent.name
+        command = "fetch" if domain == "ffhq" else f"import FILE --domain {domain}"
+        raise GeneratorError(f"there is no generator at {path}; run: python -m export {command}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+    except SafetensorError:
+        raise GeneratorError(f"{path} is damaged; make it anew") from None
+    if not {"fingerprint", "network"} <= set(metadata):
+        raise GeneratorError(f"{path} is of another version; make it anew")
+    return metadata
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """First 16 hex digits of the sha256 over the published weights' names, shapes and values, sorted by name.
+
+    ``w_avg`` may be estimated here, which differs in the last bits between machines, and is left out.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(set(state) - {"mapping.w_avg"}):
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def description(synthesis: Synthesis) -> dict[str, object]:
+    """What :func:`built` needs to build a network like this one, as plain values."""
+    if isinstance(synthesis, StyleGAN2):
+        return {"family": STYLEGAN2, **asdict(synthesis.shape)}
+    if isinstance(synthesis, StyleGAN):
+        return {"family": STYLEGAN, "channels": list(synthesis.channels)}
+    return {"family": MOBILE}
+
+
+def built(network: dict[str, object]) -> Synthesis:
+    """A network of a description, with random weights.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    options = dict(network)
+    family = options.pop("family", None)
+    channels = options.pop("channels", ())
+    if not isinstance(channels, list | tuple) or not all(isinstance(c, int) and 0 < c <= 4096 for c in channels):
+        raise ValueError("channels are whole numbers")
+    if family == MOBILE:
+        return MobileStyleGAN()
+    if family == STYLEGAN:
+        return StyleGAN(tuple(channels))
+    if family == STYLEGAN2:
+        return StyleGAN2(Shape(channels=tuple(channels), **options))  # type: ignore[arg-type]
+    raise ValueError(f"there is no family of networks {family}")

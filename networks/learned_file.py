@@ -12,6 +12,7 @@ from networks.detail import Detail
 from networks.encoder import Encoder
 
 ENCODER, DETAIL = "encoder", "detail"
+EARLIER = {8: 14, 16: 12}  # styles of heads that do not say how many
 
 
 class WeightsError(ValueError):
@@ -34,9 +35,9 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
     }
     metadata = {"cut": str(network.cut), "generator": generator, "training": training}
     if isinstance(network, Encoder):
-        metadata |= {"network": ENCODER, "body": network.body_name}
+        metadata |= {"network": ENCODER, "body": network.body_name, "channels": str(network.channels)}
     else:
-        metadata |= {"network": DETAIL, "body": "linear"}
+        metadata |= {"network": DETAIL, "body": "linear", "styles": str(network.count)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     save_file(state, partial, metadata=metadata)
@@ -72,7 +73,8 @@ def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
         WeightsError: the file is missing, holds something else, or belongs to another generator.
     """
     metadata = _checked(path, ENCODER, generator)
-    encoder = Encoder(body=metadata["body"], cut=int(metadata["cut"]))
+    channels = int(metadata.get("channels", "512"))
+    encoder = Encoder(body=metadata["body"], cut=int(metadata["cut"]), channels=channels)
     _fill(encoder, path)
     return encoder.eval().requires_grad_(False)
 
@@ -80,7 +82,8 @@ def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
 def load_detail(path: Path, *, generator: str | None = None) -> Detail:
     """Read a detail head, as :func:`load_encoder` reads an encoder."""
     metadata = _checked(path, DETAIL, generator)
-    detail = Detail(cut=int(metadata["cut"]))
+    cut = int(metadata["cut"])
+    detail = Detail(cut=cut, count=int(metadata["styles"]) if "styles" in metadata else EARLIER[cut])
     _fill(detail, path)
     return detail.eval().requires_grad_(False)
 

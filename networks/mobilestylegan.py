@@ -15,19 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
+from networks.synthesis import CUTS, Synthesis, check_cut
 
-RESOLUTION = 1024
-NUM_STYLES = 16
 F_CHANNELS = 512
-CUTS = (8, 16)
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
-
-
-def coarse_styles(cut: int) -> int:
-    """Number of styles that the coarse half consumes: 2 for ``cut`` 8, 4 for 16."""
-    if cut not in CUTS:
-        raise ValueError(f"cut must be one of {CUTS}, not {cut}")
-    return 2 * CUTS.index(cut) + 2
 
 
 class ModulatedConv(nn.Module):
@@ -44,8 +35,9 @@ class ModulatedConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
-        x = self.pointwise(self.depthwise(x * self.modulation(w)[:, :, None, None]))
-        return F.leaky_relu(x + self.noise, 0.2)
+        dtype = self.pointwise.weight.dtype
+        x = self.pointwise(self.depthwise(x.to(dtype) * self.modulation(w).to(dtype)[:, :, None, None]))
+        return F.leaky_relu(x + self.noise.to(dtype), 0.2)
 
 
 class InputConv(nn.Module):
@@ -98,7 +90,8 @@ class Layer(nn.Module):
 
     def enter(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S/2, S/2], w [B, 512] -> [B, C_out, S, S]
-        y: Tensor = self.conv1(self.up(x * self.up_modulation(w)[:, :, None, None]), w)
+        dtype = self.up.weight.dtype
+        y: Tensor = self.conv1(self.up(x.to(dtype) * self.up_modulation(w).to(dtype)[:, :, None, None]), w)
         return y
 
     def leave(self, x: Tensor, w: Tensor) -> Tensor:
@@ -120,11 +113,14 @@ class ImageHead(nn.Module):
         return F.pixel_shuffle(self.conv(x * self.modulation(w)[:, :, None, None]), 2)
 
 
-class MobileStyleGAN(nn.Module):
+class MobileStyleGAN(Synthesis):
     """The synthesis network G of a 1024 px MobileStyleGAN, with the F/W+ cut at 8x8 or 16x16.
 
     The cut lies after the first convolution of the layer of that size (BDInvert, section 3.1).
     """
+
+    size = 1024
+    num_styles = 16
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,67 +132,45 @@ class MobileStyleGAN(nn.Module):
     def _layers(self, first: int = 0) -> list[Layer]:
         return cast("list[Layer]", list(self.layers)[first:])
 
+    def coarse_styles(self, cut: int) -> int:
+        """2 for a cut at 8x8, 4 for 16x16."""
+        check_cut(cut)
+        return 2 * CUTS.index(cut) + 2
+
+    def f_channels(self, cut: int) -> int:
+        """512 at both cuts."""
+        check_cut(cut)
+        return F_CHANNELS
+
     def forward(self, w_plus: Tensor) -> Tensor:
-        """Render images.
-
-        Args:
-            w_plus: float32 [B, 16, 512], one style per layer.
-
-        Returns:
-            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
-        """
-        assert w_plus.ndim == 3 and w_plus.shape[1:] == (NUM_STYLES, STYLE_DIM)
-        n = coarse_styles(CUTS[0])
+        """Render images, as :meth:`Synthesis.forward`; the halves one after the other."""
+        self.check_w_plus(w_plus)
+        n = self.coarse_styles(CUTS[0])
         return self.fine(self.coarse(w_plus[:, :n], cut=CUTS[0]), w_plus[:, n:])
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
-        """The coarse half G_1..M-1.
-
-        Args:
-            w: float32 [B, 2, 512] for ``cut`` 8, [B, 4, 512] for 16: the styles w_1..M-1.
-            cut: 8 or 16.
-
-        Returns:
-            f: float32 [B, 512, cut, cut].
-        """
-        assert w.ndim == 3 and w.shape[1:] == (coarse_styles(cut), STYLE_DIM)
+        """The coarse half, as :meth:`Synthesis.coarse`."""
+        self.check_coarse(w, cut)
         x: Tensor = self.input(w[:, 0])
         last = CUTS.index(cut)
         for i, layer in enumerate(self._layers()[:last]):
             x = layer.leave(layer.enter(x, w[:, 1 + 2 * i]), w[:, 2 + 2 * i])
-        return self._layers()[last].enter(x, w[:, 1 + 2 * last])
+        return self._layers()[last].enter(x, w[:, 1 + 2 * last]).float()
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """The fine half G_M+; the cut is read off the size of ``f``.
-
-        Args:
-            f: float32 [B, 512, cut, cut], cut 8 or 16 (the paper's f).
-            w_m_plus: float32 [B, 14, 512] or [B, 12, 512]: the styles of the layers from M on.
-
-        Returns:
-            Images, float32 [B, 3, 1024, 1024], RGB, nominally in [-1, 1] and not clamped.
-        """
-        cut = f.shape[-1]
-        assert f.ndim == 4 and f.shape[1:] == (F_CHANNELS, cut, cut)
-        assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (NUM_STYLES - coarse_styles(cut), STYLE_DIM)
+        """The fine half, as :meth:`Synthesis.fine`."""
+        cut = self.check_fine(f, w_m_plus)
         w = iter(w_m_plus.unbind(dim=1))
         first, *rest = self._layers(CUTS.index(cut))
         x = first.leave(f, next(w))
         for layer in rest:
             x = layer.leave(layer.enter(x, next(w)), next(w))
-        image: Tensor = self.to_image(x, next(w))
+        image: Tensor = self.to_image(x.float(), next(w))
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
-        """What the fine half makes of its styles: the scales of its layers' inputs, all that it knows of them.
-
-        Args:
-            w_m_plus: float32 [B, n, 512], as for :meth:`fine`.
-
-        Returns:
-            For each style float32 [B, C], C differing; a style that enters two layers gives both, joined.
-        """
-        (cut,) = (cut for cut in CUTS if NUM_STYLES - coarse_styles(cut) == w_m_plus.shape[1])
+        """The scales of the fine half's inputs, as :meth:`Synthesis.modulations`."""
+        cut = self.cut_of(w_m_plus.shape[1])
         first, *rest = self._layers(CUTS.index(cut))
         users: list[tuple[nn.Linear, ...]] = [(first.conv2.modulation,)]
         for layer in rest:
@@ -204,3 +178,11 @@ class MobileStyleGAN(nn.Module):
         users.append((self.to_image.modulation,))
         styles = w_m_plus.unbind(dim=1)
         return [torch.cat([use(w) for use in uses], dim=1) for uses, w in zip(users, styles, strict=True)]
+
+    def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
+        """Compute the last layers in half precision, as :meth:`Synthesis.lower`; the head stays float32."""
+        for layer in self._layers()[-blocks:]:
+            layer.up.to(dtype)
+            for conv in (layer.conv1, layer.conv2):
+                conv.depthwise.to(dtype)
+                conv.pointwise.to(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -18,7 +19,6 @@ from judges.models import model_file
 from judges.perceptual import lpips, stlpips, stlpips_file
 from judges.reconstruction import Judge
 from networks.generator_file import Generator, read_generator
-from networks.mobilestylegan import F_CHANNELS, NUM_STYLES, RESOLUTION, coarse_styles
 from networks.perceptual import STLPIPS
 from networks.pnorm import PNorm, load_pnorm
 from server.paths import build_dir
@@ -97,7 +97,7 @@ class TorchEngine:
     @property
     def resolution(self) -> int:
         """Side of its images in pixels."""
-        return RESOLUTION
+        return self._synthesis.size
 
     def open(self, start: Start, options: Options, resume: State | None = None) -> Refinement:
         """A job at its start, or at ``resume`` (see ``Engine.open``)."""
@@ -105,7 +105,8 @@ class TorchEngine:
 
     def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Refinement:
         """As :meth:`open`, by any recipe."""
-        checked(start, resolution=self.resolution)
+        checked(start, self._synthesis)
+        recipe = replace(recipe, sides=tuple(pair for pair in recipe.sides if pair[1] < self.resolution))
         if resume is not None:
             checked_state(resume, start, recipe)
         return Refinement(start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, resume=resume)
@@ -136,9 +137,9 @@ class TorchEngine:
     def warm_up(self) -> None:
         """Take steps of the default preset, at each side, so that compiling is done before the first job."""
         cut = 16
-        f = np.zeros((F_CHANNELS, cut, cut), np.float32)
-        w = self._w_avg.cpu().numpy()[None].repeat(NUM_STYLES - coarse_styles(cut), axis=0)
-        image = np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8)
+        f = np.zeros((self._synthesis.f_channels(cut), cut, cut), np.float32)
+        w = self._w_avg.cpu().numpy()[None].repeat(self._synthesis.fine_styles(cut), axis=0)
+        image = np.zeros((self.resolution, self.resolution, 3), np.uint8)
         # Ten steps are short enough to come to every side at which images are compared.
         self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options(steps=10))], 5)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks.mobilestylegan import MobileStyleGAN
 from networks.perceptual import STLPIPS
+from networks.synthesis import Synthesis
 
 PERCEPTUAL_SIZE = 256
 
@@ -43,7 +43,7 @@ class ImageTerms(nn.Module):
         compiled: whether the generator and the comparison at full size are; smaller ones are not worth the wait.
     """
 
-    def __init__(self, synthesis: MobileStyleGAN, perceptual: STLPIPS, *, autocast: bool, compiled: bool) -> None:
+    def __init__(self, synthesis: Synthesis, perceptual: STLPIPS, *, autocast: bool, compiled: bool) -> None:
         super().__init__()
         self.synthesis = synthesis
         self.perceptual = perceptual
@@ -56,7 +56,7 @@ class ImageTerms(nn.Module):
         """What is kept of a photo.
 
         Args:
-            image: uint8 [S, S, 3], S a multiple of 256.
+            image: uint8 [S, S, 3], S a power of two.
             side: at which the first term compares it; even, divides S, below it. None is S.
         """
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == torch.uint8
@@ -69,7 +69,7 @@ class ImageTerms(nn.Module):
         """The terms ``mse`` and ``perceptual`` of a batch.
 
         Args:
-            f: float32 [B, 512, s, s].
+            f: float32 [B, C, s, s].
             w_m_plus: float32 [B, styles, 512].
             target: float32 [B, 3, s, s] in [-1, 1], of :meth:`target`.
             features: its five maps, float [B, C_i, H_i, W_i].
@@ -83,7 +83,7 @@ class ImageTerms(nn.Module):
         return mse, perceptual
 
     def image(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] of f [B, 512, s, s] and w_M+ [B, styles, 512]."""
+        """float32 [B, 3, S, S] of f [B, C, s, s] and w_M+ [B, styles, 512]."""
         with torch.autocast(f.device.type, torch.bfloat16, enabled=self.autocast):
             return self.synthesis.fine(f, w_m_plus).float()
 
@@ -100,6 +100,8 @@ class ImageTerms(nn.Module):
 
 
 def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
-    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]."""
+    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]; smaller ones as they are."""
+    if image.shape[-1] < size:
+        return image
     assert image.shape[-1] % size == 0
     return F.avg_pool2d(image, image.shape[-1] // size)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from networks.mapping import STYLE_DIM
-from networks.mobilestylegan import CUTS, F_CHANNELS, NUM_STYLES, coarse_styles
 from networks.pnorm import PNorm
+from networks.synthesis import CUTS, Synthesis
 from sidecar.job import Floats, InvalidRequest, Reason, Start, State, Terms
 from sidecar.losses import Target
 from sidecar.optimiser import Optimiser
@@ -165,16 +165,17 @@ def _array(value: Tensor) -> Floats:
     return array
 
 
-def checked(start: Start, *, resolution: int) -> None:
+def checked(start: Start, synthesis: Synthesis) -> None:
     """Refuse a start that does not fit the generator.
 
     Raises:
         InvalidRequest: a wrong shape or dtype, numbers that are not finite.
     """
-    cut = start.f.shape[-1] if start.f.ndim == 3 else 0
-    if cut not in CUTS or start.f.shape != (F_CHANNELS, cut, cut):
-        raise InvalidRequest(f"f is {list(start.f.shape)}, and must be [512, s, s] with s 8 or 16.")
-    styles = (NUM_STYLES - coarse_styles(cut), STYLE_DIM)
+    cut, resolution = start.f.shape[-1] if start.f.ndim == 3 else 0, synthesis.size
+    if cut not in CUTS or start.f.shape != (synthesis.f_channels(cut), cut, cut):
+        channels = synthesis.f_channels(CUTS[0])
+        raise InvalidRequest(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16.")
+    styles = (synthesis.fine_styles(cut), STYLE_DIM)
     _require("f_o", start.f_o, start.f.shape)
     _require("f", start.f, start.f.shape)
     _require("w_m_plus", start.w_m_plus, styles)

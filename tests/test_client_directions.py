@@ -104,7 +104,7 @@ def direction(**changes) -> Direction:
     ],
 )
 def test_the_step_moves_the_layers_by_the_scale(layers, moved):
-    step = direction(layers=layers, scale=2.5).step(cut=16, styles=12)
+    step = direction(layers=layers, scale=2.5).step(before=4, styles=12)
     expected = np.zeros((12, 512), np.float32)
     expected[list(moved), 0] = 2.5
     assert step.dtype == np.float32
@@ -112,13 +112,13 @@ def test_the_step_moves_the_layers_by_the_scale(layers, moved):
 
 
 def test_the_step_of_the_earlier_cut_starts_at_style_two():
-    step = direction(layers=(0, 3)).step(cut=8, styles=14)
+    step = direction(layers=(0, 3)).step(before=2, styles=14)
     assert np.flatnonzero(step.any(axis=1)).tolist() == [0, 1]
 
 
 def test_a_direction_of_the_coarse_half_cannot_edit():
     with pytest.raises(DirectionError, match="before the cut"):
-        direction(layers=(0, 3)).step(cut=16, styles=12)
+        direction(layers=(0, 3)).step(before=4, styles=12)
 
 
 def test_other_generators_are_refused():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from client.directions import FOLDER, Direction, names
 from export.boundary import fit, independent
@@ -14,7 +16,9 @@ from export.cards import Card, write_direction
 from export.directions import ATTRIBUTES, COMPONENTS, DirectionsError, fit_attributes, score_samples
 from export.generator import load_generator
 from export.paths import BUILD, generator_file
-from export.scorers import Scorer
+from export.samples import shard_path
+from export.scorers import Scorer, Scores
+from judges.faces import Image8
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "reference" / "directions"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="no published directions beside the checkout")
@@ -85,12 +89,28 @@ def test_too_few_samples_is_one_sentence(tmp_path: Path) -> None:
         score_samples(tmp_path, Scorer.__new__(Scorer), count=3)
 
 
+def test_unmixed_samples_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.directions.LEAST", 1)
+    w, layers = seeded(6, 3, 512), torch.zeros(6, 16, dtype=torch.int64)
+    layers[1::2, 8:] = 1  # mixed
+    image = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 2, 2, 3).contiguous()
+    save_file({"w": w, "layers": layers, "image": image}, shard_path(tmp_path, "train", 0))
+
+    def scorer(pixels: Image8) -> Scores | None:
+        shown = float(pixels[0, 0, 0])
+        return None if shown == 4 else Scores(shown, 0.0, 0.0, 0.0)  # the fifth shows no face
+
+    latents, scores = score_samples(tmp_path, cast("Scorer", scorer), count=1)
+    assert torch.equal(latents, w[[0, 2], 0])
+    assert scores[:, 0].tolist() == [0.0, 2.0]
+
+
 def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     vector = seeded(512, seed=13)
     card = Card(
         name="hats", description="more hats", method="made up", samples=7, metrics={"r": 0.5}, effects=None, reach=2.5
     )
-    write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef")
+    write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef", styles=16)
     direction = Direction.load(tmp_path / "hats.safetensors")
     assert (direction.name, direction.scale, direction.generator) == ("hats", 1.25, "0123456789abcdef")
     assert (direction.layers, direction.suggested_range) == ((0, 15), (-2.5, 2.5))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from client.cli import parser
-from export.__main__ import COMMANDS
+from export.__main__ import COMMANDS, MODULES
 from export.__main__ import main as export_main
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def test_every_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyP
     else:
         assert [program, *arguments[:2]] == ["python", "-m", "export"]
         ran: list[SimpleNamespace] = []
-        monkeypatch.setattr(import_module(f"export.{arguments[2]}"), "run", ran.append)
+        monkeypatch.setattr(import_module(f"export.{MODULES.get(arguments[2], arguments[2])}"), "run", ran.append)
         assert export_main(arguments[2:]) == 0
         assert len(ran) == 1
 

@@ -15,16 +15,18 @@ from torch.nn import functional as F
 
 from export import generator, graphs, repository
 from export.__main__ import COMMANDS, main
+from export.exporters import to_onnx, to_torchscript
 from export.generator import fingerprint, load_generator
 from export.graphs import DetailGraph, Graph, ShiftGraph, from_uint8, to_uint8
-from export.paths import REPOSITORY, detail_file, generator_file, graph_file, pnorm_file
+from export.paths import REPOSITORY, detail_file, generator_file, pnorm_file
 from export.triton_config import ModelConfig, Step, Tensor, parse
-from export.verify import VerifyError, by_onnxruntime, by_torch, compare, inputs, table
+from export.variant import PLAIN
+from export.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
 from networks.generator_file import GeneratorError
 from networks.learned_file import load_detail
 from networks.pnorm import load_pnorm
 
-built = pytest.mark.skipif(not graph_file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
+built = pytest.mark.skipif(not PLAIN.file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
 
 tensors = st.builds(
     Tensor,
@@ -88,7 +90,7 @@ def test_only_fields_that_every_backend_knows_are_used() -> None:
 @built
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(graphs, "export", lambda graph, target: written.append(f"{graph.name} {target}"))
+    monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
     assert len(repository.write("ffhq", tmp_path)) == 8
@@ -109,9 +111,10 @@ def test_a_graph_is_stale_when_its_weights_change(tmp_path: Path) -> None:
 
 def test_an_exported_graph_equals_torch_at_any_batch(tmp_path: Path) -> None:
     shift = next(g for g in graphs.graphs("ffhq") if g.name == "ffhq_shift")
-    path = tmp_path / "shift.onnx"
-    graphs.export(shift, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["shift.onnx"]
+    path, script = tmp_path / "shift.onnx", tmp_path / "shift.pt"
+    to_onnx(shift, ShiftGraph(), path)
+    to_torchscript(shift, ShiftGraph(), script)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["shift.onnx", "shift.pt"]
     rng = np.random.default_rng(0)
     for count in (1, 5):
         feed = {
@@ -121,7 +124,9 @@ def test_an_exported_graph_equals_torch_at_any_batch(tmp_path: Path) -> None:
             "strengths": rng.standard_normal(count, np.float32),
         }
         found = by_onnxruntime(path, feed)
-        rows = compare("shift", "onnxruntime", by_torch(ShiftGraph(), shift.outputs, feed), found)
+        expected_by_torch = by_torch(ShiftGraph(), shift.outputs, feed)
+        rows = compare("shift", "onnxruntime", expected_by_torch, found)
+        rows += compare("shift", "pytorch", expected_by_torch, by_torchscript(script, shift.outputs, feed))
         assert all(row.passed for row in rows)
         expected = feed["w_m_plus"] + feed["strengths"][-1] * feed["direction"]
         np.testing.assert_allclose(found["w_m_plus_batch"][-1], expected, rtol=1e-5, atol=1e-5)
@@ -133,7 +138,7 @@ def test_exported_graphs_equal_torch(role: str) -> None:
     graph = next(g for g in graphs.graphs("ffhq") if g.name == f"ffhq_{role}")
     feed = inputs("ffhq")[graph.name]
     expected = by_torch(graph.build().eval(), graph.outputs, feed)
-    rows = compare(graph.name, "onnxruntime", expected, by_onnxruntime(graph_file(graph.name), feed))
+    rows = compare(graph.name, "onnxruntime", expected, by_onnxruntime(PLAIN.file(graph.name), feed))
     assert all(row.passed for row in rows), table(rows)
 
 
@@ -198,7 +203,7 @@ def test_fingerprints_follow_the_weights_but_not_the_estimated_mean() -> None:
 
 
 def test_graphs_have_the_opset_and_no_outside_data() -> None:
-    paths = [p for p in (graph_file(g.name) for g in graphs.graphs("ffhq")) if p.exists()]
+    paths = [p for p in (PLAIN.file(g.name) for g in graphs.graphs("ffhq")) if p.exists()]
     if not paths:
         pytest.skip("the graphs are not built: make invert")
     for path in paths:

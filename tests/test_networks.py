@@ -14,7 +14,8 @@ from networks.detail import LIMIT, Detail
 from networks.encoder import BODIES, Encoder
 from networks.learned_file import WeightsError, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
-from networks.mobilestylegan import CUTS, NUM_STYLES, InverseHaar, MobileStyleGAN, coarse_styles
+from networks.mobilestylegan import InverseHaar, MobileStyleGAN
+from networks.synthesis import CUTS
 
 built = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 
@@ -42,8 +43,8 @@ def test_halves_compose_to_the_whole(cut: int) -> None:
     network = MobileStyleGAN().eval()
     for noise in (b for n, b in network.named_buffers() if n.endswith("noise")):
         noise.normal_()
-    w_plus = torch.randn(1, NUM_STYLES, 512)
-    n = coarse_styles(cut)
+    w_plus = torch.randn(1, network.num_styles, 512)
+    n = network.coarse_styles(cut)
     with torch.inference_mode():
         f = network.coarse(w_plus[:, :n], cut=cut)
         assert f.shape == (1, 512, cut, cut)
@@ -52,13 +53,13 @@ def test_halves_compose_to_the_whole(cut: int) -> None:
 
 def test_other_cuts_are_refused() -> None:
     with pytest.raises(ValueError, match="cut must be one of"):
-        coarse_styles(32)
+        MobileStyleGAN().coarse_styles(32)
 
 
 def test_every_style_reaches_the_image() -> None:
     network = MobileStyleGAN().eval().requires_grad_(False)
     network.input.constant.normal_()
-    w_plus = torch.randn(1, NUM_STYLES, 512, requires_grad=True)
+    w_plus = torch.randn(1, network.num_styles, 512, requires_grad=True)
     network(w_plus).square().sum().backward()
     assert w_plus.grad is not None
     assert (w_plus.grad.abs().sum(dim=2) > 0).all()
@@ -87,7 +88,9 @@ def test_parity_with_the_reference_run_by_openvino(ir: Path, seed: int) -> None:
     reference = synthesis(reference_w)[0]
     with torch.inference_mode():
         w = generator.mapping(torch.from_numpy(z))
-        image = generator.synthesis(torch.from_numpy(reference_w)[:, None].expand(-1, NUM_STYLES, -1)).numpy()
+        image = generator.synthesis(
+            torch.from_numpy(reference_w)[:, None].expand(-1, generator.synthesis.num_styles, -1)
+        ).numpy()
     assert np.abs(w.numpy() - reference_w).max() <= 2e-5
     assert image.shape == (1, 3, 1024, 1024)
     assert reference.std() > 0.2  # a picture, not a flat field
@@ -135,7 +138,7 @@ def test_the_encoder_moves_with_its_input(body: str) -> None:
 
 
 def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
-    encoder = Encoder(body="residual", cut=8).eval()
+    encoder = Encoder(body="residual", cut=8, channels=24).eval()
     path = tmp_path / "encoder8.safetensors"
     save_learned(encoder, path, generator="abc")
     again = load_encoder(path, generator="abc")
@@ -152,13 +155,13 @@ def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", CUTS)
 def test_detail_files_round_trip_in_half_precision(cut: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    detail = Detail(cut=cut).eval()
+    detail = Detail(cut=cut, count=9).eval()
     path = tmp_path / "detail.safetensors"
     save_learned(detail, path, generator="abc")
     again = load_detail(path, generator="abc")
     image = torch.rand(2, 3, 256, 256)
     with torch.inference_mode():
-        assert again(image).shape == (2, NUM_STYLES - coarse_styles(cut), 512)
+        assert again(image).shape == (2, 9, 512)
         assert torch.allclose(again(image), detail(image), atol=0.05)
     with pytest.raises(WeightsError, match="holds a network of kind detail, not encoder"):
         load_encoder(path)
@@ -188,7 +191,7 @@ def test_a_head_reads_the_same_styles_off_a_face_elsewhere() -> None:
 def test_modulations_are_all_that_the_fine_half_knows_of_its_styles(cut: int) -> None:
     torch.manual_seed(0)
     generator = MobileStyleGAN().eval()
-    w = torch.randn(2, NUM_STYLES - coarse_styles(cut), 512)
+    w = torch.randn(2, generator.fine_styles(cut), 512)
     with torch.inference_mode():
         scales = generator.modulations(w)
         assert len(scales) == w.shape[1]

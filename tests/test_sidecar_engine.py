@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 from export.generator import load_generator
 from judges.perceptual import stlpips
+from judges.reconstruction import Judge
+from networks.generator_file import Generator
+from networks.mapping import MappingNetwork
 from networks.pnorm import load_pnorm
+from networks.stylegan2 import Shape, StyleGAN2
 from sidecar.engine import PNORM, EngineError, TorchEngine, load_engine
 from sidecar.job import InvalidRequest, Options, Start, State
 from sidecar.refinement import Refinement
@@ -258,3 +262,29 @@ def test_missing_weights_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
     with pytest.raises(EngineError, match="run: python -m export fetch --judges"):
         load_engine(device="cpu")
+
+
+def test_a_small_generator_of_another_family_is_refined() -> None:
+    """No coarse step at a side that it does not have, no comparison at 256 px."""
+    torch.manual_seed(0)
+    synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12))).eval().requires_grad_(requires_grad=False)
+    mapping = MappingNetwork(depth=2).eval().requires_grad_(requires_grad=False)
+    small = TorchEngine(
+        Generator(mapping=mapping, synthesis=synthesis, fingerprint="0" * 16),
+        pnorm=load_pnorm(PNORM / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
+        domain="small", device=torch.device("cpu"), compiled=False,
+    )  # fmt: skip
+    assert small.resolution == 64
+    f = torch.randn(24, 16, 16).numpy()
+    w = mapping(torch.randn(1, 512)).expand(synthesis.fine_styles(16), -1).numpy()
+    with torch.no_grad():
+        image = synthesis.fine(torch.from_numpy(f)[None], torch.from_numpy(w.copy())[None])
+    pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    job = small.open(Start(target=pixels, f=f + np.float32(0.3), w_m_plus=w, f_o=f), Options(steps=40))
+    before = small.terms(Start(target=pixels, f=f, w_m_plus=w, f_o=f), job.state())
+    finish(small, [job])
+    after = small.terms(Start(target=pixels, f=f, w_m_plus=w, f_o=f), job.state())
+    assert after.mse < 0.5 * before.mse
+    small.warm_up()
+    with pytest.raises(InvalidRequest, match=r"must be \[24, s, s\]"):
+        small.open(Start(target=pixels, f=np.zeros((512, 16, 16), np.float32), w_m_plus=w, f_o=f), Options())

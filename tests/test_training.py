@@ -23,7 +23,6 @@ from networks.descriptor import Descriptor
 from networks.detail import Detail
 from networks.encoder import Encoder
 from networks.learned_file import learned_metadata
-from networks.mobilestylegan import coarse_styles
 from networks.pnorm import load_pnorm
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
@@ -47,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = load_generator("ffhq")
     for split in ("train", "heldout"):
         tensors = {k: v[:16].clone() for k, v in latents(split, 0, generator).items()}
-        f = generator.synthesis.coarse(styles(**tensors)[:, : coarse_styles(8)], cut=8)
+        f = generator.synthesis.coarse(styles(**tensors)[:, : generator.synthesis.coarse_styles(8)], cut=8)
         image = F.interpolate(f[:, :3], size=256, mode="bilinear").mul(40).add(128).clamp(0, 255).to(torch.uint8)
         tensors["image"] = image.permute(0, 2, 3, 1).contiguous()
         save_file(tensors, shard_path(root, split, 0))
@@ -62,7 +61,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def small_detail() -> Detail:
     torch.manual_seed(0)
-    return Detail(cut=8, rank=8)
+    return Detail(cut=8, count=14, rank=8)
 
 
 def task(folder: Path, *, network: str = "encoder", loss: str = "latents", seed: int = 0) -> Task:
@@ -225,7 +224,7 @@ def test_together_both_get_gradients_and_half_the_styles_are_true(
 
     monkeypatch.setattr(made, "image_loss", loss)
     made.loss(torch.arange(4), 0).backward()
-    true = made.train.w_plus(torch.arange(4))[:, coarse_styles(8) :]
+    true = made.train.w_plus(torch.arange(4))[:, made.generator.synthesis.coarse_styles(8) :]
     assert [torch.equal(w[0], t) for w, t in zip(seen, true, strict=True)] == [False, False, True, True]
     assert still == [True, False, True, False]
     for network in made.trained.values():

@@ -1,0 +1,226 @@
+"""Milliseconds that the fine half of a generator takes for an image: ``python -m bench generators``.
+
+StyleGAN2 of random weights and FFHQ's MobileStyleGAN, as the equations are written (:mod:`bench.literal`), in torch,
+and as the exported files of every format and precision. Engines take turns in every round, and their order turns with
+the rounds; ratios are taken within a round, so that what else the machine does weighs on both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bench import literal, page
+from export.exporters import load_torchscript, to_onnx, to_torchscript
+from export.generator import load_generator
+from export.graphs import Graph
+from export.variant import Variant
+from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import MobileStyleGAN
+from networks.stylegan2 import ModulatedConv, Shape, StyleGAN2, ToRGB, published
+from networks.synthesis import Synthesis
+
+MARK = "generators"
+CUT = 16
+SIZES = (256, 1024)
+VARIANTS = (
+    Variant(),
+    Variant(precision="fp16"),
+    Variant(format="torchscript"),
+    Variant(format="torchscript", precision="fp16"),
+    Variant(format="torchscript", precision="bf16"),
+)
+WARM_UP = 2
+
+
+class GeneratorsError(ValueError):
+    """An option is out of its range."""
+
+
+@dataclass
+class Engine:
+    """A way to run the fine half."""
+
+    name: str
+    run: Callable[[], Tensor]
+    megabytes: float | None
+    psnr: float = math.inf  # dB against eager float32
+    seconds: list[float] = field(default_factory=list)
+
+
+class Fine(nn.Module):
+    """f, w_m_plus -> image, float32."""
+
+    def __init__(self, synthesis: Synthesis) -> None:
+        super().__init__()
+        self.synthesis = synthesis
+
+    def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """See the class."""
+        return self.synthesis.fine(f, w_m_plus)
+
+
+def stylegan2(size: int) -> StyleGAN2:
+    """Config F with random weights, as it stands before training."""
+    torch.manual_seed(size)
+    network = StyleGAN2(Shape(channels=published(size), clamp=256))
+    for module in network.modules():
+        if isinstance(module, ModulatedConv | ToRGB):
+            module.modulation.bias.data.fill_(1)
+    return network.eval().requires_grad_(False)
+
+
+def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -> list[Engine]:
+    """Every engine on one network; the first one is what the others are compared with."""
+    network = make()
+    rng = torch.Generator().manual_seed(0)
+    w_m_plus = torch.randn(1, network.fine_styles(CUT), STYLE_DIM, generator=rng)
+    with torch.no_grad():
+        f = network.coarse(torch.randn(1, network.coarse_styles(CUT), STYLE_DIM, generator=rng), cut=CUT)
+    here = f.to(device), w_m_plus.to(device)
+    network.to(device)
+    found = []
+    if isinstance(network, StyleGAN2):
+        found.append(Engine("literal", lambda: literal.fine(network, *here), None))
+    found.append(Engine("torch", lambda: network.fine(*here), None))
+    for variant in VARIANTS:
+        if device.type == "cpu" and (variant.format, variant.precision) == ("torchscript", "fp16"):
+            continue  # emulated on a CPU, ten times slower
+        lowered = make()
+        if variant.precision != "fp32":
+            lowered.lower(variant.dtype)
+        graph = Graph(
+            name="fine",
+            build=partial(Fine, lowered),
+            inputs={"f": f, "w_m_plus": w_m_plus},
+            outputs=("image",),
+            weights=(),
+        )
+        file = folder / f"{len(found)}.model"
+        (to_onnx if variant.format == "onnx" else to_torchscript)(graph, Fine(lowered).eval(), file)
+        run = by_onnx(file, device, f, w_m_plus) if variant.format == "onnx" else by_script(file, here, device)
+        found.append(Engine(f"{variant.backend} {variant.precision}", run, file.stat().st_size / 1e6))
+    reference = network.fine(*here).cpu()
+    for engine in found:
+        error = float((engine.run().cpu() - reference).square().mean())
+        if engine.name != "torch":
+            engine.psnr = 10 * math.log10(float(reference.max() - reference.min()) ** 2 / error) if error else math.inf
+    return found
+
+
+def by_onnx(file: Path, device: torch.device, f: Tensor, w_m_plus: Tensor) -> Callable[[], Tensor]:
+    """Bare ONNX Runtime; from and to the CPU's memory."""
+    providers = ["CUDAExecutionProvider"] if device.type == "cuda" else ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(file, providers=providers)
+    feed = {"f": f.numpy(), "w_m_plus": w_m_plus.numpy()}
+    return lambda: torch.from_numpy(np.asarray(session.run(None, feed)[0]))
+
+
+def by_script(file: Path, here: tuple[Tensor, Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """TorchScript in this process."""
+    module = load_torchscript(file, device)
+
+    def run() -> Tensor:
+        image = module(*here)
+        assert isinstance(image, Tensor)
+        return image
+
+    return run
+
+
+@torch.inference_mode()
+def measure(found: list[Engine], *, rounds: int, device: torch.device) -> None:
+    """Fill in the seconds of every round."""
+    for turn in tqdm(range(-WARM_UP, rounds), desc="rounds", disable=None):
+        for i in range(len(found)):
+            engine = found[(i + turn) % len(found)]
+            began = time.perf_counter()
+            engine.run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn >= 0:
+                engine.seconds.append(time.perf_counter() - began)
+
+
+def table(results: dict[str, list[Engine]], machine: str) -> str:
+    """As Markdown."""
+    lines = [
+        machine,
+        "",
+        "| fine half | engine | ms an image | times as fast as the first | min..max | MB | PSNR to torch, dB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        for engine in found:
+            ratios = [a / b for a, b in zip(found[0].seconds, engine.seconds, strict=True)]
+            size = "" if engine.megabytes is None else f"{engine.megabytes:.0f}"
+            psnr = "" if engine.name == "torch" else "equal" if math.isinf(engine.psnr) else f"{engine.psnr:.0f}"
+            lines.append(
+                f"| {name} | {engine.name} | {1000 * median(engine.seconds):.0f} | **{median(ratios):.2f}** "
+                f"| {min(ratios):.2f}..{max(ratios):.2f} | {size} | {psnr} |"
+            )
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench generators``."""
+    parser.add_argument("--rounds", type=int, default=7, help="in which every engine has a turn (default: 7)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, choices=(32, 64, 128, 256, 512, 1024))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-ffhq", action="store_true", help="leave FFHQ's generator out")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"put the table between the marks of {MARK} in a file"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        GeneratorsError: an option is out of its range, or there is no such device.
+    """
+    if not 1 <= args.rounds <= 100:
+        raise GeneratorsError("--rounds is from 1 to 100.")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise GeneratorsError("This machine has no CUDA device.")
+    if args.write:
+        page.replaced(args.write.read_text(), "", MARK)
+    busy, device = os.getloadavg()[0], torch.device(args.device)
+    makers: dict[str, Callable[[], Synthesis]] = {f"StyleGAN2, {s} px": lambda s=s: stylegan2(s) for s in args.sizes}
+    if not args.no_ffhq:
+        makers["MobileStyleGAN, 1024 px"] = ffhq
+    results = {}
+    for name, make in makers.items():
+        with TemporaryDirectory() as folder:
+            results[name] = engines(make, device, Path(folder))
+            measure(results[name], rounds=args.rounds, device=device)
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{len(os.sched_getaffinity(0))} CPU cores"
+    machine = (
+        f"{what} ({platform.system()} {platform.machine()}), load average {busy:.1f} before the start; torch "
+        f"{torch.__version__}, ONNX Runtime {onnxruntime.__version__}; {args.rounds} rounds, batch 1, cut at 16x16."
+    )
+    print(table(results, machine))
+    if args.write:
+        page.write(args.write, table(results, machine), MARK)
+
+
+def ffhq() -> MobileStyleGAN:
+    """The generator that comes with the project."""
+    synthesis = load_generator("ffhq").synthesis
+    assert isinstance(synthesis, MobileStyleGAN)
+    return synthesis

@@ -1,0 +1,132 @@
+"""What every synthesis network G is: one style per layer, square images, and a cut into a coarse and a fine half.
+
+The cut lies at the feature map ``f`` of side 8 or 16 (BDInvert, section 3.1): ``coarse`` makes ``f`` of the styles
+before it, ``fine`` makes the image of ``f`` and ``w_m_plus``, the styles from layer M on. Styles that reach the image
+past the cut by way of ``f`` alone are not in ``w_m_plus``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from networks.mapping import STYLE_DIM
+
+CUTS = (8, 16)
+
+
+class Synthesis(nn.Module, ABC):
+    """A generator's G: styles to an image, whole or in two halves.
+
+    Attributes:
+        size: side of the image in pixels.
+        num_styles: styles of a ``w_plus``.
+    """
+
+    size: int
+    num_styles: int
+
+    @abstractmethod
+    def coarse_styles(self, cut: int) -> int:
+        """Number of styles that the coarse half consumes.
+
+        Raises:
+            ValueError: ``cut`` is neither 8 nor 16.
+        """
+
+    @abstractmethod
+    def f_channels(self, cut: int) -> int:
+        """Channels of ``f``."""
+
+    @abstractmethod
+    def forward(self, w_plus: Tensor) -> Tensor:
+        """Render images.
+
+        Args:
+            w_plus: float32 [B, num_styles, 512].
+
+        Returns:
+            Images, float32 [B, 3, size, size], RGB, nominally in [-1, 1] and not clamped.
+        """
+
+    @abstractmethod
+    def coarse(self, w: Tensor, *, cut: int) -> Tensor:
+        """The coarse half G_1..M-1.
+
+        Args:
+            w: float32 [B, coarse_styles(cut), 512]: the styles w_1..M-1.
+            cut: 8 or 16.
+
+        Returns:
+            f: float32 [B, f_channels(cut), cut, cut].
+        """
+
+    @abstractmethod
+    def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """The fine half G_M+; the cut is read off the size of ``f``.
+
+        Args:
+            f: float32 [B, f_channels(cut), cut, cut] (the paper's f).
+            w_m_plus: float32 [B, fine_styles(cut), 512]: the styles of the layers from M on.
+
+        Returns:
+            As :meth:`forward`.
+        """
+
+    @abstractmethod
+    def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
+        """What the fine half makes of its styles: all that it knows of them.
+
+        Args:
+            w_m_plus: float32 [B, n, 512], as for :meth:`fine`.
+
+        Returns:
+            For each style float32 [B, C], C differing; a style that enters several layers gives all, joined.
+        """
+
+    @abstractmethod
+    def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
+        """Compute the last blocks in half precision; styles, sums of images and the image stay float32.
+
+        Args:
+            dtype: torch.float16 or torch.bfloat16.
+            blocks: how many, from the largest resolution down; four as published (StyleGAN2-ADA, appendix C).
+        """
+
+    def fine_styles(self, cut: int) -> int:
+        """Number of styles of a ``w_m_plus``."""
+        return self.num_styles - self.coarse_styles(cut)
+
+    def cut_of(self, fine_styles: int) -> int:
+        """The cut that leaves so many styles to the fine half.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for cut in CUTS:
+            if self.fine_styles(cut) == fine_styles:
+                return cut
+        raise ValueError(f"no cut of this network leaves {fine_styles} styles")
+
+    def check_w_plus(self, w_plus: Tensor) -> None:
+        """Assert the shape [B, num_styles, 512]."""
+        assert w_plus.ndim == 3 and w_plus.shape[1:] == (self.num_styles, STYLE_DIM)
+
+    def check_coarse(self, w: Tensor, cut: int) -> None:
+        """Assert the shape [B, coarse_styles(cut), 512]."""
+        assert w.ndim == 3 and w.shape[1:] == (self.coarse_styles(cut), STYLE_DIM)
+
+    def check_fine(self, f: Tensor, w_m_plus: Tensor) -> int:
+        """Assert the shapes of what :meth:`fine` takes; returns the cut."""
+        cut = int(f.shape[-1])  # a tensor while a graph is traced
+        assert f.ndim == 4 and cut in CUTS and f.shape[1:] == (self.f_channels(cut), cut, cut)
+        assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (self.fine_styles(cut), STYLE_DIM)
+        return cut
+
+
+def check_cut(cut: int) -> None:
+    """Raises ValueError where a cut is neither 8 nor 16."""
+    if cut not in CUTS:
+        raise ValueError(f"cut must be one of {CUTS}, not {cut}")
