@@ -35,17 +35,38 @@ class Epilogue(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C, S, S], w float32 [B, 512] -> [B, C, S, S]
-        # In float32: half precision has no room for sums over a million pixels.
-        y = x.float() + self.noise_strength[:, None, None] * self.noise + self.bias[:, None, None]
+        y = x + self.noise_strength[:, None, None] * self.noise + self.bias[:, None, None]
         y = F.leaky_relu(y, 0.2)
         y = y - y.mean(dim=(2, 3), keepdim=True)
         y = y * (y.square().mean(dim=(2, 3), keepdim=True) + 1e-8).rsqrt()
         scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
         styled: Tensor = y * (scale + 1) + shift
-        return styled.to(x.dtype)
+        return styled
 
 
-class Conv(nn.Module):
+class Layer(nn.Module):
+    """A convolution that may be in half precision; everything else is float32, sums over a million pixels above all."""
+
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    gain: float = 1.0  # that :meth:`lower` has taken out of the weights
+
+    def scaled(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        # x [B, C, S, S] -> as the convolution takes it, and the factor [B, 1, 1, 1] that it lacks
+        dtype = self.conv.weight.dtype
+        if dtype == torch.float32:
+            return x, 1.0
+        largest = x.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+        return (x / largest).to(dtype), largest * self.gain
+
+    @torch.no_grad()
+    def lower(self, dtype: torch.dtype) -> None:
+        """Convolve in half precision, weights and maps scaled so that no sum of products overflows."""
+        factor = float(self.conv.weight.abs().amax()) * (9 * self.conv.in_channels) ** 0.5
+        self.gain *= factor
+        self.conv.weight = nn.Parameter((self.conv.weight / factor).to(dtype), requires_grad=False)
+
+
+class Conv(Layer):
     """A 3x3 convolution and what follows it."""
 
     def __init__(self, inner: int, outer: int, size: int) -> None:
@@ -55,11 +76,12 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
-        y: Tensor = self.epilogue(self.conv(x.to(self.conv.weight.dtype)), w)
+        seen, factor = self.scaled(x)
+        y: Tensor = self.epilogue(self.conv(seen).float() * factor, w)
         return y
 
 
-class UpConv(nn.Module):
+class UpConv(Layer):
     """Twice the size by a transposed 4x4 convolution and a blur.
 
     A 3x3 convolution of the map repeated to twice its size is the same with the sum of its kernel's four shifts, and
@@ -76,9 +98,9 @@ class UpConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C_in, S, S], w [B, 512] -> [B, C_out, 2S, 2S]
-        y = blur(self.conv(x.to(self.conv.weight.dtype)), self.kernel)
-        z: Tensor = self.epilogue(y, w)
-        return z
+        seen, factor = self.scaled(x)
+        y: Tensor = self.epilogue(blur(self.conv(seen), self.kernel).float() * factor, w)
+        return y
 
 
 def stretched(weight: Tensor, *, fused: bool) -> Tensor:
@@ -154,7 +176,7 @@ class StyleGAN(Synthesis):
         for i, block in enumerate(self._blocks()[:last]):
             x = block.conv2(block.conv1(x, styles[2 + 2 * i]), styles[3 + 2 * i])
         f: Tensor = self._blocks()[last].conv1(x, styles[-1])
-        return f.float()
+        return f
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half, as :meth:`Synthesis.fine`."""
@@ -163,7 +185,7 @@ class StyleGAN(Synthesis):
         x: Tensor = self._blocks()[index].conv2(f, w[0])
         for i, block in enumerate(self._blocks(index + 1)):
             x = block.conv2(block.conv1(x, w[1 + 2 * i]), w[2 + 2 * i])
-        image: Tensor = self.to_rgb(x.float())
+        image: Tensor = self.to_rgb(x)
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
@@ -177,5 +199,5 @@ class StyleGAN(Synthesis):
     def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
         """Convolve the last blocks in half precision, as :meth:`Synthesis.lower`; normalisation stays float32."""
         for block in self._blocks()[-blocks:]:
-            block.conv1.conv.to(dtype)
-            block.conv2.conv.to(dtype)
+            block.conv1.lower(dtype)
+            block.conv2.lower(dtype)
