@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
     if args.write:
         page.replaced(args.write.read_text(), "", MARK)
     busy, device = os.getloadavg()[0], torch.device(args.device)
-    makers: dict[str, Callable[[], Synthesis]] = {f"StyleGAN2, {s} px": lambda s=s: stylegan2(s) for s in args.sizes}
+    makers: dict[str, Callable[[], Synthesis]] = {f"StyleGAN2, {s} px": partial(stylegan2, s) for s in args.sizes}
     if not args.no_ffhq:
         makers["MobileStyleGAN, 1024 px"] = ffhq
     results = {}
