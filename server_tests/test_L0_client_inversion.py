@@ -115,7 +115,7 @@ def test_an_edit_is_the_rendering_of_the_moved_styles(result, inverter):
     direction = away(inversion)
     (edited,) = inverter.edit(inversion, direction, [1.5])
     moved = Inversion(
-        **{**vars(inversion), "w_m_plus": inversion.w_m_plus + np.float32(1.5) * direction.step(cut=16, styles=12)}
+        **{**vars(inversion), "w_m_plus": inversion.w_m_plus + np.float32(1.5) * direction.step(before=4, styles=12)}
     )
     assert np.abs(edited.astype(int) - inverter.render(moved)).max() <= 2
 
@@ -133,7 +133,7 @@ def test_the_server_refuses_more_than_eight_strengths(result, triton):
     tensors = {
         "f": inversion.f,
         "w_m_plus": inversion.w_m_plus,
-        "direction": away(inversion).step(cut=16, styles=12),
+        "direction": away(inversion).step(before=4, styles=12),
         "strengths": np.zeros(9, np.float32),
     }
     with pytest.raises(RequestRejected):
