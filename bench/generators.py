@@ -100,7 +100,7 @@ def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -
     found.append(Engine("torch", lambda: network.fine(*here), None))
     for variant in VARIANTS:
         if device.type == "cpu" and (variant.format, variant.precision) == ("torchscript", "fp16"):
-            continue  # emulated on a CPU, ten times slower
+            continue  # emulated on a CPU, many times slower
         lowered = make()
         if variant.precision != "fp32":
             lowered.lower(variant.dtype)
