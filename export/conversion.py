@@ -12,7 +12,7 @@ Raises, all from :func:`convert`::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -28,6 +28,7 @@ from networks.synthesis import Synthesis
 MAPPING_RATE = 0.01  # learning rate multiplier of every published mapping network
 SIDES = tuple(4 << i for i in range(9))  # up to 1024
 SHOWN = 3  # names in a message
+MAX_CHANNELS = 1024  # published networks have 512
 
 
 class ConversionError(CheckpointError):
@@ -52,7 +53,12 @@ def convert(checkpoint: Checkpoint) -> Converted:
     source = Source(checkpoint)
     module = import_module(f"export.{checkpoint.kind}")
     build: Callable[[Source], Converted] = module.generator
-    made = build(source)
+    try:
+        made = build(source)
+    except CheckpointError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        raise ConversionError("the checkpoint contradicts itself: its tensors and attributes make no network") from None
     source.finish()
     return made
 
@@ -89,6 +95,17 @@ class Source:
             raise ConversionError(f"{name} holds numbers that are not finite")
         return tensor
 
+    def number(self, name: str) -> Tensor:
+        """The one number of a tensor, float32 [].
+
+        Raises:
+            ConversionError: there is none, or more.
+        """
+        tensor = self.take(name)
+        if tensor.numel() != 1:
+            raise ConversionError(f"{name} is {list(tensor.shape)}, and must be one number")
+        return tensor.reshape(())
+
     def require_filters(self, pattern: str, taps: Iterable[float]) -> None:
         """Take the resampling filters that a regular expression matches whole: each ``taps`` in both directions.
 
@@ -98,6 +115,7 @@ class Source:
         expected = binomial(*taps)
         for name in self.names(pattern):
             kernel = self.take(name)
+            kernel = kernel if kernel.ndim > 1 else kernel.reshape(1, -1)
             # A depthwise filter is the same for every channel; its gain is known from where it stands.
             kernel = kernel.flatten(0, -3) if kernel.ndim > 2 else kernel[None]
             total = kernel.sum(dim=(1, 2), keepdim=True)
@@ -155,6 +173,16 @@ def dense(source: Source, name: str, outer: int) -> dict[str, Tensor]:
     return {"weight": weight / STYLE_DIM**0.5, "bias": source.take(f"{name}.bias", outer)}
 
 
+def check_channels(channels: Sequence[int]) -> None:
+    """Refuse what would take all memory before it is seen that it does not fit.
+
+    Raises:
+        ConversionError: a layer is wider than any published one.
+    """
+    if max(channels) > MAX_CHANNELS:
+        raise ConversionError(f"a layer has {max(channels)} channels, more than {MAX_CHANNELS}")
+
+
 class StyleGAN2State:
     """The state of a StyleGAN2, gathered layer by layer."""
 
@@ -185,6 +213,7 @@ class StyleGAN2State:
         Raises:
             ConversionError: a layer is missing or does not fit its neighbours.
         """
+        check_channels(self.channels)
         try:
             shape = Shape(channels=tuple(self.channels), architecture=self.architecture, clamp=self.clamp)
         except ValueError as error:

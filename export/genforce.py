@@ -10,6 +10,7 @@ from export.conversion import (
     Converted,
     Source,
     StyleGAN2State,
+    check_channels,
     dense,
     mapping_of,
 )
@@ -64,7 +65,7 @@ def _modulated(source: Source, made: StyleGAN2State, number: int, ours: str, *, 
         # Kept as TensorFlow convolves; its transposed convolution sees the kernel mirrored.
         weight=(weight.flip(2, 3) if up else weight) / weight[0].numel() ** 0.5,
         bias=source.take(f"{at}.bias", len(weight)),
-        noise=source.take(f"{at}.noise", 1, 1, side, side)[0, 0] * source.take(f"{at}.noise_strength"),
+        noise=source.take(f"{at}.noise", 1, 1, side, side)[0, 0] * source.number(f"{at}.noise_strength"),
         affine=_style(source, at, weight.shape[1]),
     )
     return len(weight)
@@ -85,7 +86,7 @@ def _style(source: Source, at: str, outer: int) -> dict[str, Tensor]:
 def _stylegan(source: Source) -> Converted:
     # Its leaky ReLU has no gain, and its weights have one of sqrt 2 instead.
     mapping = _mapping(source, bias=0.5**0.5)
-    if source.take("synthesis.lod").abs().max() > 0:
+    if source.number("synthesis.lod") != 0:
         raise ConversionError("the network is in the midst of its progressive training (lod is above 0)")
     source.require_filters(r"synthesis\..*\.blur\.kernel", stylegan.FILTER)
     constant = source.take("synthesis.layer0.const", 1, -1, 4, 4)
@@ -110,6 +111,7 @@ def _stylegan(source: Source) -> Converted:
 
 
 def _network(channels: list[int], state: dict[str, Tensor]) -> StyleGAN:
+    check_channels(channels)
     try:
         network = StyleGAN(tuple(channels))
         network.load_state_dict(state)

@@ -59,7 +59,7 @@ def _noise(source: Source, at: str, side: int) -> Tensor:
     """The constant noise times its strength, [S, S]; zero where a network was trained without noise."""
     if f"{at}.noise_const" not in source and f"{at}.noise_strength" not in source:
         return torch.zeros(side, side)
-    return source.take(f"{at}.noise_const", side, side) * source.take(f"{at}.noise_strength")
+    return source.take(f"{at}.noise_const", side, side) * source.number(f"{at}.noise_strength")
 
 
 def _architecture(source: Source, sides: list[int]) -> Architecture:

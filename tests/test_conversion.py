@@ -7,6 +7,7 @@ factors divided out, kernels turned the way its framework keeps them), saved in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,9 @@ def edited(state: State, change: Callable[[State], object]) -> Checkpoint:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4)}), "another filter than the published"),
+        (lambda s: s.update({"conv1.noise.weight": torch.zeros(2)}), r"conv1.noise.weight is \[2\], and must be \[1\]"),
+        (lambda s: s.update({"input.input": torch.zeros(1, 2000, 4, 4)}), "a layer has 2000 channels, more than 1024"),
         (lambda s: s.pop("noises.noise_6"), "no tensor noises.noise_6"),
         (lambda s: s.pop("convs.3.activate.bias"), "no tensor convs.3.activate.bias"),
         (lambda s: s.update({"extra.weight": torch.zeros(2)}), "belong to no network known here: extra.weight"),
@@ -434,6 +438,25 @@ def test_networks_of_less_than_32_pixels_are_refused() -> None:
         del state[name]
     with pytest.raises(ConversionError, match="less than 32 pixels"):
         convert(Checkpoint(kind="rosinality", tensors=state, attributes={}))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"synthesis.b8.architecture": "orig"}, "neither the architecture skip nor resnet"),
+        ({"synthesis.b8.architecture": ["skip"]}, "contradicts itself"),
+        ({"synthesis.b8.conv0.conv_clamp": 3.0, "synthesis.b8.conv1.conv_clamp": 4.0}, "different bounds"),
+        ({"synthesis.b8.conv0.conv_clamp": "wide"}, "no number above 0"),
+        ({"synthesis.b8.conv0.conv_clamp": [1]}, "contradicts itself"),
+    ],
+)
+@pytest.mark.usefixtures("nvlabs_modules")
+def test_odd_attributes_are_told(attributes: dict[str, object], said: str, tmp_path: Path) -> None:
+    nvlabs_file(*stylegan2(), tmp_path / "file")
+    checkpoint = read_checkpoint(tmp_path / "file")
+    plain = {k: v for k, v in checkpoint.attributes.items() if not k.endswith("conv_clamp")}
+    with pytest.raises(ConversionError, match=said):
+        convert(replace(checkpoint, attributes={**plain, **attributes}))
 
 
 @pytest.mark.usefixtures("nvlabs_modules")
