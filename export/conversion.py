@@ -19,7 +19,8 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from export.checkpoints import Checkpoint, CheckpointError
+from export.checkpoint_errors import CheckpointError
+from export.checkpoints import Checkpoint
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.resampling import binomial
 from networks.stylegan2 import Architecture, Shape, StyleGAN2

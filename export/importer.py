@@ -16,7 +16,8 @@ from PIL import Image
 
 from export import graphs, repository
 from export.cards import write_pnorm
-from export.checkpoints import CheckpointError, read_checkpoint
+from export.checkpoint_errors import CheckpointError
+from export.checkpoints import read_checkpoint
 from export.conversion import convert
 from export.directions import write_components
 from export.generator import mean_w

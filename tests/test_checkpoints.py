@@ -23,17 +23,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export import checkpoints
-from export.checkpoints import (
-    Checkpoint,
+from export import checkpoints, pickle_records
+from export.checkpoint_errors import (
     CheckpointError,
     DamagedError,
     TooLargeError,
     UnknownFormatError,
     UnsafePickleError,
     UnsupportedNetworkError,
-    read_checkpoint,
 )
+from export.checkpoints import Checkpoint, read_checkpoint
 
 State = dict[str, torch.Tensor]
 RNG = torch.Generator().manual_seed(0)
@@ -569,7 +568,7 @@ def test_names_outside_the_table_are_refused(full: str, place: str, tmp_path: Pa
 
 
 def test_the_table_is_what_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(checkpoints.COMMON, ("os", "system"), os.system)
+    monkeypatch.setitem(pickle_records.COMMON, ("os", "system"), os.system)
     marker = tmp_path / "ran"
     with pytest.raises(CheckpointError):
         read(assembled(Call(Global("os", "system"), (f"touch {marker}",))), tmp_path)
@@ -578,10 +577,10 @@ def test_the_table_is_what_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_nothing_of_the_table_is_foreign() -> None:
     """Every function of the table is of the reader itself, or makes an empty dictionary or a record."""
-    table = {**checkpoints.TORCH, **checkpoints._nvlabs_table(checkpoints._Budget())}
+    table = {**pickle_records.TORCH, **checkpoints._nvlabs_table(pickle_records.Budget())}
     for function in table.values():
         plain = getattr(function, "func", function)
-        own = getattr(plain, "__module__", "") == "export.checkpoints"
+        own = getattr(plain, "__module__", "") in {"export.checkpoints", "export.pickle_records"}
         assert function is None or own or plain == dict[object, object]
 
 
@@ -605,13 +604,13 @@ def test_dotted_names_are_not_taken_apart(tmp_path: Path) -> None:
     ],
 )
 def test_states_are_set_on_nothing(target: object, place: str, tmp_path: Path) -> None:
-    before = {name: getattr(checkpoints, name) for name in ("_rebuild_tensor", "_Tensor", "_Object")}
-    codes = (checkpoints._rebuild_tensor.__code__, checkpoints._rebuild_tensor.__defaults__)
+    before = {name: getattr(pickle_records, name) for name in ("_rebuild_tensor", "TensorRecord", "ObjectRecord")}
+    codes = (pickle_records._rebuild_tensor.__code__, pickle_records._rebuild_tensor.__defaults__)
     for state in ({"__class__": 1, "tensor": 2}, (None, {"__code__": 1, "__defaults__": ()})):
         with pytest.raises(UnsafePickleError, match="sets the attributes"):
             read(PLACES[place](Build(target, state)), tmp_path)
-    assert before == {name: getattr(checkpoints, name) for name in before}
-    assert codes == (checkpoints._rebuild_tensor.__code__, checkpoints._rebuild_tensor.__defaults__)
+    assert before == {name: getattr(pickle_records, name) for name in before}
+    assert codes == (pickle_records._rebuild_tensor.__code__, pickle_records._rebuild_tensor.__defaults__)
 
 
 def test_states_of_records_stay_data(tmp_path: Path) -> None:
@@ -819,25 +818,25 @@ def test_what_is_shared_or_holds_itself_is_bounded(tmp_path: Path) -> None:
             read(data, tmp_path)
 
 
-@pytest.mark.parametrize("what", checkpoints.LIMITS)
+@pytest.mark.parametrize("what", pickle_records.LIMITS)
 def test_limits(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = saved(rosinality_file())
     read(data, tmp_path)
-    monkeypatch.setitem(checkpoints.LIMITS, what, 10)
+    monkeypatch.setitem(pickle_records.LIMITS, what, 10)
     with pytest.raises(TooLargeError):
         read(data, tmp_path)
 
 
 def test_elements_are_counted_in_storages_and_in_views(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(checkpoints.LIMITS, "elements", 22)
+    monkeypatch.setitem(pickle_records.LIMITS, "elements", 22)
     one, all_ = view(storage(20), 0, (1,), (1,)), view(storage(20), 0, (20,), (1,))
     read(zipped(generator(one), {"0": bytes(80)}), tmp_path)
     with pytest.raises(TooLargeError, match="22 elements"):
         read(zipped(generator(all_), {"0": bytes(80)}), tmp_path)
-    monkeypatch.setitem(checkpoints.LIMITS, "elements", 21)
+    monkeypatch.setitem(pickle_records.LIMITS, "elements", 21)
     with pytest.raises(TooLargeError, match="21 elements"):
         read(zipped(generator(one), {"0": bytes(80)}), tmp_path)
-    monkeypatch.setitem(checkpoints.LIMITS, "elements", 19)
+    monkeypatch.setitem(pickle_records.LIMITS, "elements", 19)
     with pytest.raises(TooLargeError):
         read(zipped(generator(one), {"0": bytes(80)}), tmp_path)
 
