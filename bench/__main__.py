@@ -14,6 +14,7 @@ COMMANDS = {
     "throughput": "compare the served models with bare ONNX Runtime on the same graphs",
     "quality": "compare reconstructions with photos and generator samples, against a running server",
     "generators": "how fast generators run in every format and precision, without a server",
+    "paper": "compare the methods of inversion as the paper does, on photos and on faces that are moved",
     "refine": "how fast the recipes of the refinement get how close, without a server",
 }
 

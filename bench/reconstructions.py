@@ -99,7 +99,7 @@ class Reconstructions:
                 code = fast
             else:
                 code = self._refined(replace(fast, target=encoded), image)
-            kept = Kept(self._folder / _digest(image, code, JUDGES))
+            kept = Kept(self._folder / digest(image, code, JUDGES))
             if not kept.there:
                 reconstruction = self._inverter.render(code)
                 kept.write(self._judge(image, reconstruction), reconstruction)
@@ -108,21 +108,26 @@ class Reconstructions:
     def _refined(self, start: Inversion, image: Image8) -> Inversion:
         """The result of a refinement, which goes on where it is not finished."""
         recipe = repr((self._options, PRESETS[self._options.preset])).encode()
-        path = self._folder / f"{_digest(image, start, recipe)}{SUFFIX}"
-        reached = Inversion.load(path) if path.exists() else start
-        if reached.refinement is not None and reached.refinement.reason is not None:
-            return reached
-        events = self._inverter.refine(reached, options=self._options)
-        with closing(events), tqdm(desc="refining", leave=False, disable=None) as bar:
-            for event in events:
-                match event:
-                    case Progress(step, steps):
-                        bar.total = steps
-                        bar.update(step - bar.n)
-                    case Checkpoint() | Refined():
-                        reached = event.inversion
-                        reached.save(path)
+        path = self._folder / f"{digest(image, start, recipe)}{SUFFIX}"
+        return finished(self._inverter, start, self._options, path)
+
+
+def finished(inverter: Inverter, start: Inversion, options: RefineOptions, path: Path) -> Inversion:
+    """A refinement's result, kept in a file with every checkpoint: what is in it is not done again."""
+    reached = Inversion.load(path) if path.exists() else start
+    if reached.refinement is not None and reached.refinement.reason is not None:
         return reached
+    events = inverter.refine(reached, options=options)
+    with closing(events), tqdm(desc="refining", leave=False, disable=None) as bar:
+        for event in events:
+            match event:
+                case Progress(step, steps):
+                    bar.total = steps
+                    bar.update(step - bar.n)
+                case Checkpoint() | Refined():
+                    reached = event.inversion
+                    reached.save(path)
+    return reached
 
 
 def mean_style(transport: Transport) -> Floats:
@@ -133,7 +138,7 @@ def mean_style(transport: Transport) -> Floats:
     return style
 
 
-def _digest(image: Image8, code: Inversion, other: bytes) -> str:
+def digest(image: Image8, code: Inversion, other: bytes) -> str:
     """A name for what follows from a target, a code of its generator, and something else."""
     found = hashlib.sha256(code.generator.encode())
     for part in (image, code.f, code.w_m_plus):

@@ -30,19 +30,21 @@ class Move:
     Attributes:
         degrees: anticlockwise.
         scale: above 1, what is shown is larger.
-        shift: to the right and down, as a share of the side; rounded to whole pixels.
+        right: shift to the right, as a share of the side; rounded to whole pixels.
+        down: likewise.
     """
 
     degrees: float = 0.0
     scale: float = 1.0
-    shift: float = 0.0
+    right: float = 0.0
+    down: float = 0.0
 
 
 VARIANTS: Mapping[str, Move] = {
     "plain": Move(),
     "rotated-20": Move(degrees=-DEGREES),
     "rotated+20": Move(degrees=DEGREES),
-    "shifted": Move(shift=0.12),
+    "shifted": Move(right=0.12, down=0.12),
     "smaller": Move(scale=0.8),
     "larger": Move(scale=1.2),
 }
@@ -67,8 +69,8 @@ def moved(image: Image8, move: Move) -> Image8:
     # From the place of a result's pixel to the place in the image that it shows.
     angle = -math.radians(move.degrees % 360)
     cos, sin = round(math.cos(angle), 15) / move.scale, round(math.sin(angle), 15) / move.scale
-    back = -middle - round(move.shift * side)
-    matrix = (cos, sin, cos * back + sin * back + middle, -sin, cos, -sin * back + cos * back + middle)
+    x, y = (-middle - round(share * side) for share in (move.right, move.down))
+    matrix = (cos, sin, cos * x + sin * y + middle, -sin, cos, -sin * x + cos * y + middle)
     result = padded.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     return np.asarray(result.crop((margin, margin, margin + side, margin + side)))
 

@@ -17,11 +17,21 @@ from client import commands, inverting
 from client.errors import ClientError, ServerError
 from client.inverter import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from client.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
-from client.refinement import MAX_DISTANCE, MAX_SECONDS, MAX_STEPS, MAX_WEIGHT, PRESETS, WEIGHTS, RefineOptions
+from client.refinement import (
+    MAX_CLIP,
+    MAX_DISTANCE,
+    MAX_SECONDS,
+    MAX_STEPS,
+    MAX_WEIGHT,
+    PRESETS,
+    WEIGHTS,
+    RefineOptions,
+)
 from client.refining import PREVIEW_EVERY
 from client.results import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
 from client.session import MAX_STRENGTH, VERSION
 from client.transport import Timeout
+from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS
 
 EXIT_CODES = "exit codes: 0 done; 2 bad input or usage; 3 no server, or trouble with it; 130 interrupted"
 PHOTOS = (
@@ -54,6 +64,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("photo", metavar="PHOTO", help="an image file")
     command.add_argument(
         "--fast", action="store_true", help="invert by the encoder alone, in one request, without a side-car"
+    )
+    command.add_argument(
+        "--method",
+        choices=METHODS,
+        default=DEFAULT,
+        help=f"{', '.join(f'{name} ({method.space})' for name, method in METHODS.items())} (default: {DEFAULT})",
+    )
+    command.add_argument(
+        "--cut", type=int, choices=CUTS, help=f"side of f, for {DEFAULT} (default: {DEFAULT_CUT}; 8 is easier to edit)"
     )
     command.add_argument(
         "--crop",
@@ -180,7 +199,7 @@ def _add_out(command: argparse.ArgumentParser, default: str) -> None:
 
 def _add_refinement(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("refinement")
-    group.add_argument("--preset", metavar="NAME", help=f"the recipe: {' or '.join(PRESETS)} (default: {PRESETS[0]})")
+    group.add_argument("--preset", metavar="NAME", help=f"the recipe: {', '.join(PRESETS)} (default: the method's)")
     group.add_argument(
         "--steps",
         type=int,
@@ -205,6 +224,13 @@ def _add_refinement(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"weight of a term of the loss ({', '.join(WEIGHTS)}), up to {MAX_WEIGHT:g}; repeatable "
         "(default: the recipe's)",
+    )
+    group.add_argument(
+        "--clip",
+        type=float,
+        metavar="V",
+        help=f"keep every number of P-norm+(w_M+) within +-V, up to {MAX_CLIP:g}, in place of the term p_norm "
+        "(default: do not)",
     )
     group.add_argument(
         "--checkpoint-every",

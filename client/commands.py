@@ -91,7 +91,8 @@ def status(options: argparse.Namespace) -> Report:
         f"Server {server} at {found.url}: {'ready' if found.ready else 'not ready'}",
         f"Generator {found.generator or 'unknown'}, cut at {found.cut or 'unknown'}",
     ]
+    width = max(len(model.name) for model in found.models)
     for model in found.models:
         versions = f"version {', '.join(map(shown, model.versions))}" if model.versions else ""
-        lines.append(f"  {model.name:<16} {words[model.served, model.ready]:<10} {versions}".rstrip())
+        lines.append(f"  {model.name:<{width}} {words[model.served, model.ready]:<10} {versions}".rstrip())
     return Report({**asdict(found), "usable": found.usable}, lines, OK if found.usable else SERVER_TROUBLE)

@@ -23,11 +23,13 @@ from client.errors import GeneratorMismatch, InversionError, ParameterError
 from client.files import shown
 from client.photo import Crop
 from client.refinement import Refinement
+from protocol import methods
+from protocol.methods import W_PLUS
 
 SCHEMA: Final = "unaligned.inversion/1"
 REFINED_SCHEMA: Final = "unaligned.inversion/2"
 SUFFIX: Final = ".inversion.safetensors"
-CUTS: Final = (8, 16)
+CUTS: Final = (W_PLUS, *methods.CUTS)
 STYLE_DIM: Final = 512
 _MAX_CHANNELS: Final = 4096
 _MAX_BYTES = 64 * 2**20
@@ -42,18 +44,21 @@ _TEXTS = ("generator", "domain", "photo_name", "photo_sha256", "method", "client
 class Inversion:
     """``w* = (f, w_M+)`` of a photo, with where it came from.
 
+    W+ is the space whose ``f`` is the generator's constant, of side 4, and whose ``w_m_plus`` are all styles.
+
     Attributes:
         f: float32 [channels, cut, cut], the generator's feature map before layer M.
         w_m_plus: float32 [styles, 512], one style per layer from M on (12 of FFHQ's 16).
         f_o: float32 [channels, cut, cut], the encoder's own estimate of ``f``, before any refinement.
         generator: fingerprint of the generator that ``f`` and ``w_m_plus`` belong to.
         domain: what the generator shows, for example ``ffhq``.
-        cut: side of ``f``: 8 or 16.
+        cut: side of ``f``: 8 or 16, or 4 for W+.
         crop: the square of the photo that was inverted, in pixels of the photo as shown.
         photo_size: width and height of the photo as shown, in pixels.
         photo_sha256: hex digest of the photo file's bytes.
         photo_name: the photo file's name, without folders.
-        method: how it was made; ``encoder`` is one pass without refinement, ``refined:default`` a refinement.
+        method: how it was made: ``encoder``, one pass without refinement; ``mean``, with the mean of W as styles;
+            ``refined:default``, a refinement by that preset.
         versions: of the ``client`` and the ``server`` that made it.
         target: the photo's square as a PNG file, RGB, of the generator's resolution; None where it was not kept.
         refinement: how far a refinement got; None without one.
@@ -207,7 +212,7 @@ class Inversion:
 def _validate(inversion: Inversion, what: str) -> None:
     cut = inversion.cut
     if cut not in CUTS:
-        raise InversionError(f"The cut of {what} is {cut}, and must be 8 or 16.")
+        raise InversionError(f"The cut of {what} is {cut}, and must be 8 or 16, or 4 for W+.")
     for name, tensor in (("f", inversion.f), ("w_m_plus", inversion.w_m_plus), ("f_o", inversion.f_o)):
         if tensor.dtype != np.float32:
             raise InversionError(f"Tensor '{name}' of {what} is {tensor.dtype}, not float32.")

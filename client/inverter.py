@@ -25,6 +25,7 @@ from client.refiner import RefineEvent, Refiner, refine, refine_async
 from client.session import InversionResult, Session, Status
 from client.sheet import png
 from client.transport import AsyncTransport, Timeout, Transport, run, run_async
+from protocol import methods
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
 DEFAULT_REFINE_URL: Final = "127.0.0.1:8003"
@@ -84,17 +85,28 @@ class Inverter:
         if self._refine_transport is not None:
             self._refine_transport.close()
 
-    def invert(self, photo: Photo | str | os.PathLike[str], crop: Crop | None = None) -> InversionResult:
-        """Invert a photo by the encoder alone, in one request.
+    def invert(
+        self,
+        photo: Photo | str | os.PathLike[str],
+        crop: Crop | None = None,
+        *,
+        method: str = methods.DEFAULT,
+        cut: int | None = None,
+    ) -> InversionResult:
+        """Give a photo's code as a method starts with it: by the encoder, in one request, or at the mean of W.
 
         Args:
             photo: a decoded photo or the path of one.
             crop: the square to invert, in pixels of the photo as shown; the largest centred one by default.
+            method: a key of ``protocol.methods.METHODS``; its recipe is what ``refine`` goes on with.
+            cut: side of ``f``, 8 or 16 (the default); None for methods of W+.
 
         Raises:
             PhotoError: the photo cannot be read, or the crop does not lie within it.
+            ParameterError: there is no such method, or it has no such cut.
+            ModelMissing: the server does not serve the models of the cut.
         """
-        return run(self._session.invert(_opened(photo), crop), self._transport)
+        return run(self._session.invert(_opened(photo), crop, method=method, cut=cut), self._transport)
 
     def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion: uint8 RGB [1024, 1024, 3].
@@ -214,10 +226,17 @@ class AsyncInverter:
         if self._refine_transport is not None:
             await self._refine_transport.close()
 
-    async def invert(self, photo: Photo | str | os.PathLike[str], crop: Crop | None = None) -> InversionResult:
+    async def invert(
+        self,
+        photo: Photo | str | os.PathLike[str],
+        crop: Crop | None = None,
+        *,
+        method: str = methods.DEFAULT,
+        cut: int | None = None,
+    ) -> InversionResult:
         """Invert a photo; see ``Inverter.invert``."""
         opened = await asyncio.to_thread(_opened, photo)
-        return await run_async(self._session.invert(opened, crop), self._transport)
+        return await run_async(self._session.invert(opened, crop, method=method, cut=cut), self._transport)
 
     async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion; see ``Inverter.render``."""

@@ -21,7 +21,9 @@ from client.inverter import Inverter
 from client.photo import Crop, Photo
 from client.refining import account_lines, chosen, kept, patiently, refined, refuse_choices
 from client.results import Edited, Report, add_edits, connect, distinct, edit_lines, progress, stem_of, timeout
+from client.session import checked_method
 from client.sheet import TILE, png, sheet
+from protocol.methods import METHODS
 
 Edit = tuple[Direction, list[float]]
 Image8 = NDArray[np.uint8]
@@ -29,10 +31,15 @@ Image8 = NDArray[np.uint8]
 
 def invert(options: argparse.Namespace) -> Report:
     """Invert a photo, refine it unless that is left out, and edit it."""
-    if options.fast:
+    checked_method(options.method, options.cut)
+    preset = METHODS[options.method].preset
+    fast = options.fast or preset is None
+    if fast:
+        if METHODS[options.method].start == "mean":
+            raise ParameterError(f"The method {options.method} has no encoder, so there is nothing for --fast to do.")
         refuse_choices(options)
     else:
-        wanted = chosen(options)
+        wanted = chosen(options, preset=preset or "")
     crop = Crop.parse(options.crop) if options.crop else None
     edits = [_parsed_edit(text, options.domain) for text in options.edit]
     photo = Photo.open(options.photo)
@@ -41,15 +48,16 @@ def invert(options: argparse.Namespace) -> Report:
     folder = Path(options.out or Path("out") / stem)
     path = folder / f"{stem}{SUFFIX}"
     with connect(options) as inverter:
-        if options.fast:
+        start = partial(inverter.invert, photo, square, method=options.method, cut=options.cut)
+        if fast:
             with progress("inverting", 1 + len(edits), options) as bar:
-                result = inverter.invert(photo, square)
+                result = start()
                 bar.update()
                 edited = [_edited(inverter, result.inversion, edit, bar) for edit in edits]
             tile = photo.pixels(square, TILE)
             return _written(path, result.inversion, result.reconstruction, tile=tile, edited=edited)
         with progress("inverting", 1, options):
-            inversion = inverter.invert(photo, square).inversion
+            inversion = start().inversion
         for direction, _ in edits:
             inverter.check_edit(inversion, direction)
         with kept(path) as reached:

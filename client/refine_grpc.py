@@ -159,6 +159,7 @@ def _to_options(options: RefineOptions) -> pb.Options:
         weights=pb.Weights(**options.weights),
         checkpoint_every=options.checkpoint_every,
         preview_every=options.preview_every,
+        clip=options.clip or 0.0,
     )
 
 
@@ -175,7 +176,7 @@ def _tensor(message: pb.Tensor) -> Floats:
 
 
 def _terms(message: pb.Terms) -> Terms:
-    return Terms(message.total, message.mse, message.perceptual, message.f, message.p_norm)
+    return Terms(message.total, message.mse, message.perceptual, message.f, message.p_norm, message.domain)
 
 
 def _state(message: pb.Checkpoint | pb.Done, optimiser: dict[str, Floats]) -> State:

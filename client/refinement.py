@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 
 from client.errors import ParameterError
 from client.files import shown
+from protocol import methods
 
 Reason = Literal["steps", "seconds", "target"]
 Floats = NDArray[np.float32]
 REASONS: Final = get_args(Reason)
-PRESETS: Final = ("default", "paper")
-WEIGHTS: Final = ("mse", "perceptual", "f", "p_norm")
+PRESETS: Final = tuple(methods.PRESETS)
+WEIGHTS: Final = ("mse", "perceptual", "f", "p_norm", "domain")
 MAX_STEPS: Final = 10_000
 MAX_SECONDS: Final = 86_400.0
 MAX_DISTANCE: Final = 10.0
 MAX_WEIGHT: Final = 1e6
+MAX_CLIP: Final = 1e3
 MAX_STATE_TENSORS: Final = 256
 _STATE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # The largest float32.
 _ANY = 3.4e38
 # What is below could be rounded to 0 on its way, which means none.
-_LEAST_SECONDS, _LEAST_DISTANCE = 1e-3, 1e-6
+_LEAST_SECONDS, _LEAST_DISTANCE, _LEAST_CLIP = 1e-3, 1e-6, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,13 @@ class RefineOptions:
     """What may be chosen; None is the preset's own.
 
     Attributes:
-        preset: name of a recipe: ``default`` or ``paper``.
+        preset: name of a recipe: ``default`` or ``paper`` for F/W+, ``im2s`` or ``idinvert`` for W+.
         steps: of the whole refinement, 1 to 10000.
         seconds: budget of optimisation, over all attempts, 0.001 to 86400.
         target: the refinement stops once the perceptual term at 256 px is at most this, 0.000001 to 10.
-        weights: of the terms ``mse``, ``perceptual``, ``f`` and ``p_norm``, 0 to 1e6 each; the preset's where absent.
+        weights: of the terms ``mse``, ``perceptual``, ``f``, ``p_norm`` and ``domain``, 0 to 1e6 each; the preset's
+            where absent.
+        clip: every number of P-norm+(w_M+) is kept within +-clip, 0.001 to 1000, in place of the term ``p_norm``.
         checkpoint_every: steps between checkpoints, 1 to 10000: what a killed server costs at most.
         preview_every: steps between previews, 1 to 10000; 0 is none.
 
@@ -53,13 +57,14 @@ class RefineOptions:
     seconds: float | None = None
     target: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    clip: float | None = None
     checkpoint_every: int = 25
     preview_every: int = 0
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ParameterError(
-                f"There is no preset '{shown(str(self.preset), limit=40)}', only {' and '.join(PRESETS)}."
+                f"There is no preset '{shown(str(self.preset), limit=40)}', only {', '.join(PRESETS)}."
             )
         if self.steps is not None:
             _whole(self.steps, "The number of steps", 1, MAX_STEPS)
@@ -67,6 +72,8 @@ class RefineOptions:
             _number(self.seconds, "The budget of seconds", _LEAST_SECONDS, MAX_SECONDS)
         if self.target is not None:
             _number(self.target, "The target distance", _LEAST_DISTANCE, MAX_DISTANCE)
+        if self.clip is not None:
+            _number(self.clip, "The bound of P-norm+", _LEAST_CLIP, MAX_CLIP)
         for name, value in self.weights.items():
             if name not in WEIGHTS:
                 known = f"{', '.join(WEIGHTS[:-1])} and {WEIGHTS[-1]}"
@@ -86,6 +93,7 @@ class Terms:
         perceptual: perceptual distance at 256 px, or smaller in the first, coarse steps.
         f: mean square of ``f - f_o``.
         p_norm: mean square of P-norm+(w_M+).
+        domain: mean square of w - E(G(w)), E the encoder into W+; 0 where it has no weight.
 
     Raises:
         ParameterError: on creation, when a term is not finite.
@@ -96,6 +104,7 @@ class Terms:
     perceptual: float
     f: float
     p_norm: float
+    domain: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -178,7 +187,7 @@ class Refinement:
     def encode(self) -> str:
         """Return all but the optimiser's tensors as JSON."""
         # How often somebody wants to look is no property of the refinement.
-        kept = ("preset", "steps", "seconds", "target", "checkpoint_every")
+        kept = ("preset", "steps", "seconds", "target", "clip", "checkpoint_every")
         options = {key: getattr(self.options, key) for key in kept}
         values = {"options": {**options, "weights": dict(self.options.weights)}}
         rest = {key: getattr(self, key) for key in ("step", "steps", "seconds", "reason")}

@@ -18,7 +18,7 @@ from client.inversion import Inversion
 from client.inverter import Inverter
 from client.photo import Photo
 from client.refine_transport import Preview, Progress, Queued
-from client.refinement import Refinement, RefineOptions
+from client.refinement import PRESETS, Refinement, RefineOptions
 from client.refiner import Checkpoint, Refined, RefineEvent, Waiting
 from client.results import progress
 
@@ -30,6 +30,7 @@ CHOICES: Final = (
     "seconds",
     "target",
     "weight",
+    "clip",
     "checkpoint_every",
     "preview",
     "refine_url",
@@ -44,14 +45,16 @@ _ENDS: Final = {
 }
 
 
-def chosen(options: argparse.Namespace, recorded: RefineOptions | None = None) -> RefineOptions:
-    """Return what the command line chooses, on top of what an inversion file records.
+def chosen(
+    options: argparse.Namespace, recorded: RefineOptions | None = None, *, preset: str = PRESETS[0]
+) -> RefineOptions:
+    """Return what the command line chooses, on top of what an inversion file records or of a method's ``preset``.
 
     Raises:
         ParameterError: a value is out of its range.
     """
-    base = recorded or RefineOptions()
-    names = ("preset", "steps", "seconds", "target", "checkpoint_every")
+    base = recorded or RefineOptions(preset=preset)
+    names = ("preset", "steps", "seconds", "target", "clip", "checkpoint_every")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     weights = {**base.weights, **dict(_weight(text) for text in options.weight or ())}
     wanted = replace(base, **given, weights=weights)
@@ -60,11 +63,10 @@ def chosen(options: argparse.Namespace, recorded: RefineOptions | None = None) -
 
 def refuse_choices(options: argparse.Namespace) -> None:
     """Raise ``ParameterError`` where the command line chooses something for a refinement that there will not be."""
+    without = "--fast leaves out" if options.fast else f"the method {options.method} has not"
     for name in CHOICES:
         if getattr(options, name) is not None:
-            raise ParameterError(
-                f"The option --{name.replace('_', '-')} is for the refinement, which --fast leaves out."
-            )
+            raise ParameterError(f"The option --{name.replace('_', '-')} is for the refinement, which {without}.")
 
 
 @contextmanager

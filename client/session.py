@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ from client.transport import (
     Work,
     persist,
 )
+from protocol import methods
+from protocol.methods import DEFAULT_CUT, METHODS, W_PLUS, prefix
 
 
 def _version() -> str:
@@ -50,8 +52,10 @@ def _version() -> str:
         return "unknown"
 
 
-METHOD_FAST: Final = "encoder"
 MODELS: Final = ("mapping", "coarse", "fine", "encoder", "detail", "invert", "shift", "edit")
+# Of the other cuts, which a server may do without.
+MORE: Final = ("fine", "encoder", "detail", "invert", "shift", "edit")
+MORE_CUTS: Final = tuple(cut for cut in (*methods.CUTS, W_PLUS) if cut != DEFAULT_CUT)
 MAX_STRENGTHS: Final = 8
 MAX_STRENGTH: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
@@ -69,12 +73,13 @@ class InversionResult:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One model of the domain: served at all, ready for requests, and in which versions."""
+    """One model of the domain: served at all, ready, in which versions, and whether the default method needs it."""
 
     name: str
     served: bool
     ready: bool
     versions: tuple[str, ...]
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ class Status:
 
     @property
     def usable(self) -> bool:
-        """Whether every model of the domain is ready, on a ready server."""
-        return self.live and self.ready and all(model.ready for model in self.models)
+        """Whether every model that the default method needs is ready, on a ready server."""
+        return self.live and self.ready and all(model.ready for model in self.models if model.needed)
 
 
 class Session:
@@ -108,14 +113,24 @@ class Session:
         self._server: ServerInfo | None = None
         self._configs: dict[str, ModelConfig] = {}
 
-    def invert(self, photo: Photo, crop: Crop | None) -> Steps[InversionResult]:
-        """Photo to inversion and reconstruction in one request."""
+    def invert(
+        self, photo: Photo, crop: Crop | None, *, method: str = methods.DEFAULT, cut: int | None = None
+    ) -> Steps[InversionResult]:
+        """Photo to the start of a method, and its reconstruction; by an encoder, in one request."""
+        start, cut = checked_method(method, cut)
         square = photo.square(crop)
-        config = yield from self._config("invert")
+        config = yield from self._config("invert" if start == "encoder" else "encoder", cut)
         server = yield from self._info()
         size = _side(config, "image")
         pixels = yield Work(partial(photo.pixels, square, size))
-        answer = yield from self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
+        if start == "encoder":
+            answer = yield from self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
+        else:
+            answer = yield from self._infer(config, {"image": pixels}, ("f",))
+            answer |= yield from self._mean_styles(cut)
+            fine = yield from self._config("fine", cut)
+            code = {name: answer[name] for name in ("f", "w_m_plus")}
+            answer["reconstruction"] = (yield from self._infer(fine, code, ("image",)))["image"]
         inversion = Inversion(
             f=answer["f"],
             w_m_plus=answer["w_m_plus"],
@@ -127,14 +142,21 @@ class Session:
             photo_size=photo.size,
             photo_sha256=photo.sha256,
             photo_name=photo.name,
-            method=METHOD_FAST,
+            method=start,
             versions={"client": VERSION, "server": server.version},
         )
         return InversionResult(inversion, answer["reconstruction"])
 
+    def _mean_styles(self, cut: int) -> Steps[dict[str, Any]]:
+        """The mean of W as every style behind a cut: ``w_m_plus``, float32 [n, 512]."""
+        mapping, fine = (yield from self._config("mapping")), (yield from self._config("fine", cut))
+        z = np.ones(_spec(mapping, "z").dims, np.float32)
+        drawn = yield from self._infer(mapping, {"z": z, "psi": np.zeros(1, np.float32)}, ("w",))
+        return {"w_m_plus": np.repeat(drawn["w"][None], _spec(fine, "w_m_plus").dims[0], axis=0)}
+
     def render(self, inversion: Inversion) -> Steps[Image8]:
         """Inversion to image."""
-        config = yield from self._config("fine")
+        config = yield from self._config("fine", inversion.cut)
         self._require(inversion, config)
         answer = yield from self._infer(config, {"f": inversion.f, "w_m_plus": inversion.w_m_plus}, ("image",))
         image: Image8 = answer["image"]
@@ -142,14 +164,14 @@ class Session:
 
     def image_side(self, inversion: Inversion) -> Steps[int]:
         """The side in pixels of the images that the inversion's generator makes."""
-        config = yield from self._config("fine")
+        config = yield from self._config("fine", inversion.cut)
         self._require(inversion, config)
         return _side(config, "image", output=True)
 
     def edit(self, inversion: Inversion, direction: Direction, strengths: Sequence[float]) -> Steps[Image8]:
         """Inversion to one image per strength."""
         steps = checked_strengths(strengths)
-        config = yield from self._config("edit")
+        config = yield from self._config("edit", inversion.cut)
         self._require(inversion, config)
         step = yield from self.step(inversion, direction)
         tensors = {"f": inversion.f, "w_m_plus": inversion.w_m_plus, "direction": step}
@@ -165,10 +187,10 @@ class Session:
 
     def step(self, inversion: Inversion, direction: Direction) -> Steps[NDArray[np.float32]]:
         """What strength 1 of a direction adds to the inversion's styles, float32 [n, 512]."""
-        coarse = yield from self._config("coarse")
-        self._require(inversion, coarse)
+        config = yield from self._config("edit", inversion.cut)
+        self._require(inversion, config)
         direction.require_generator(inversion.generator)
-        return direction.step(before=_spec(coarse, "w").dims[0], styles=len(inversion.w_m_plus))
+        return direction.step(before=_whole(config, "coarse_styles"), styles=len(inversion.w_m_plus))
 
     def generate(self, seed: int, psi: float) -> Steps[Image8]:
         """Seed to image: z to w to f to image."""
@@ -199,15 +221,18 @@ class Session:
         ready = yield from persist(AskReady(), seconds=seconds)
         models = []
         said: ModelConfig | None = None
-        for name in (f"{self.domain}_{model}" for model in MODELS):
+        names = [(f"{self.domain}_{model}", True) for model in MODELS]
+        names += [(f"{prefix(self.domain, cut)}_{model}", False) for cut in MORE_CUTS for model in MORE]
+        for name, needed in names:
             try:
                 versions = yield from persist(AskVersions(name), seconds=seconds)
                 model_ready = yield from persist(AskReady(name), seconds=seconds)
                 said = said or (yield from persist(AskConfig(name), seconds=seconds))
             except ModelMissing:
-                models.append(ModelStatus(name, served=False, ready=False, versions=()))
+                if needed:
+                    models.append(ModelStatus(name, served=False, ready=False, versions=()))
             else:
-                models.append(ModelStatus(name, served=True, ready=model_ready, versions=versions))
+                models.append(ModelStatus(name, served=True, ready=model_ready, versions=versions, needed=needed))
         generator = cut = None
         if said is not None:
             generator, cut = _generator(said), _cut(said)
@@ -232,9 +257,9 @@ class Session:
             self._server = yield from persist(AskServer(), seconds=self.timeout.request)
         return self._server
 
-    def _config(self, model: str) -> Steps[ModelConfig]:
+    def _config(self, model: str, cut: int = DEFAULT_CUT) -> Steps[ModelConfig]:
         yield from self._reach()
-        name = f"{self.domain}_{model}"
+        name = f"{prefix(self.domain, cut)}_{model}"
         if name not in self._configs:
             self._configs[name] = yield from persist(AskConfig(name), seconds=self.timeout.request)
         return self._configs[name]
@@ -265,6 +290,24 @@ class Session:
 
     def _require(self, inversion: Inversion, config: ModelConfig) -> None:
         inversion.require_generator(_generator(config), domain=self.domain, cut=_cut(config))
+
+
+def checked_method(method: str, cut: int | None) -> tuple[Literal["encoder", "mean"], int]:
+    """The start of a method, and the cut at which its codes lie.
+
+    Raises:
+        ParameterError: there is no such method, or it has no such cut.
+    """
+    if method not in METHODS:
+        raise ParameterError(f"There is no method '{shown(method, limit=40)}', only {', '.join(METHODS)}.")
+    found = METHODS[method]
+    if found.space == "W+":
+        if cut is not None:
+            raise ParameterError(f"The method {method} is of W+, which has no cut.")
+        return found.start, W_PLUS
+    if cut not in (None, *methods.CUTS):
+        raise ParameterError(f"A cut is {' or '.join(map(str, methods.CUTS))}, not {cut}.")
+    return found.start, cut or DEFAULT_CUT
 
 
 def checked_strengths(strengths: Sequence[float]) -> NDArray[np.float32]:
@@ -311,7 +354,11 @@ def _generator(config: ModelConfig) -> str:
 
 
 def _cut(config: ModelConfig) -> int:
-    text = config.parameters.get("cut", "")
+    return _whole(config, "cut")
+
+
+def _whole(config: ModelConfig, name: str) -> int:
+    text = config.parameters.get(name, "")
     if not (text.isascii() and text.isdecimal() and len(text) <= 4):
-        raise AnswerRefused(f"The served model {config.name} does not say where the generator is cut.")
+        raise AnswerRefused(f"The served model {config.name} does not say where the generator is cut ({name}).")
     return int(text)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export.effects import PSI, STRENGTH, Effects
 from export.latents import Statistics
+from networks.synthesis import W_PLUS
 
 UNIT = "one standard deviation of W along it"
 UNITS = {
@@ -98,6 +99,12 @@ def write_network(
     if metadata["network"] == "encoder":
         size = f"{8 * int(cut)}x{8 * int(cut)}"
         title, what = f"Encoder for {cut}x{cut}", f"Image, {size} px, to f^o of generator `{generator}`."
+    elif int(cut) == W_PLUS:
+        title = "Encoder into W+"
+        what = (
+            f"Image, 256x256 px, to w_plus of generator `{generator}`. Our training of what IDinvert and pSP start "
+            "from, not their authors' weights; its features are pooled over the image and over a 5x5 grid."
+        )
     else:
         title = f"Detail head for {cut}x{cut}"
         what = f"Image, 256x256 px, to w_M+ of generator `{generator}`; ours, beyond the paper."

@@ -1,8 +1,9 @@
 """``python -m export graphs``: the networks as ONNX or TorchScript graphs that take and give what goes over the wire.
 
-Images are uint8 NHWC on the outside; resizing, normalisation, clamping and rounding are inside the
-graphs, so that a client never sends or receives a float image. The batch is dynamic in all of them.
-A graph is exported again only if its weights, the code that defines it or the exporter changed.
+Each cut has its models: that at 16x16 the plain names (``ffhq_fine``), those at 8x8 and at 4x4, which is W+, theirs
+(``ffhq_cut8_fine``, ``ffhq_cut4_fine``). Images are uint8 NHWC on the outside; resizing, normalisation, clamping and
+rounding are inside the graphs, so that a client never sends or receives a float image. The batch is dynamic in all of
+them. A graph is exported again only if its weights, the code that defines it or the exporter changed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,13 +27,16 @@ from export.paths import ROOT, detail_file, encoder_file, generator_file
 from export.variant import PLAIN, Variant, variant_of
 from export.variant import add_arguments as add_variant
 from networks.detail import Detail
-from networks.encoder import Encoder
+from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator, read_shape
 from networks.learned_file import load_detail, load_encoder
 from networks.mapping import STYLE_DIM
+from networks.synthesis import W_PLUS, Synthesis
+from protocol.methods import DEFAULT_CUT, prefix
 
 PHOTO_SIZE = 256  # of the images that the encoder graphs take
-CUT = 16
+CUT = DEFAULT_CUT  # whose models have the plain names
+EVERY_CUT = (CUT, 8, W_PLUS)
 CODE = (
     "export/exporters.py",
     "export/graphs.py",
@@ -76,7 +80,7 @@ class CoarseGraph(nn.Module):
 
 
 class FineGraph(nn.Module):
-    """f [B, C, 16, 16], w_m_plus [B, m, 512], the fine styles -> image uint8 [B, S, S, 3]."""
+    """f [B, C, s, s], w_m_plus [B, m, 512], the fine styles -> image uint8 [B, S, S, 3]."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -88,7 +92,7 @@ class FineGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> f^o [B, C, 16, 16]."""
+    """image uint8 [B, 256, 256, 3] -> f^o [B, C, s, s]."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -98,6 +102,20 @@ class EncoderGraph(nn.Module):
         """See the class."""
         f: Tensor = self.encoder(F.avg_pool2d(from_uint8(image), PHOTO_SIZE // self.encoder.input_size))
         return f
+
+
+class ConstantGraph(nn.Module):
+    """image uint8 [B, 256, 256, 3] -> f [B, C, 4, 4], the generator's constant: the encoder of W+, which has no f."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.encoder = Constant.of(generator.synthesis)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        f: Tensor = self.encoder(image)
+        # A copy for each image: a constant in the graph would not have the batch's size.
+        return f + 0 * image[:, :1, :1, :1].float()
 
 
 class DetailGraph(nn.Module):
@@ -116,8 +134,8 @@ class DetailGraph(nn.Module):
 class ShiftGraph(nn.Module):
     """One code moved along a direction, once per strength; K strengths become a batch of K.
 
-    f [C, 16, 16], w_m_plus [m, 512], direction [m, 512], strengths [K]
-    -> f_batch [K, C, 16, 16], w_m_plus_batch [K, m, 512].
+    f [C, s, s], w_m_plus [m, 512], direction [m, 512], strengths [K]
+    -> f_batch [K, C, s, s], w_m_plus_batch [K, m, 512].
     """
 
     def forward(self, f: Tensor, w_m_plus: Tensor, direction: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,56 +167,72 @@ class Graph:
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
-def graphs(domain: str) -> list[Graph]:
+def graphs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> list[Graph]:
     """The graphs of a domain, those of learned networks where they are trained; none is loaded until it is built."""
     weights = generator_file(domain)
-    learned, head = encoder_file(domain, CUT), detail_file(domain, CUT)
     shape = read_shape(weights)
-    f = torch.zeros(2, shape.f_channels(CUT), CUT, CUT)
-    w_m_plus = torch.zeros(2, shape.fine_styles(CUT), STYLE_DIM)
-    image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
-
-    def generator() -> Generator:
-        return load_generator(domain)
-
-    every = [
+    every: list[Graph] = []
+    common = (
         Graph(
             name=f"{domain}_mapping",
-            build=lambda: MappingGraph(generator()),
+            build=lambda: MappingGraph(load_generator(domain)),
             inputs={"z": torch.zeros(2, STYLE_DIM), "psi": torch.ones(2, 1)},
             outputs=("w",),
             weights=(weights,),
         ),
         Graph(
             name=f"{domain}_coarse",
-            build=lambda: CoarseGraph(generator(), cut=CUT),
+            build=lambda: CoarseGraph(load_generator(domain), cut=CUT),
             inputs={"w": torch.zeros(2, shape.coarse_styles(CUT), STYLE_DIM)},
             outputs=("f",),
             weights=(weights,),
         ),
+    )
+    for cut in cuts:
+        every += [*(common if cut == CUT else ()), *_cut_graphs(domain, cut, shape)]
+    return [graph for graph in every if all(path.exists() for path in graph.weights)]
+
+
+def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
+    """The graphs on either side of a cut."""
+    weights, name = generator_file(domain), prefix(domain, cut)
+    learned, head = encoder_file(domain, cut), detail_file(domain, cut)
+    f = torch.zeros(2, shape.f_channels(cut), cut, cut)
+    w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
+    image = torch.zeros(2, PHOTO_SIZE, PHOTO_SIZE, 3, dtype=torch.uint8)
+
+    def generator() -> Generator:
+        return load_generator(domain)
+
+    def encoder() -> nn.Module:
+        if cut == W_PLUS:
+            return ConstantGraph(generator())
+        return EncoderGraph(load_encoder(learned, generator=generator().fingerprint))
+
+    return [
         Graph(
-            name=f"{domain}_fine",
+            name=f"{name}_fine",
             build=lambda: FineGraph(generator()),
             inputs={"f": f, "w_m_plus": w_m_plus},
             outputs=("image",),
             weights=(weights,),
         ),
         Graph(
-            name=f"{domain}_encoder",
-            build=lambda: EncoderGraph(load_encoder(learned, generator=generator().fingerprint)),
+            name=f"{name}_encoder",
+            build=encoder,
             inputs={"image": image},
             outputs=("f",),
-            weights=(weights, learned),
+            weights=(weights,) if cut == W_PLUS else (weights, learned),
         ),
         Graph(
-            name=f"{domain}_detail",
+            name=f"{name}_detail",
             build=lambda: DetailGraph(load_detail(head, generator=generator().fingerprint)),
             inputs={"image": image},
             outputs=("w_m_plus",),
             weights=(weights, head),
         ),
         Graph(
-            name=f"{domain}_shift",
+            name=f"{name}_shift",
             build=ShiftGraph,
             inputs={"f": f[0], "w_m_plus": w_m_plus[0], "direction": w_m_plus[0], "strengths": torch.zeros(3)},
             outputs=("f_batch", "w_m_plus_batch"),
@@ -207,7 +241,6 @@ def graphs(domain: str) -> list[Graph]:
             dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
         ),
     ]
-    return [graph for graph in every if all(path.exists() for path in graph.weights)]
 
 
 def stamp(graph: Graph) -> str:
@@ -227,10 +260,10 @@ def module_of(graph: Graph, variant: Variant) -> nn.Module:
     return module
 
 
-def build(domain: str, variant: Variant = PLAIN, *, force: bool = False) -> list[str]:
+def build(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT, force: bool = False) -> list[str]:
     """Export what is out of date; returns the names of the graphs that were written."""
     written = []
-    for graph in graphs(domain):
+    for graph in graphs(domain, cuts):
         target = variant.file(graph.name)
         mark = stamp(graph)
         if not force and target.exists() and recorded(target).get("stamp") == mark:
@@ -260,10 +293,23 @@ def recorded(target: Path) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export graphs``."""
     parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+    add_cuts(parser)
     add_variant(parser)
+
+
+def add_cuts(parser: argparse.ArgumentParser) -> None:
+    """The option of the cuts."""
+    parser.add_argument(
+        "--cuts",
+        type=int,
+        nargs="+",
+        choices=EVERY_CUT,
+        default=EVERY_CUT,
+        help="sides of f: 16, 8, and 4 for W+ (default: all)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Export what is out of date and say so."""
-    written = build(args.domain, variant_of(args), force=args.force)
+    written = build(args.domain, variant_of(args), cuts=args.cuts, force=args.force)
     print("graphs: " + (", ".join(written) if written else "up to date"))

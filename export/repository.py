@@ -10,14 +10,16 @@ import argparse
 import filecmp
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.generator import load_generator
-from export.graphs import CUT, Graph, graphs, recorded
+from export.graphs import EVERY_CUT, Graph, add_cuts, graphs, recorded
 from export.paths import REPOSITORY
 from export.triton_config import ModelConfig, Step, Tensor
 from export.variant import PLAIN, Variant, variant_of
 from export.variant import add_arguments as add_variant
+from protocol.methods import prefix
 
 VERSION = "1"
 # Largest batch by the model's role. No queue delay: a queue fills by itself while an instance is busy.
@@ -53,15 +55,16 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Mode
     )
 
 
-def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
+def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
     """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
 
-    There is no ``invert`` where encoder and detail head are not trained.
+    There is no ``invert`` where encoder and detail head are not trained. ``name`` is what the names of the cut's models
+    begin with.
     """
-    fine, shift = (served[f"{domain}_{role}"] for role in ("fine", "shift"))
+    fine, shift = (served[f"{name}_{role}"] for role in ("fine", "shift"))
     image = fine.outputs[0]
     edit = ModelConfig(
-        name=f"{domain}_edit",
+        name=f"{name}_edit",
         inputs=shift.inputs,
         outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
         max_batch_size=0,
@@ -79,11 +82,11 @@ def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[s
             ),
         ),
     )
-    encoder, detail = (served.get(f"{domain}_{role}") for role in ("encoder", "detail"))
+    encoder, detail = (served.get(f"{name}_{role}") for role in ("encoder", "detail"))
     if encoder is None or detail is None:
         return [edit]
     invert = ModelConfig(
-        name=f"{domain}_invert",
+        name=f"{name}_invert",
         inputs=encoder.inputs,
         outputs=(
             *encoder.outputs,
@@ -105,19 +108,25 @@ def ensembles(domain: str, served: dict[str, ModelConfig], *, parameters: dict[s
     return [invert, edit]
 
 
-def configurations(domain: str, variant: Variant = PLAIN) -> list[ModelConfig]:
+def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[ModelConfig]:
     """All models of a domain, from the graphs that were exported."""
-    parameters = {"domain": domain, "cut": str(CUT), "generator": load_generator(domain).fingerprint}
+    generator = load_generator(domain)
+    common = {"domain": domain, "generator": generator.fingerprint}
     if variant.precision != "fp32":
-        parameters["precision"] = variant.precision
-    served = {graph.name: model(graph, variant, parameters=parameters) for graph in graphs(domain)}
-    return [*served.values(), *ensembles(domain, served, parameters=parameters)]
+        common["precision"] = variant.precision
+    found = []
+    for cut in cuts:
+        name = prefix(domain, cut)
+        parameters = common | {"cut": str(cut), "coarse_styles": str(generator.synthesis.coarse_styles(cut))}
+        served = {graph.name: model(graph, variant, parameters=parameters) for graph in graphs(domain, [cut])}
+        found += [*served.values(), *ensembles(name, served, parameters=parameters)]
+    return found
 
 
-def write(domain: str, repository: Path, variant: Variant = PLAIN) -> list[str]:
+def write(domain: str, repository: Path, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[str]:
     """Bring a repository up to date; returns the names of the models that changed."""
     changed = []
-    for config in configurations(domain, variant):
+    for config in configurations(domain, variant, cuts=cuts):
         folder = repository / config.name
         version = folder / VERSION
         version.mkdir(parents=True, exist_ok=True)
@@ -152,10 +161,11 @@ def _copy(source: Path, target: Path) -> bool:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export repository``."""
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+    add_cuts(parser)
     add_variant(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write what is out of date and say so."""
-    changed = write(args.domain, args.repository, variant_of(args))
+    changed = write(args.domain, args.repository, variant_of(args), cuts=args.cuts)
     print("repository: " + (", ".join(changed) if changed else "up to date"))

@@ -4,6 +4,7 @@
 by :mod:`export.regression`; nothing goes backward through the generator. ``image``: see :mod:`export.image_loss`.
 In both, half of the images are shifted, rotated and scaled, anew each time; in the latter a third of those change their
 colours a little, too. The encoder alone learns with the true styles, as in the paper; together, half of a batch does.
+The head of W+ sees images as they are: W+ has no code for others.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +23,10 @@ from export.moves import IDENTITY, Moves, draw_moves, move, tint
 from export.samples import shards, styles
 from judges.perceptual import stlpips
 from networks.detail import Detail
-from networks.encoder import Encoder
+from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator
 from networks.pnorm import PNorm
+from networks.synthesis import W_PLUS
 
 NETWORKS = ("encoder", "detail", "both")
 LOSSES = ("latents", "image")
@@ -85,7 +88,7 @@ class Task:
         network: str,
         loss: str,
         generator: Generator,
-        encoder: Encoder,
+        encoder: Encoder | Constant,
         detail: Detail | None,
         samples: Path,
         device: torch.device,
@@ -100,7 +103,8 @@ class Task:
         generator.synthesis.to(device)
         self.encoder, self.detail = encoder.to(device), None if detail is None else detail.to(device)
         self.train, self.heldout = load_samples(samples, "train"), load_samples(samples, "heldout")
-        self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(self.encoder, Encoder):
+            self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trained: dict[str, nn.Module] = {"encoder": self.encoder} if network != "detail" else {}
         if network != "encoder":
             assert self.detail is not None
@@ -122,6 +126,7 @@ class Task:
     @torch.no_grad()
     def measure_statistics(self) -> None:
         """Channel statistics of f over the first samples, for the normalisation inside a new encoder."""
+        assert isinstance(self.encoder, Encoder)
         f = torch.cat([self._truth(i)[0] for i in torch.split(torch.arange(min(2048, len(self.train))), 64)])
         self.encoder.f_mean.copy_(f.mean(dim=(0, 2, 3)))
         self.encoder.f_std.copy_(f.std(dim=(0, 2, 3)))
@@ -148,7 +153,7 @@ class Task:
         # -> image [B, 3, 256, 256] in [-1, 1], theta [B, 2, 3]: every other image moved, every sixth tinted
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         theta = draw_moves(len(index), moves=Moves(), rng=rng)
-        theta[::2] = IDENTITY
+        theta[:: 1 if self.cut == W_PLUS else 2] = IDENTITY
         theta = theta.to(self.device)
         image = move(unit(self.train.image[index].to(self.device)), theta)
         if self.kind == "image":
@@ -157,6 +162,8 @@ class Task:
 
     def _f(self, image: Tensor) -> Tensor:
         # image [B, 3, 256, 256] -> f^o [B, 512, cut, cut]
+        if isinstance(self.encoder, Constant):
+            return cast("Tensor", self.encoder(image))
         small = F.avg_pool2d(image, image.shape[-1] // self.encoder.input_size)
         with torch.autocast(self.device.type, torch.bfloat16):
             guess: Tensor = self.encoder.body(small.contiguous(memory_format=torch.channels_last))
@@ -198,6 +205,7 @@ class Task:
         with torch.set_grad_enabled(self.network != "detail"):
             f = self._f(image)
         if self.kind == "latents":
+            assert isinstance(self.encoder, Encoder)
             norm = self.encoder.normalise
             return F.mse_loss(norm(f), norm(move(true_f, theta)))
         if self.network == "encoder":
@@ -225,9 +233,10 @@ class Task:
             network.eval()
         found: dict[str, float] = {}
         moved = draw_moves(len(self.heldout), moves=Moves(), rng=torch.Generator().manual_seed(0))
-        encodes = "encoder" in self.trained or self.kind == "image"
+        shows = "encoder" in self.trained or self.kind == "image" or self.cut == W_PLUS
         for prefix, theta in (("", IDENTITY.expand_as(moved)), ("moved_", moved)):
-            errors = self._f_errors(theta) | self._image_errors(theta) if encodes else {}
+            errors = self._f_errors(theta) if shows and isinstance(self.encoder, Encoder) else {}
+            errors |= self._image_errors(theta) if shows else {}
             errors |= self._style_error(theta) if "detail" in self.trained else {}
             found |= {prefix + name: value for name, value in errors.items()}
         for network, mode in training.items():
@@ -242,6 +251,7 @@ class Task:
             yield move(unit(self.heldout.image[index].to(self.device)), moves), move(f, moves), w, moves
 
     def _f_errors(self, theta: Tensor) -> dict[str, float]:
+        assert isinstance(self.encoder, Encoder)
         norm = self.encoder.normalise
         pairs = [(norm(f), norm(self._f(image))) for image, f, _, _ in self._held(theta)]
         true, guess = (torch.cat(part) for part in zip(*pairs, strict=True))

@@ -24,16 +24,18 @@ from export.tasks import LOSSES, NETWORKS, Task, TrainingError
 from export.training import Recipe, Trainer
 from judges.perceptual import stlpips
 from networks.detail import Detail
-from networks.encoder import BODIES, Encoder
+from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import learned_metadata, load_detail, load_encoder, save_learned
 from networks.pnorm import load_pnorm
-from networks.synthesis import CUTS
+from networks.synthesis import CUTS, W_PLUS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export train``."""
     parser.add_argument("network", choices=NETWORKS)
-    parser.add_argument("--cut", type=int, choices=CUTS, default=16)
+    parser.add_argument(
+        "--cut", type=int, choices=(W_PLUS, *CUTS), default=16, help="default: 16; 4 is W+, a head alone"
+    )
     parser.add_argument("--body", choices=BODIES, default="residual", help="of the encoder (default: residual)")
     parser.add_argument("--loss", choices=LOSSES, default="latents", help="latents first, then image")
     parser.add_argument("--start", action="store_true", help="from the weights in --weights, not from random ones")
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
         raise TrainingError(
             "latents are learned by one network at a time, a head by least squares, which need no start"
         )
+    if args.cut == W_PLUS and args.network != "detail":
+        raise TrainingError("W+, the cut at 4, has a head alone: its f is the generator's constant")
     generator, cut = load_generator(args.domain), args.cut
     weights = args.weights or encoder_file(args.domain, cut).parent
     files = {"encoder": weights / encoder_file("", cut).name, "detail": weights / detail_file("", cut).name}
@@ -78,7 +82,11 @@ def run(args: argparse.Namespace) -> None:
     before = {name: learned_metadata(files[name])["training"] + "; then " for name in read}
     torch.manual_seed(recipe.seed)
     synthesis = generator.synthesis
-    encoder = Encoder(body=args.body, cut=cut, channels=synthesis.f_channels(cut))
+    encoder: Encoder | Constant
+    if cut == W_PLUS:
+        encoder = Constant.of(synthesis)
+    else:
+        encoder = Encoder(body=args.body, cut=cut, channels=synthesis.f_channels(cut))
     detail = Detail(cut=cut, count=synthesis.fine_styles(cut))
     detail.backbone.load_state_dict(stlpips("alex").state_dict())
     if "encoder" in read:
@@ -94,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
         perceptual_weight=args.perceptual_weight, identity_weight=args.identity_weight, seed=args.seed,
         device=torch.device(args.device),
     )  # fmt: skip
-    if "encoder" not in read:
+    if "encoder" not in read and cut != W_PLUS:
         task.measure_statistics()
     body = "" if args.network == "detail" else f"-{args.body}"
     folder = args.folder or training_folder(args.domain, f"{args.network}{cut}{body}-{args.loss}")
@@ -145,4 +153,4 @@ def descend(task: Task, recipe: Recipe, folder: Path, *, minutes: float, every: 
 
 def needs_encoder(args: argparse.Namespace) -> bool:
     """Whether a head alone is trained through images, which take f from the encoder."""
-    return bool(args.network == "detail" and args.loss != "latents")
+    return bool(args.network == "detail" and args.loss != "latents" and args.cut != W_PLUS)

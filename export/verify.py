@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ from tritonclient.utils import np_to_triton_dtype
 
 from export.exporters import load_torchscript
 from export.generator import load_generator
-from export.graphs import CUT, Graph, graphs, to_uint8
+from export.graphs import CUT, EVERY_CUT, Graph, add_cuts, graphs, to_uint8
 from export.paths import REPOSITORY
 from export.samples import at_size
 from export.variant import PLAIN, Variant, variant_of
 from export.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
+from protocol.methods import prefix
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -104,30 +105,28 @@ def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: b
 
 
 @torch.no_grad()
-def inputs(domain: str) -> dict[str, Arrays]:
+def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
     """Realistic inputs by model: seeded latents, the codes they map to, and the image they make."""
     generator = load_generator(domain)
     rng = torch.Generator().manual_seed(7)
     z, psi = torch.randn(2, STYLE_DIM, generator=rng), torch.tensor([[0.7], [1.0]])
     w = generator.mapping(z, psi)
     synthesis = generator.synthesis
-    coarse = w[:, None].repeat(1, synthesis.coarse_styles(CUT), 1)
-    w_m_plus = w[:, None].repeat(1, synthesis.fine_styles(CUT), 1)
-    f = synthesis.coarse(coarse, cut=CUT)
-    image = to_uint8(at_size(synthesis.fine(f, w_m_plus)))
-    direction = 0.2 * torch.randn(w_m_plus.shape[1:], generator=rng)
-    edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
+    w_plus = w[:, None].repeat(1, synthesis.num_styles, 1)
+    image = to_uint8(at_size(synthesis(w_plus)))
     tensors = {
-        "mapping": {"z": z, "psi": psi},
-        "coarse": {"w": coarse},
-        "fine": {"f": f, "w_m_plus": w_m_plus},
-        "encoder": {"image": image},
-        "detail": {"image": image},
-        "invert": {"image": image},
-        "shift": edit,
-        "edit": edit,
+        f"{domain}_mapping": {"z": z, "psi": psi},
+        f"{domain}_coarse": {"w": w_plus[:, : synthesis.coarse_styles(CUT)]},
     }
-    return {f"{domain}_{k}": {n: t.contiguous().numpy() for n, t in v.items()} for k, v in tensors.items()}
+    for cut in cuts:
+        name, count = prefix(domain, cut), synthesis.coarse_styles(cut)
+        f, w_m_plus = synthesis.coarse(w_plus[:, :count], cut=cut), w_plus[:, count:]
+        direction = 0.1 * torch.randn(w_m_plus.shape[1:], generator=rng)
+        edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
+        tensors[f"{name}_fine"] = {"f": f, "w_m_plus": w_m_plus}
+        tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail", "invert")}
+        tensors |= {f"{name}_{role}": edit for role in ("shift", "edit")}
+    return {k: {n: t.contiguous().numpy() for n, t in v.items()} for k, v in tensors.items()}
 
 
 @torch.no_grad()
@@ -162,22 +161,23 @@ def by_triton(client: triton.InferenceServerClient, model: str, feed: Arrays) ->
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
-def references(domain: str, feeds: dict[str, Arrays]) -> dict[str, Arrays]:
+def references(domain: str, feeds: dict[str, Arrays], cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
     """What torch says every model should give; ensembles are composed here from their parts."""
-    built: dict[str, tuple[Graph, nn.Module]] = {g.name: (g, g.build().eval()) for g in graphs(domain)}
+    built: dict[str, tuple[Graph, nn.Module]] = {g.name: (g, g.build().eval()) for g in graphs(domain, cuts)}
 
-    def part(role: str, feed: Arrays) -> Arrays:
-        graph, module = built[f"{domain}_{role}"]
+    def part(name: str, feed: Arrays) -> Arrays:
+        graph, module = built[name]
         return by_torch(module, graph.outputs, {name: feed[name] for name in graph.inputs})
 
-    expected = {name: part(name.rpartition("_")[2], feeds[name]) for name in built}
-    if f"{domain}_encoder" in built:
-        feed = feeds[f"{domain}_invert"]
-        code = part("encoder", feed) | part("detail", feed)
-        expected[f"{domain}_invert"] = code | {"reconstruction": part("fine", code)["image"]}
-    moved = part("shift", feeds[f"{domain}_edit"])
-    batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
-    expected[f"{domain}_edit"] = {"images": part("fine", batch)["image"]}
+    expected = {name: part(name, feeds[name]) for name in built}
+    for name in (prefix(domain, cut) for cut in cuts):
+        if {f"{name}_encoder", f"{name}_detail"} <= set(built):
+            feed = feeds[f"{name}_invert"]
+            code = part(f"{name}_encoder", feed) | part(f"{name}_detail", feed)
+            expected[f"{name}_invert"] = code | {"reconstruction": part(f"{name}_fine", code)["image"]}
+        moved = part(f"{name}_shift", feeds[f"{name}_edit"])
+        batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
+        expected[f"{name}_edit"] = {"images": part(f"{name}_fine", batch)["image"]}
     return expected
 
 
@@ -188,13 +188,19 @@ def by_file(graph: Graph, variant: Variant, feed: Arrays) -> Arrays:
     return by_torchscript(variant.file(graph.name), graph.outputs, feed)
 
 
-def verify(domain: str, infer: Callable[[str, Arrays], Arrays], variant: Variant = PLAIN) -> list[Row]:
+def verify(
+    domain: str,
+    infer: Callable[[str, Arrays], Arrays],
+    variant: Variant = PLAIN,
+    *,
+    cuts: Sequence[int] = EVERY_CUT,
+) -> list[Row]:
     """All rows of the table; ``infer`` asks the server for a model's outputs."""
-    feeds = inputs(domain)
-    exported = {graph.name: graph for graph in graphs(domain)}
+    feeds = inputs(domain, cuts)
+    exported = {graph.name: graph for graph in graphs(domain, cuts)}
     half = variant.precision != "fp32"
     rows = []
-    for model, expected in references(domain, feeds).items():
+    for model, expected in references(domain, feeds, cuts).items():
         if model in exported:  # and no ensemble
             found = by_file(exported[model], variant, feeds[model])
             rows += compare(model, variant.backend, expected, found, half=half)
@@ -226,6 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("UNALIGNED_URL"),
         help="gRPC address of a server that runs; default: $UNALIGNED_URL, else one is started",
     )
+    add_cuts(parser)
     add_variant(parser)
 
 
@@ -238,7 +245,9 @@ def run(args: argparse.Namespace) -> None:
     with nullcontext() if args.url else LocalTriton(args.repository) as server:
         url = server.url if server else args.url
         with triton.InferenceServerClient(url, channel_args=CHANNEL) as client:
-            rows = verify(args.domain, lambda model, feed: by_triton(client, model, feed), variant_of(args))
+            rows = verify(
+                args.domain, lambda model, feed: by_triton(client, model, feed), variant_of(args), cuts=args.cuts
+            )
     print(table(rows))
     failed = [f"{r.model} {r.output} ({r.engine})" for r in rows if not r.passed]
     if failed:

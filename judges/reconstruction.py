@@ -55,7 +55,7 @@ class Judge:
         assert target.shape == reconstruction.shape == (len(target), len(target), 3)
         assert len(target) % SMALL == 0
         small, small_target = shrunk(reconstruction), shrunk(target)
-        a, b = _tensor(small), _tensor(small_target)
+        a, b = as_tensor(small), as_tensor(small_target)
         shown, truth = self._detector.portrait(reconstruction), self._detector.portrait(target)
         identity = landmarks = None
         if shown and truth:
@@ -84,6 +84,6 @@ def shrunk(image: Image8) -> Image8:
     return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
 
 
-def _tensor(image: Image8) -> torch.Tensor:
+def as_tensor(image: Image8) -> torch.Tensor:
     """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
     return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1

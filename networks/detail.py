@@ -3,24 +3,30 @@
 Fine styles say nothing of place, so that a face and the same face elsewhere share them: features are pooled over the
 whole image before anything is said of a style. The features are those of ST-LPIPS' Alex network, which knows colours
 and textures from a million photos, more than samples of a generator can teach; what is learned is linear in them.
+
+For W+, where place and pose are in the styles too, the head also reads the last map as a grid. That is the encoder into
+W+ of the methods that the paper compares with.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.perceptual import STLPIPS
+from networks.synthesis import W_PLUS
 
 RANK = 512
 LIMIT = 8.0
+PATCH = 6  # side of what a cell of the grid averages
 
 
 class Detail(nn.Module):
     """D(I) = w_M+.
 
-    Buffers: ``mean`` and ``scale``, float32 [2310], standardise the features.
+    Buffers: ``mean`` and ``scale``, float32 [F], standardise the features, of which there are 2310; with a grid, 8710.
     """
 
     input_size = 256
@@ -28,25 +34,26 @@ class Detail(nn.Module):
     scale: Tensor
 
     def __init__(self, *, cut: int = 16, count: int = 12, rank: int = RANK) -> None:
-        """count: number of styles behind the cut."""
+        """cut: 4 is W+. count: number of styles behind the cut."""
         super().__init__()
         self.cut, self.count = cut, count
+        self.grid = cut == W_PLUS
         self.backbone = STLPIPS("alex")
         widths = [head.numel() for head in self.backbone.heads]
-        features = 2 * (3 + sum(widths))
+        features = 2 * (3 + sum(widths)) + (25 * widths[-1] if self.grid else 0)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.hidden = nn.Linear(features, rank, bias=False)
         self.styles = nn.Linear(rank, self.count * STYLE_DIM)
 
     def features(self, image: Tensor) -> Tensor:
-        """Mean and standard deviation of the pixels and of every map of the backbone.
+        """Mean and standard deviation of the pixels and of every map of the backbone; its last map, where it is read.
 
         Args:
             image: float32 [B, 3, 256, 256], RGB in [-1, 1].
 
         Returns:
-            float32 [B, 2310], not standardised.
+            float32 [B, F], not standardised.
         """
         assert image.ndim == 4 and image.shape[1:] == (3, self.input_size, self.input_size)
         x = (image - self.backbone.mean) / self.backbone.std
@@ -54,10 +61,13 @@ class Detail(nn.Module):
         for stage in self.backbone.stages:
             x = stage(x)
             found += _moments(x.float())
+        if self.grid:
+            # [B, 256, 32, 32] -> [B, 256, 5, 5]
+            found.append(F.avg_pool2d(x.float(), PATCH).flatten(1))
         return torch.cat(found, dim=1)
 
     def of_features(self, features: Tensor) -> Tensor:
-        """float32 [B, 2310] -> w_m_plus, as :meth:`forward`."""
+        """float32 [B, F] -> w_m_plus, as :meth:`forward`."""
         # The components have unit variance; what lies far outside would give styles that burst the generator.
         components = self.hidden((features - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
         w: Tensor = self.styles(components)

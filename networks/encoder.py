@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks.synthesis import check_cut
+from networks.mapping import STYLE_DIM
+from networks.synthesis import CUTS, W_PLUS, Synthesis
 
 BODIES = ("paper", "residual")
 STRIDE = 8
@@ -71,6 +72,27 @@ def residual_body(
     )
 
 
+class Constant(nn.Module):
+    """E of W+: whatever the image, f is the generator's constant, float32 [1, C, 4, 4]."""
+
+    f: Tensor
+
+    def __init__(self, f: Tensor) -> None:
+        super().__init__()
+        assert f.ndim == 4 and f.shape[0] == 1 and f.shape[2:] == (W_PLUS, W_PLUS)
+        self.cut = W_PLUS
+        self.register_buffer("f", f.detach().clone())
+
+    @classmethod
+    def of(cls, synthesis: Synthesis) -> Constant:
+        """The one of a network."""
+        return cls(synthesis.coarse(torch.zeros(1, 0, STYLE_DIM), cut=W_PLUS))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The map for each image: [B, ...] -> float32 [B, C, 4, 4]."""
+        return self.f.expand(image.shape[0], -1, -1, -1)
+
+
 class Encoder(nn.Module):
     """E(I) = f^o. The body predicts f normalised per channel; ``f_mean`` and ``f_std`` undo that."""
 
@@ -81,7 +103,8 @@ class Encoder(nn.Module):
         super().__init__()
         if body not in BODIES:
             raise ValueError(f"body must be one of {BODIES}, not {body!r}")
-        check_cut(cut)
+        if cut not in CUTS:
+            raise ValueError(f"cut must be one of {CUTS}, not {cut}")
         self.body_name = body
         self.cut, self.channels = cut, channels
         self.body = paper_body(channels) if body == "paper" else residual_body(channels)

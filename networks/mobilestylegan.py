@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
-from networks.synthesis import CUTS, Synthesis, check_cut
+from networks.synthesis import W_PLUS, Synthesis, check_cut
 
 F_CHANNELS = 512
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
@@ -41,7 +41,7 @@ class ModulatedConv(nn.Module):
 
 
 class InputConv(nn.Module):
-    """The constant 4x4 map, scaled by a style, through a dense 3x3 convolution."""
+    """The constant 4x4 map, and its way through a style's scales and a dense 3x3 convolution."""
 
     noise: Tensor
 
@@ -52,9 +52,9 @@ class InputConv(nn.Module):
         self.conv = nn.Conv2d(F_CHANNELS, F_CHANNELS, 3, padding=1)
         self.register_buffer("noise", torch.zeros(1, 1, 4, 4))
 
-    def forward(self, w: Tensor) -> Tensor:
-        # w [B, 512] -> [B, 512, 4, 4]
-        x = self.conv(self.constant * self.modulation(w)[:, :, None, None])
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        # x [B, 512, 4, 4], the constant map; w [B, 512] -> [B, 512, 4, 4]
+        x = self.conv(x * self.modulation(w)[:, :, None, None])
         return F.leaky_relu(x + self.noise, 0.2)
 
 
@@ -132,27 +132,34 @@ class MobileStyleGAN(Synthesis):
     def _layers(self, first: int = 0) -> list[Layer]:
         return cast("list[Layer]", list(self.layers)[first:])
 
-    def coarse_styles(self, cut: int) -> int:
-        """2 for a cut at 8x8, 4 for 16x16."""
+    @staticmethod
+    def _index(cut: int) -> int:
+        # Of the layer at the cut: 0 for 8x8, -1 before all layers.
         check_cut(cut)
-        return 2 * CUTS.index(cut) + 2
+        return cut.bit_length() - 4
+
+    def coarse_styles(self, cut: int) -> int:
+        """2 for a cut at 8x8, 4 for 16x16; 0 for W+."""
+        return 2 * self._index(cut) + 2
 
     def f_channels(self, cut: int) -> int:
-        """512 at both cuts."""
+        """512 at every cut."""
         check_cut(cut)
         return F_CHANNELS
 
     def forward(self, w_plus: Tensor) -> Tensor:
-        """Render images, as :meth:`Synthesis.forward`; the halves one after the other."""
+        """Render images, as :meth:`Synthesis.forward`."""
         self.check_w_plus(w_plus)
-        n = self.coarse_styles(CUTS[0])
-        return self.fine(self.coarse(w_plus[:, :n], cut=CUTS[0]), w_plus[:, n:])
+        return self.fine(self.coarse(w_plus[:, :0], cut=W_PLUS), w_plus)
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
         """The coarse half, as :meth:`Synthesis.coarse`."""
         self.check_coarse(w, cut)
-        x: Tensor = self.input(w[:, 0])
-        last = CUTS.index(cut)
+        constant = self.input.constant.expand(w.shape[0], -1, -1, -1)
+        if cut == W_PLUS:
+            return constant
+        x: Tensor = self.input(constant, w[:, 0])
+        last = self._index(cut)
         for i, layer in enumerate(self._layers()[:last]):
             x = layer.leave(layer.enter(x, w[:, 1 + 2 * i]), w[:, 2 + 2 * i])
         return self._layers()[last].enter(x, w[:, 1 + 2 * last]).float()
@@ -161,9 +168,9 @@ class MobileStyleGAN(Synthesis):
         """The fine half, as :meth:`Synthesis.fine`."""
         cut = self.check_fine(f, w_m_plus)
         w = iter(w_m_plus.unbind(dim=1))
-        first, *rest = self._layers(CUTS.index(cut))
-        x = first.leave(f, next(w))
-        for layer in rest:
+        index = self._index(cut)
+        x = self.input(f, next(w)) if cut == W_PLUS else self._layers()[index].leave(f, next(w))
+        for layer in self._layers(index + 1):
             x = layer.leave(layer.enter(x, next(w)), next(w))
         image: Tensor = self.to_image(x.float(), next(w))
         return image
@@ -171,9 +178,10 @@ class MobileStyleGAN(Synthesis):
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
         """The scales of the fine half's inputs, as :meth:`Synthesis.modulations`."""
         cut = self.cut_of(w_m_plus.shape[1])
-        first, *rest = self._layers(CUTS.index(cut))
-        users: list[tuple[nn.Linear, ...]] = [(first.conv2.modulation,)]
-        for layer in rest:
+        index = self._index(cut)
+        first = self.input if cut == W_PLUS else self._layers()[index].conv2
+        users: list[tuple[nn.Linear, ...]] = [(first.modulation,)]
+        for layer in self._layers(index + 1):
             users += [(layer.up_modulation, layer.conv1.modulation), (layer.conv2.modulation,)]
         users.append((self.to_image.modulation,))
         styles = w_m_plus.unbind(dim=1)

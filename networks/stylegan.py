@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.resampling import binomial, blur
-from networks.synthesis import Synthesis, check_cut
+from networks.synthesis import W_PLUS, Synthesis, check_cut
 
 FILTER = (1.0, 2.0, 1.0)
 
@@ -149,30 +149,32 @@ class StyleGAN(Synthesis):
 
     @staticmethod
     def _index(cut: int) -> int:
-        # Of the block at the cut: 0 for 8x8.
+        # Of the block at the cut: 0 for 8x8, -1 before all blocks.
         check_cut(cut)
         return cut.bit_length() - 4
 
     def coarse_styles(self, cut: int) -> int:
-        """3 for a cut at 8x8, 5 for 16x16."""
-        return 2 * self._index(cut) + 3
+        """3 for a cut at 8x8, 5 for 16x16; 0 for W+."""
+        return 0 if cut == W_PLUS else 2 * self._index(cut) + 3
 
     def f_channels(self, cut: int) -> int:
         """Channels of ``f``, 512 in the published configurations."""
         return self.channels[self._index(cut) + 1]
 
     def forward(self, w_plus: Tensor) -> Tensor:
-        """Render images, as :meth:`Synthesis.forward`; the halves one after the other."""
+        """Render images, as :meth:`Synthesis.forward`."""
         self.check_w_plus(w_plus)
-        n = self.coarse_styles(8)
-        return self.fine(self.coarse(w_plus[:, :n], cut=8), w_plus[:, n:])
+        return self.fine(self.coarse(w_plus[:, :0], cut=W_PLUS), w_plus)
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
         """The coarse half, as :meth:`Synthesis.coarse`."""
         self.check_coarse(w, cut)
         last = self._index(cut)
         styles = w.unbind(dim=1)
-        x: Tensor = self.conv(self.input(self.constant.expand(w.shape[0], -1, -1, -1), styles[0]), styles[1])
+        constant = self.constant.expand(w.shape[0], -1, -1, -1)
+        if cut == W_PLUS:
+            return constant
+        x: Tensor = self.conv(self.input(constant, styles[0]), styles[1])
         for i, block in enumerate(self._blocks()[:last]):
             x = block.conv2(block.conv1(x, styles[2 + 2 * i]), styles[3 + 2 * i])
         f: Tensor = self._blocks()[last].conv1(x, styles[-1])
@@ -180,18 +182,22 @@ class StyleGAN(Synthesis):
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half, as :meth:`Synthesis.fine`."""
-        index = self._index(self.check_fine(f, w_m_plus))
+        cut = self.check_fine(f, w_m_plus)
+        index = self._index(cut)
         w = w_m_plus.unbind(dim=1)
-        x: Tensor = self._blocks()[index].conv2(f, w[0])
+        x: Tensor = self.conv(self.input(f, w[0]), w[1]) if cut == W_PLUS else self._blocks()[index].conv2(f, w[0])
+        first = 2 if cut == W_PLUS else 1
         for i, block in enumerate(self._blocks(index + 1)):
-            x = block.conv2(block.conv1(x, w[1 + 2 * i]), w[2 + 2 * i])
+            x = block.conv2(block.conv1(x, w[first + 2 * i]), w[first + 1 + 2 * i])
         image: Tensor = self.to_rgb(x)
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
         """What the fine half makes of its styles, as :meth:`Synthesis.modulations`."""
-        index = self._index(self.cut_of(w_m_plus.shape[1]))
-        users = [self._blocks()[index].conv2.epilogue.style]
+        cut = self.cut_of(w_m_plus.shape[1])
+        index = self._index(cut)
+        own = [self.input.style, self.conv.epilogue.style]
+        users = own if cut == W_PLUS else [self._blocks()[index].conv2.epilogue.style]
         for block in self._blocks(index + 1):
             users += [block.conv1.epilogue.style, block.conv2.epilogue.style]
         return [use(w) for use, w in zip(users, w_m_plus.unbind(dim=1), strict=True)]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.resampling import binomial, blur, upsample
-from networks.synthesis import Synthesis, check_cut
+from networks.synthesis import W_PLUS, Synthesis, check_cut
 
 Architecture = Literal["skip", "resnet"]
 GAIN = 2**0.5  # of leaky ReLU 0.2, keeps the variance
@@ -164,12 +164,14 @@ class StyleGAN2(Synthesis):
 
     @staticmethod
     def _index(cut: int) -> int:
-        # Of the block at the cut: 0 for 8x8.
+        # Of the block at the cut: 0 for 8x8, -1 before all blocks.
         check_cut(cut)
         return cut.bit_length() - 4
 
     def coarse_styles(self, cut: int) -> int:
-        """2 and 4 for cuts at 8x8 and 16x16; with residual blocks 3 and 5."""
+        """2 and 4 for cuts at 8x8 and 16x16, with residual blocks 3 and 5; 0 for W+."""
+        if cut == W_PLUS:
+            return 0
         return 2 * self._index(cut) + (2 if self.shape.architecture == "skip" else 3)
 
     def f_channels(self, cut: int) -> int:
@@ -179,16 +181,17 @@ class StyleGAN2(Synthesis):
     def forward(self, w_plus: Tensor) -> Tensor:
         """Render images, as :meth:`Synthesis.forward`; with RGB skips from 4x4 on."""
         self.check_w_plus(w_plus)
-        w = w_plus.unbind(dim=1)
-        x: Tensor = self.input(self.constant.expand(w_plus.shape[0], -1, -1, -1), w[0])
-        return self._render(x, w[1:], self._blocks(), None if self.to_rgb is None else self.to_rgb(x, w[1]))
+        return self.fine(self.coarse(w_plus[:, :0], cut=W_PLUS), w_plus)
 
     def coarse(self, w: Tensor, *, cut: int) -> Tensor:
         """The coarse half, as :meth:`Synthesis.coarse`."""
         self.check_coarse(w, cut)
         last = self._index(cut)
         styles = w.unbind(dim=1)
-        x: Tensor = self.input(self.constant.expand(w.shape[0], -1, -1, -1), styles[0])
+        constant = self.constant.expand(w.shape[0], -1, -1, -1)
+        if cut == W_PLUS:
+            return constant
+        x: Tensor = self.input(constant, styles[0])
         for i, block in enumerate(self._blocks()[:last]):
             x = self._through(block, x, styles[1 + 2 * i], styles[2 + 2 * i])
         block = self._blocks()[last]
@@ -199,8 +202,12 @@ class StyleGAN2(Synthesis):
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half, as :meth:`Synthesis.fine`."""
-        index = self._index(self.check_fine(f, w_m_plus))
+        cut = self.check_fine(f, w_m_plus)
+        index = self._index(cut)
         w = w_m_plus.unbind(dim=1)
+        if cut == W_PLUS:
+            y: Tensor = self.input(f, w[0])
+            return self._render(y, w[1:], self._blocks(), None if self.to_rgb is None else self.to_rgb(y, w[1]))
         block, rest = self._blocks()[index], self._blocks(index + 1)
         if self.shape.architecture == "resnet":
             return self._render(f, w, rest, None)
@@ -226,16 +233,21 @@ class StyleGAN2(Synthesis):
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
         """What the fine half makes of its styles, as :meth:`Synthesis.modulations`."""
-        index = self._index(self.cut_of(w_m_plus.shape[1]))
+        cut = self.cut_of(w_m_plus.shape[1])
+        index = self._index(cut)
         users: list[list[nn.Linear]] = [[] for _ in range(w_m_plus.shape[1])]
         skip = self.shape.architecture == "skip"
-        if skip:
+        if cut == W_PLUS:
+            users[0].append(self.input.modulation)
+            if self.to_rgb is not None:
+                users[1].append(self.to_rgb.modulation)
+        elif skip:
             first = self._blocks()[index]
             assert first.to_rgb is not None
             users[0].append(first.conv2.modulation)
             users[1].append(first.to_rgb.modulation)
         for i, block in enumerate(self._blocks(index + 1)):
-            at = 2 * i + (1 if skip else 0)
+            at = 2 * i + (1 if skip or cut == W_PLUS else 0)
             users[at].append(block.conv1.modulation)
             users[at + 1].append(block.conv2.modulation)
             if block.to_rgb is not None:

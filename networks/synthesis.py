@@ -3,6 +3,9 @@
 The cut lies at the feature map ``f`` of side 8 or 16 (BDInvert, section 3.1): ``coarse`` makes ``f`` of the styles
 before it, ``fine`` makes the image of ``f`` and ``w_m_plus``, the styles from layer M on. Styles that reach the image
 past the cut by way of ``f`` alone are not in ``w_m_plus``.
+
+W+ is the same cut before the first layer, M = 1: ``f`` is the network's constant of side 4, which no style enters, and
+``w_m_plus`` is all of ``w_plus``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from networks.mapping import STYLE_DIM
 
 CUTS = (8, 16)
+W_PLUS = 4  # the cut that leaves all styles to the fine half
 
 
 class Synthesis(nn.Module, ABC):
@@ -33,7 +37,7 @@ class Synthesis(nn.Module, ABC):
         """Number of styles that the coarse half consumes.
 
         Raises:
-            ValueError: ``cut`` is neither 8 nor 16.
+            ValueError: ``cut`` is none of 4, 8 and 16.
         """
 
     @abstractmethod
@@ -57,7 +61,7 @@ class Synthesis(nn.Module, ABC):
 
         Args:
             w: float32 [B, coarse_styles(cut), 512]: the styles w_1..M-1.
-            cut: 8 or 16.
+            cut: 4, 8 or 16.
 
         Returns:
             f: float32 [B, f_channels(cut), cut, cut].
@@ -105,7 +109,7 @@ class Synthesis(nn.Module, ABC):
         Raises:
             ValueError: there is none.
         """
-        for cut in CUTS:
+        for cut in (W_PLUS, *CUTS):
             if self.fine_styles(cut) == fine_styles:
                 return cut
         raise ValueError(f"no cut of this network leaves {fine_styles} styles")
@@ -121,12 +125,12 @@ class Synthesis(nn.Module, ABC):
     def check_fine(self, f: Tensor, w_m_plus: Tensor) -> int:
         """Assert the shapes of what :meth:`fine` takes; returns the cut."""
         cut = int(f.shape[-1])  # a tensor while a graph is traced
-        assert f.ndim == 4 and cut in CUTS and f.shape[1:] == (self.f_channels(cut), cut, cut)
+        assert f.ndim == 4 and cut in (W_PLUS, *CUTS) and f.shape[1:] == (self.f_channels(cut), cut, cut)
         assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (self.fine_styles(cut), STYLE_DIM)
         return cut
 
 
 def check_cut(cut: int) -> None:
-    """Raises ValueError where a cut is neither 8 nor 16."""
-    if cut not in CUTS:
-        raise ValueError(f"cut must be one of {CUTS}, not {cut}")
+    """Raises ValueError where a cut is none of 4, 8 and 16."""
+    if cut not in (W_PLUS, *CUTS):
+        raise ValueError(f"cut must be one of {(W_PLUS, *CUTS)}, not {cut}")

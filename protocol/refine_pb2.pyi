@@ -34,19 +34,21 @@ class Pixels(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., rgb: _Optional[bytes] = ...) -> None: ...
 
 class Weights(_message.Message):
-    __slots__ = ("mse", "perceptual", "f", "p_norm")
+    __slots__ = ("mse", "perceptual", "f", "p_norm", "domain")
     MSE_FIELD_NUMBER: _ClassVar[int]
     PERCEPTUAL_FIELD_NUMBER: _ClassVar[int]
     F_FIELD_NUMBER: _ClassVar[int]
     P_NORM_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
     mse: float
     perceptual: float
     f: float
     p_norm: float
-    def __init__(self, mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ...) -> None: ...
+    domain: float
+    def __init__(self, mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("preset", "steps", "seconds", "target", "weights", "checkpoint_every", "progress_every", "preview_every")
+    __slots__ = ("preset", "steps", "seconds", "target", "weights", "checkpoint_every", "progress_every", "preview_every", "clip")
     PRESET_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +57,7 @@ class Options(_message.Message):
     CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_EVERY_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
     preset: str
     steps: int
     seconds: float
@@ -63,7 +66,8 @@ class Options(_message.Message):
     checkpoint_every: int
     progress_every: int
     preview_every: int
-    def __init__(self, preset: _Optional[str] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., target: _Optional[float] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., checkpoint_every: _Optional[int] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ...) -> None: ...
+    clip: float
+    def __init__(self, preset: _Optional[str] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., target: _Optional[float] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., checkpoint_every: _Optional[int] = ..., progress_every: _Optional[int] = ..., preview_every: _Optional[int] = ..., clip: _Optional[float] = ...) -> None: ...
 
 class RefineRequest(_message.Message):
     __slots__ = ("generator", "domain", "pixels", "encoded", "f", "w_m_plus", "f_o", "options", "resume", "request_id")
@@ -90,18 +94,20 @@ class RefineRequest(_message.Message):
     def __init__(self, generator: _Optional[str] = ..., domain: _Optional[str] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ..., encoded: _Optional[bytes] = ..., f: _Optional[_Union[Tensor, _Mapping]] = ..., w_m_plus: _Optional[_Union[Tensor, _Mapping]] = ..., f_o: _Optional[_Union[Tensor, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., resume: _Optional[_Union[Checkpoint, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Terms(_message.Message):
-    __slots__ = ("total", "mse", "perceptual", "f", "p_norm")
+    __slots__ = ("total", "mse", "perceptual", "f", "p_norm", "domain")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     MSE_FIELD_NUMBER: _ClassVar[int]
     PERCEPTUAL_FIELD_NUMBER: _ClassVar[int]
     F_FIELD_NUMBER: _ClassVar[int]
     P_NORM_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
     total: float
     mse: float
     perceptual: float
     f: float
     p_norm: float
-    def __init__(self, total: _Optional[float] = ..., mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ...) -> None: ...
+    domain: float
+    def __init__(self, total: _Optional[float] = ..., mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)

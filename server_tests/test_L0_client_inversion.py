@@ -23,7 +23,7 @@ from client import (
     Photo,
     RequestRejected,
 )
-from client.session import MODELS
+from client.session import MODELS, MORE
 from client.transport import AskConfig, Infer
 from client.triton_grpc import TritonTransport
 from server.triton import LocalTriton
@@ -63,7 +63,9 @@ def test_status(inverter, triton):
     status = inverter.status()
     assert status.usable
     assert status.server.name == triton.id
-    assert [model.name for model in status.models] == [f"ffhq_{model}" for model in MODELS]
+    assert [model.name for model in status.models if model.needed] == [f"ffhq_{model}" for model in MODELS]
+    others = [model.name for model in status.models if model.ready and not model.needed]
+    assert others == [f"ffhq_cut{cut}_{model}" for cut in (8, 4) for model in MORE]
     assert status.cut == 16
     assert len(status.generator) == 16
 
@@ -201,6 +203,25 @@ def test_nan_is_stopped_here_and_wrong_shapes_there_too(result, inverter, triton
     with pytest.raises(RequestRejected):
         transport.send(Infer("ffhq_fine", wrong, ("image",)), timeout=120)
     transport.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "cut", "side", "styles"),
+    [("bdinvert", 8, 8, 14), ("psp", None, 4, 16), ("im2s", None, 4, 16)],
+)
+def test_every_method_starts_in_its_space(inverter, photo, method, cut, side, styles):
+    found = inverter.invert(photo, Crop(120, 20, 160), method=method, cut=cut)
+    inversion = found.inversion
+    assert (inversion.f.shape, inversion.w_m_plus.shape) == ((512, side, side), (styles, 512))
+    assert difference(inverter.render(inversion), found.reconstruction) <= 1
+    same, moved = inverter.edit(inversion, away(inversion), [0.0, 2.0])
+    assert difference(same, found.reconstruction) <= 1
+    assert difference(moved, found.reconstruction) > 1
+
+
+def test_the_mean_of_w_is_psi_0(inverter, photo):
+    whole = inverter.generate(5, 0.0)
+    assert difference(inverter.invert(photo, method="im2s").reconstruction, whole) <= 1
 
 
 def test_every_config_says_its_generator(triton):

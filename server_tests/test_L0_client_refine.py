@@ -63,6 +63,33 @@ def place(tmp_path: Path) -> Path:
     return with_photo(tmp_path)
 
 
+def ran(place: Path, *arguments: str, url: str, refine_url: str) -> dict:
+    """The report of a command."""
+    environment = {**os.environ, "UNALIGNED_URL": url, "UNALIGNED_REFINE_URL": refine_url}
+    command = [sys.executable, "-m", "client", *arguments, "--json"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "cut"),
+    [(["--method", "im2s"], 4), (["--method", "idinvert"], 4), (["--cut", "8"], 8), (["--cut", "8", "--clip", "2"], 8)],
+    ids=["im2s", "idinvert", "bdinvert8", "bdinvert8-clip"],
+)
+def test_every_method_is_refined(triton: LocalTriton, sidecar: Sidecar, place: Path, options: list[str], cut: int):
+    servers = {"url": triton.url, "refine_url": sidecar.url}
+    start = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", "2", "--edit", "age=1"]
+    report = ran(place, *start, *options, **servers)
+    terms = report["refinement"]["terms"]
+    assert (report["cut"], report["refinement"]["step"]) == (cut, 2)
+    assert (terms["domain"] > 0) == ("idinvert" in options)
+    inversion = Inversion.load(place / FILE)
+    assert np.array_equal(inversion.f, inversion.f_o) == (cut == 4)
+    # What Triton shows of the code is what the side-car judged.
+    assert report["refinement"]["metrics"]["psnr"] > 5
+
+
 def with_photo(folder: Path) -> Path:
     Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
     return folder

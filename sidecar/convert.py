@@ -21,7 +21,7 @@ MAX_EVERY = 10_000
 CHECKPOINT_EVERY = 25
 _TENSORS = 64
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_WEIGHTS = ("mse", "perceptual", "f", "p_norm")
+_WEIGHTS = ("mse", "perceptual", "f", "p_norm", "domain")
 _REASONS: dict[Reason, pb.Done.Reason] = {
     "steps": pb.Done.STEPS,
     "seconds": pb.Done.SECONDS,
@@ -77,6 +77,7 @@ def options(message: pb.Options) -> Options:
         seconds=message.seconds if message.seconds != 0 else None,
         target=message.target if message.target != 0 else None,
         weights=chosen,
+        clip=message.clip if message.clip != 0 else None,
     )
 
 

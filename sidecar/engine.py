@@ -18,17 +18,20 @@ from judges.identity import SFACE
 from judges.models import model_file
 from judges.perceptual import lpips, stlpips, stlpips_file
 from judges.reconstruction import Judge
+from networks.detail import Detail
 from networks.generator_file import Generator, read_generator
+from networks.learned_file import load_detail
 from networks.perceptual import STLPIPS
 from networks.pnorm import PNorm, load_pnorm
+from networks.synthesis import W_PLUS
 from server.paths import build_dir
-from sidecar.job import Image8, Job, Metrics, Options, Start, State, Terms
+from sidecar.job import Image8, InvalidRequest, Job, Metrics, Options, Start, State, Terms
 from sidecar.losses import ImageTerms, Target, reduced
 from sidecar.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
 from sidecar.refinement import Refinement, checked, checked_state
 
 PREVIEW_SIZE = 256
-PNORM = Path(__file__).parents[1] / "networks" / "weights"
+LEARNED = Path(__file__).parents[1] / "networks" / "weights"
 Device = Literal["auto", "cpu", "cuda"]
 Loss = Literal["stlpips", "lpips"]
 
@@ -49,6 +52,7 @@ class TorchEngine:
         perceptual: the network of the loss.
         judge: compares results with photos.
         domain: what the generator shows.
+        w_encoder: into W+, of whose domain IDinvert's codes are kept; None where there is none.
         device: where to optimise.
         compiled: whether the step is compiled, which takes a minute at first.
     """
@@ -63,6 +67,7 @@ class TorchEngine:
         domain: str,
         device: torch.device,
         compiled: bool,
+        w_encoder: Detail | None = None,
     ) -> None:
         self._device = device
         self._domain, self._generator = domain, generator.fingerprint
@@ -71,10 +76,16 @@ class TorchEngine:
         self._pnorm = pnorm.to(device).requires_grad_(False)
         self._judge = judge
         perceptual = perceptual.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._w_encoder = None if w_encoder is None else w_encoder.to(device).requires_grad_(False)
         # Half precision only where the processor has instructions for it: emulated, it is slower than float32.
         fast_half = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self._terms, self._step = (
-            {h: ImageTerms(self._synthesis, perceptual, autocast=h and fast_half, compiled=c) for h in (False, True)}
+            {
+                h: ImageTerms(
+                    self._synthesis, perceptual, autocast=h and fast_half, compiled=c, encoder=self._w_encoder
+                )
+                for h in (False, True)
+            }
             for c in (False, compiled)
         )
         self._largest = None if device.type == "cuda" else 1
@@ -101,11 +112,14 @@ class TorchEngine:
 
     def open(self, start: Start, options: Options, resume: State | None = None) -> Refinement:
         """A job at its start, or at ``resume`` (see ``Engine.open``)."""
-        return self.begin(start, chosen(options), resume)
+        checked(start, self._synthesis)
+        return self.begin(start, chosen(options, cut=start.f.shape[-1]), resume)
 
     def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Refinement:
         """As :meth:`open`, by any recipe."""
         checked(start, self._synthesis)
+        if recipe.weights["domain"] and self._w_encoder is None:
+            raise InvalidRequest(f"The side-car has no encoder into W+ of {self._domain}, which the term domain needs.")
         recipe = replace(recipe, sides=tuple(pair for pair in recipe.sides if pair[1] < self.resolution))
         if resume is not None:
             checked_state(resume, start, recipe)
@@ -148,9 +162,10 @@ class TorchEngine:
         """The loss of the paper, with its weights, measured in float32."""
         target = self._target(start.target, half=False)
         f, w = self._tensors(state)
-        mse, perceptual = self._terms[False](f, w, target.image, *target.features)
+        mse, perceptual, _ = self._terms[False](f, w, target.image, *target.features)
         f_o = torch.from_numpy(start.f_o.copy()).to(self._device)
-        parts = (float(mse), float(perceptual), float((f - f_o).square().mean()), float(self._pnorm(w).square().mean()))
+        norms = (float((f - f_o).square().mean()), float(self._pnorm(w).square().mean()))
+        parts = (float(mse), float(perceptual), *norms, 0.0)
         total = sum(PAPER_WEIGHTS[name] * part for name, part in zip(TERMS, parts, strict=True))
         return Terms(total, *parts)
 
@@ -181,21 +196,23 @@ class TorchEngine:
         targets = [self._seen(job) for job in jobs]
         image = torch.cat([target.image for target in targets])
         features = [torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True)]
-        mse, perceptual = self._step[jobs[0].recipe.half](f, w_m_plus, image, *features)
+        kept = jobs[0].recipe.weights["domain"] > 0
+        mse, perceptual, domain = self._step[jobs[0].recipe.half](f, w_m_plus, image, *features, domain=kept)
         parts = torch.stack(
             [
                 mse,
                 perceptual,
                 torch.cat([(job.f - job.f_o).square().mean()[None] for job in jobs]),
                 torch.cat([job.whitened.square().mean()[None] for job in jobs]),
+                domain,
             ],
             dim=1,
         )
         weights = torch.tensor([[job.recipe.weights[name] for name in TERMS] for job in jobs], device=self._device)
         losses = (parts * weights).sum(dim=1)
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        for job, loss, (m, p, d, n) in zip(jobs, losses.detach(), parts.tolist(), strict=True):
-            job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n))
+        for job, loss, (m, p, d, n, e) in zip(jobs, losses.detach(), parts.tolist(), strict=True):
+            job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n, domain=e))
 
     def _seen(self, job: Refinement) -> Target:
         """What the loss keeps of a job's image at its present side."""
@@ -245,9 +262,12 @@ def load_engine(
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    found = read_generator(generator)
+    w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"
     return TorchEngine(
-        read_generator(generator),
-        pnorm=load_pnorm(PNORM / domain / "pnorm.safetensors"),
+        found,
+        pnorm=load_pnorm(LEARNED / domain / "pnorm.safetensors"),
+        w_encoder=load_detail(w_encoder, generator=found.fingerprint) if w_encoder.exists() else None,
         perceptual=stlpips("vgg") if perceptual == "stlpips" else lpips(),
         judge=Judge(),
         domain=domain,

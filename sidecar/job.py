@@ -24,7 +24,7 @@ class Start:
 
     Attributes:
         target: uint8 [S, S, 3], RGB, the square of the photo, of the generator's resolution.
-        f: float32 [512, s, s], s 8 or 16.
+        f: float32 [512, s, s], s 8 or 16; in W+ 4, the generator's constant.
         w_m_plus: float32 [styles, 512].
         f_o: float32, of the shape of ``f``: the encoder's estimate, which ``f`` is held to.
     """
@@ -44,7 +44,8 @@ class Options:
         steps: of the whole job, 1 to 10000.
         seconds: budget of optimisation over all attempts, above 0, at most 86400.
         target: the job stops once the perceptual term at 256 px is at most this, above 0, at most 10.
-        weights: of the terms ``mse``, ``perceptual``, ``f`` and ``p_norm``, 0 to 1e6 each.
+        weights: of the terms ``mse``, ``perceptual``, ``f``, ``p_norm`` and ``domain``, 0 to 1e6 each.
+        clip: bound of the numbers of P-norm+(w_M+) after each step, above 0, at most 1000.
     """
 
     preset: str = "default"
@@ -52,6 +53,7 @@ class Options:
     seconds: float | None = None
     target: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Terms:
     perceptual: float
     f: float
     p_norm: float
+    domain: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

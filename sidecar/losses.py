@@ -4,6 +4,8 @@
 mean over its elements. Images are compared at full size by the first term and at 256 px by the second, or in a coarse
 step at some side by the first and at half of it by the second; both images of a comparison are reduced by the same area
 average.
+
+IDinvert adds ``domain ||w - E(G(w))||^2`` (section 3.2), E the encoder into W+, which sees the image at 256 px.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks.detail import Detail
 from networks.perceptual import STLPIPS
 from networks.synthesis import Synthesis
 
@@ -41,10 +44,20 @@ class ImageTerms(nn.Module):
         perceptual: the distance, of which the target's features are kept.
         autocast: whether convolutions run in bfloat16; norms and sums stay in float32.
         compiled: whether the generator and the comparison at full size are; smaller ones are not worth the wait.
+        encoder: into W+, for the term of the domain; None where there is none.
     """
 
-    def __init__(self, synthesis: Synthesis, perceptual: STLPIPS, *, autocast: bool, compiled: bool) -> None:
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        perceptual: STLPIPS,
+        *,
+        autocast: bool,
+        compiled: bool,
+        encoder: Detail | None = None,
+    ) -> None:
         super().__init__()
+        self.encoder = encoder
         self.synthesis = synthesis
         self.perceptual = perceptual
         self.autocast = autocast
@@ -65,8 +78,10 @@ class ImageTerms(nn.Module):
             return Target(pixels, tuple(self._features(pixels, PERCEPTUAL_SIZE)))
         return Target(reduced(pixels, side), tuple(self._features(pixels, side // 2)))
 
-    def forward(self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
-        """The terms ``mse`` and ``perceptual`` of a batch.
+    def forward(
+        self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor, domain: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The terms ``mse``, ``perceptual`` and, where it is asked for, ``domain`` of a batch.
 
         Args:
             f: float32 [B, C, s, s].
@@ -75,12 +90,20 @@ class ImageTerms(nn.Module):
             features: its five maps, float [B, C_i, H_i, W_i].
 
         Returns:
-            Two of float32 [B].
+            Three of float32 [B].
         """
         image = self._generate(f, w_m_plus)
         compare = self._compare if target.shape == image.shape else self.compared
         mse, perceptual = compare(image, target, *features)
-        return mse, perceptual
+        return mse, perceptual, self._strayed(image, w_m_plus) if domain else torch.zeros_like(mse)
+
+    def _strayed(self, image: Tensor, w_plus: Tensor) -> Tensor:
+        """Mean square of w - E(G(w)), float32 [B]; image [B, 3, S, S], w_plus [B, styles, 512]."""
+        assert self.encoder is not None
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.encoder.features(enlarged(reduced(image)))
+        with torch.autocast(image.device.type, enabled=False):
+            return (w_plus - self.encoder.of_features(features.float())).square().mean(dim=(1, 2))
 
     def image(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """float32 [B, 3, S, S] of f [B, C, s, s] and w_M+ [B, styles, 512]."""
@@ -105,3 +128,9 @@ def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
         return image
     assert image.shape[-1] % size == 0
     return F.avg_pool2d(image, image.shape[-1] // size)
+
+
+def enlarged(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
+    """[B, 3, S, S], S a divisor of ``size``, to [B, 3, size, size] by repetition."""
+    times = size // image.shape[-1]
+    return image if times <= 1 else image.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3)

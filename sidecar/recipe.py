@@ -6,20 +6,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from protocol.methods import DEFAULT_CUT, space_of
+from protocol.methods import PRESETS as SPACES
 from sidecar.job import InvalidRequest, Options
 
-TERMS = ("mse", "perceptual", "f", "p_norm")
+TERMS = ("mse", "perceptual", "f", "p_norm", "domain")
 # BDInvert, section 3.3, and the values of its official recipe.
-PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01}
+PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01, "domain": 0.0}
+# Of images alone, at the balance of the default recipe.
+IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0, "f": 0.0, "p_norm": 0.0, "domain": 0.0}
 MAX_STEPS = 10_000
 MAX_SECONDS = 86_400.0
 MAX_TARGET = 10.0
 MAX_WEIGHT = 1e6
+MAX_CLIP = 1e3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way to minimise the loss of BDInvert, section 3.3, with Adam.
+    """A way to minimise the loss of BDInvert, section 3.3, or that of a method it is compared with, with Adam.
 
     Attributes:
         steps: at most.
@@ -32,6 +37,7 @@ class Recipe:
         whitened: the styles are optimised as v = P-norm+(w_M+), where every axis has the same variance, not as w.
         clip: the start's v is clipped to +-clip: the axes of the smallest variances hold most of the norm of a w that
             the mapping network did not make, and change no image. None leaves it.
+        hold: v is clipped to +-hold after each step (P-norm+ as a hard bound). None leaves it.
         from_mean: the styles start at the mean of W, not at the request's.
         warmup: steps over which the rates rise linearly.
         decay: the rates fall as a cosine to 0 at the end of the steps or of the budget.
@@ -51,6 +57,7 @@ class Recipe:
     decay: bool
     half: bool
     sides: tuple[tuple[float, int], ...] = ()
+    hold: float | None = None
     seconds: float | None = None
     target: float | None = None
     weights: Mapping[str, float] = field(default_factory=lambda: PAPER_WEIGHTS)
@@ -101,22 +108,59 @@ PRESETS: Mapping[str, Recipe] = {
         # ST-LPIPS alone accepts another mouth and other eyes in the right place.
         weights={**PAPER_WEIGHTS, "mse": 20.0},
     ),
+    # Image2StyleGAN: w as it is, no regulariser. Rates and schedule as in the projection of StyleGAN2 (section 5).
+    "im2s": Recipe(
+        steps=240,
+        rate_f=0.0,
+        rate_w=0.1,
+        betas=(0.9, 0.999),
+        whitened=False,
+        clip=None,
+        from_mean=True,
+        warmup=10,
+        decay=True,
+        half=True,
+        weights=IMAGE_WEIGHTS,
+    ),
+    # IDinvert: equation 8, whose domain term has twice the weight of the pixels'.
+    "idinvert": Recipe(
+        steps=240,
+        rate_f=0.0,
+        rate_w=0.05,
+        betas=(0.9, 0.999),
+        whitened=False,
+        clip=None,
+        from_mean=False,
+        warmup=10,
+        decay=True,
+        half=True,
+        weights={**IMAGE_WEIGHTS, "domain": 40.0},
+    ),
 }
 
 
-def chosen(options: Options) -> Recipe:
-    """The recipe of a request.
+def chosen(options: Options, *, cut: int = DEFAULT_CUT) -> Recipe:
+    """The recipe of a request for codes whose f has the side ``cut``.
 
     Raises:
-        InvalidRequest: the preset is unknown, or an option is out of its range.
+        InvalidRequest: the preset is unknown or of another space, or an option is out of its range.
     """
     if options.preset not in PRESETS:
         raise InvalidRequest(f"There is no preset {options.preset[:40]!r}; there are {' and '.join(sorted(PRESETS))}.")
+    if SPACES[options.preset] != (space := space_of(cut)):
+        fitting = " and ".join(name for name in PRESETS if SPACES[name] == space)
+        raise InvalidRequest(
+            f"The preset {options.preset} refines {SPACES[options.preset]}; for {space} there are {fitting}."
+        )
     preset = PRESETS[options.preset]
     steps = preset.steps if options.steps is None else options.steps
     if not 1 <= steps <= MAX_STEPS:
         raise InvalidRequest(f"The number of steps is from 1 to {MAX_STEPS}, not {steps}.")
-    for name, value, limit in (("seconds", options.seconds, MAX_SECONDS), ("target", options.target, MAX_TARGET)):
+    for name, value, limit in (
+        ("seconds", options.seconds, MAX_SECONDS),
+        ("target", options.target, MAX_TARGET),
+        ("clip", options.clip, MAX_CLIP),
+    ):
         if value is not None and not 0 < value <= limit:
             raise InvalidRequest(f"The option {name} is above 0 and at most {limit:g}, not {value:g}.")
     for name, weight in options.weights.items():
@@ -124,10 +168,12 @@ def chosen(options: Options) -> Recipe:
             raise InvalidRequest(f"There is no loss term '{name}'; there are {', '.join(TERMS)}.")
         if not 0 <= weight <= MAX_WEIGHT:
             raise InvalidRequest(f"The weight of {name} is from 0 to {MAX_WEIGHT:g}, not {weight:g}.")
+    held = {} if options.clip is None else {"p_norm": 0.0}
     return replace(
         preset,
         steps=steps,
         seconds=options.seconds,
         target=options.target,
-        weights={**preset.weights, **options.weights},
+        hold=options.clip,
+        weights={**preset.weights, **held, **options.weights},
     )

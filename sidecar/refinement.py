@@ -11,7 +11,7 @@ from torch import Tensor
 
 from networks.mapping import STYLE_DIM
 from networks.pnorm import PNorm
-from networks.synthesis import CUTS, Synthesis
+from networks.synthesis import CUTS, W_PLUS, Synthesis
 from sidecar.job import Floats, InvalidRequest, Reason, Start, State, Terms
 from sidecar.losses import Target
 from sidecar.optimiser import Optimiser
@@ -67,8 +67,8 @@ class Refinement:
 
     @property
     def group(self) -> Hashable:
-        """Jobs of one cut and precision share a batch."""
-        return self.f_o.shape[-1], self.recipe.half
+        """Jobs of one cut and precision share a batch, and with the term of the domain or without."""
+        return self.f_o.shape[-1], self.recipe.half, self.recipe.weights["domain"] > 0
 
     @property
     def steps(self) -> int:
@@ -112,6 +112,7 @@ class Refinement:
             return
         full = self.side is None
         self._optimiser.step(number=self.step, done=self._done)
+        self._hold()
         # For good: where steps are added later, their shares begin anew.
         self._coarse = not full
         self.step += 1
@@ -148,6 +149,13 @@ class Refinement:
         return v if self.recipe.clip is None else v.clamp(-self.recipe.clip, self.recipe.clip)
 
     @torch.no_grad()
+    def _hold(self) -> None:
+        """Clip P-norm+ of the styles, where the recipe bounds it."""
+        if (bound := self.recipe.hold) is not None:
+            v = self.whitened.clamp(-bound, bound)
+            self._w.copy_(v if self.recipe.whitened else self._pnorm.inverse(v))
+
+    @torch.no_grad()
     def _snapshot(self) -> State:
         own = {"w": _array(self._w), "coarse": np.array([self._coarse], np.float32)}
         optimiser = {**own, **self._optimiser.state()}
@@ -172,9 +180,9 @@ def checked(start: Start, synthesis: Synthesis) -> None:
         InvalidRequest: a wrong shape or dtype, numbers that are not finite.
     """
     cut, resolution = start.f.shape[-1] if start.f.ndim == 3 else 0, synthesis.size
-    if cut not in CUTS or start.f.shape != (synthesis.f_channels(cut), cut, cut):
+    if cut not in (W_PLUS, *CUTS) or start.f.shape != (synthesis.f_channels(cut), cut, cut):
         channels = synthesis.f_channels(CUTS[0])
-        raise InvalidRequest(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16.")
+        raise InvalidRequest(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16, or 4 in W+.")
     styles = (synthesis.fine_styles(cut), STYLE_DIM)
     _require("f_o", start.f_o, start.f.shape)
     _require("f", start.f, start.f.shape)

@@ -29,6 +29,7 @@ from client.transport import (
     ServerInfo,
     TensorSpec,
 )
+from protocol.methods import prefix
 
 # A shared machine may be slow at any moment.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,58 +37,73 @@ GENERATOR = "0123456789abcdef"
 SIDE = 32
 PHOTO_SIDE = 64
 F, M_PLUS = (512, 16, 16), (12, 512)
+SHAPES = {16: (F, M_PLUS), 8: ((512, 8, 8), (14, 512)), 4: ((512, 4, 4), (16, 512))}
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 IMAGE, SMALL = (U8, (SIDE, SIDE, 3)), (U8, (PHOTO_SIDE, PHOTO_SIDE, 3))
-TABLE = {
+TABLE: dict[str, tuple[int, dict, dict]] = {
     "mapping": (64, {"z": (F32, (512,)), "psi": (F32, (1,))}, {"w": (F32, (512,))}),
     "coarse": (16, {"w": (F32, (4, 512))}, {"f": (F32, F)}),
-    "fine": (8, {"f": (F32, F), "w_m_plus": (F32, M_PLUS)}, {"image": IMAGE}),
-    "encoder": (16, {"image": SMALL}, {"f": (F32, F)}),
-    "detail": (16, {"image": SMALL}, {"w_m_plus": (F32, M_PLUS)}),
-    "invert": (8, {"image": SMALL}, {"f": (F32, F), "w_m_plus": (F32, M_PLUS), "reconstruction": IMAGE}),
-    "shift": (
-        0,
-        {"f": (F32, F), "w_m_plus": (F32, M_PLUS), "direction": (F32, M_PLUS), "strengths": (F32, (-1,))},
-        {"f_batch": (F32, (-1, *F)), "w_m_plus_batch": (F32, (-1, *M_PLUS))},
-    ),
-    "edit": (
-        0,
-        {"f": (F32, F), "w_m_plus": (F32, M_PLUS), "direction": (F32, M_PLUS), "strengths": (F32, (-1,))},
-        {"images": (U8, (-1, SIDE, SIDE, 3))},
-    ),
 }
+for _cut, (_f, _w) in SHAPES.items():
+    _code = {"f": (F32, _f), "w_m_plus": (F32, _w)}
+    _edit = {**_code, "direction": (F32, _w), "strengths": (F32, (-1,))}
+    TABLE |= {
+        f"{prefix('', _cut)}_{role}".lstrip("_"): model
+        for role, model in {
+            "fine": (8, _code, {"image": IMAGE}),
+            "encoder": (16, {"image": SMALL}, {"f": (F32, _f)}),
+            "detail": (16, {"image": SMALL}, {"w_m_plus": (F32, _w)}),
+            "invert": (8, {"image": SMALL}, {**_code, "reconstruction": IMAGE}),
+            "shift": (0, _edit, {"f_batch": (F32, (-1, *_f)), "w_m_plus_batch": (F32, (-1, *_w))}),
+            "edit": (0, _edit, {"images": (U8, (-1, SIDE, SIDE, 3))}),
+        }.items()
+    }
+
+
+def cut_of(model: str) -> int:
+    """The cut that a model's name says."""
+    return next((cut for cut in (8, 4) if f"cut{cut}_" in model), 16)
 
 
 def config(name: str, *, generator: str = GENERATOR, domain: str = "ffhq") -> ModelConfig:
     batch, inputs, outputs = TABLE[name.removeprefix(f"{domain}_")]
+    cut = cut_of(name)
     return ModelConfig(
         name=name,
         max_batch=batch,
         inputs={key: TensorSpec(*value) for key, value in inputs.items()},
         outputs={key: TensorSpec(*value) for key, value in outputs.items()},
-        parameters={"generator": generator, "domain": domain, "cut": "16"},
+        parameters={
+            "generator": generator,
+            "domain": domain,
+            "cut": str(cut),
+            "coarse_styles": str(16 - SHAPES[cut][1][0]),
+        },
     )
 
 
 def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arithmetic that shows in the result which inputs it was given."""
-    match model:
-        case "ffhq_invert":
+    f_shape, styles = SHAPES[cut_of(model)]
+    match model.rpartition("_")[2]:
+        case "invert":
             value = np.float32(inputs["image"].mean() / 255)
-            f = np.full((1, *F), value, np.float32)
+            f = np.full((1, *f_shape), value, np.float32)
             return {
                 "f": f,
-                "w_m_plus": np.full((1, *M_PLUS), 0.5, np.float32),
+                "w_m_plus": np.full((1, *styles), 0.5, np.float32),
                 "reconstruction": np.full((1, SIDE, SIDE, 3), round(float(value) * 255), np.uint8),
             }
-        case "ffhq_mapping":
+        case "encoder":
+            return {"f": np.full((1, *f_shape), 0.25, np.float32)}
+        case "mapping":
             return {"w": inputs["z"] * inputs["psi"]}
-        case "ffhq_coarse":
+        case "coarse":
             return {"f": np.resize(inputs["w"].sum(axis=1), (1, *F)).astype(np.float32)}
-        case "ffhq_fine":
+        case "fine":
             level = np.tanh(inputs["f"].mean() + inputs["w_m_plus"].std()) * 100 + 128
             return {"image": np.full((1, SIDE, SIDE, 3), level, np.uint8)}
-        case "ffhq_edit":
+        case "edit":
             moved = inputs["strengths"] * np.abs(inputs["direction"]).max() * 10 + 128
             return {
                 "images": np.ones((len(moved), SIDE, SIDE, 3), np.uint8) * moved.astype(np.uint8)[:, None, None, None]
@@ -114,8 +130,10 @@ class FakeTransport:
         generator: str = GENERATOR,
         missing: tuple[str, ...] = (),
         fault: Callable[[Call], object | None] | None = None,
+        cuts: tuple[int, ...] = (16,),
     ) -> None:
         self.generator = generator
+        self.cuts = cuts
         self.missing = missing
         self.fault = fault
         self.calls: list[Call] = []
@@ -127,8 +145,9 @@ class FakeTransport:
         self.timeouts.append(timeout)
         if self.fault is not None and (answer := self.fault(call)) is not None:
             return answer
-        if getattr(call, "model", "") in self.missing:
-            raise ModelMissing(f"The server at {self.url} does not serve the model {call.model}.")
+        model = getattr(call, "model", None) or ""
+        if model in self.missing or cut_of(model) not in self.cuts:
+            raise ModelMissing(f"The server at {self.url} does not serve the model {model}.")
         match call:
             case AskLive() | AskReady():
                 return True
@@ -168,8 +187,11 @@ class FakeAsyncTransport:
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Triton's gRPC service over the same table; ``on_infer`` runs first and may abort the context."""
 
-    def __init__(self, *, missing: tuple[str, ...] = (), on_infer: Callable | None = None) -> None:
+    def __init__(
+        self, *, missing: tuple[str, ...] = (), on_infer: Callable | None = None, cuts: tuple[int, ...] = (16,)
+    ) -> None:
         self.missing = missing
+        self.cuts = cuts
         self.on_infer = on_infer
         self.inferences = 0
 
@@ -220,7 +242,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def _find(self, name, context):
-        if name in self.missing or name.removeprefix("ffhq_") not in TABLE:
+        if name in self.missing or name.removeprefix("ffhq_") not in TABLE or cut_of(name) not in self.cuts:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
 
 

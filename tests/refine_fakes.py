@@ -141,6 +141,7 @@ def from_request(message: pb.RefineRequest) -> RefineRequest:
         },
         checkpoint_every=message.options.checkpoint_every,
         preview_every=message.options.preview_every,
+        clip=message.options.clip or None,
     )
     resume = None
     if message.HasField("resume"):
@@ -167,7 +168,7 @@ def from_request(message: pb.RefineRequest) -> RefineRequest:
 
 
 def from_terms(found: pb.Terms) -> Terms:
-    return Terms(found.total, found.mse, found.perceptual, found.f, found.p_norm)
+    return Terms(found.total, found.mse, found.perceptual, found.f, found.p_norm, found.domain)
 
 
 def from_tensor(found: pb.Tensor) -> np.ndarray:

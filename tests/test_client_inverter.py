@@ -55,15 +55,15 @@ def direction(**changes) -> Direction:
     return Direction(**{"name": "it", "vector": np.eye(1, 512, dtype=np.float32)[0], "generator": GENERATOR, **changes})
 
 
-def result_of(method: str, *arguments, transport: FakeTransport, asynchronous: bool = False):
+def result_of(name: str, *arguments, transport: FakeTransport, asynchronous: bool = False, **options):
     """Call one method of an inverter over the transport."""
     if not asynchronous:
         with Inverter(transport=transport) as inverter:
-            return getattr(inverter, method)(*arguments)
+            return getattr(inverter, name)(*arguments, **options)
 
     async def go():
         async with AsyncInverter(transport=FakeAsyncTransport(transport)) as inverter:
-            return await getattr(inverter, method)(*arguments)
+            return await getattr(inverter, name)(*arguments, **options)
 
     return asyncio.run(go())
 
@@ -92,6 +92,41 @@ def test_invert(photo, asynchronous):
     assert inversion.photo_sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
     assert inversion.method == "encoder"
     assert inversion.versions == {"client": VERSION, "server": "2.51.0"}
+
+
+@pytest.mark.parametrize(
+    ("method", "cut", "models"),
+    [
+        ("bdinvert", 8, ["ffhq_cut8_invert"]),
+        ("psp", None, ["ffhq_cut4_invert"]),
+        ("idinvert", None, ["ffhq_cut4_invert"]),
+        ("im2s", None, ["ffhq_cut4_encoder", "ffhq_mapping", "ffhq_cut4_fine"]),
+    ],
+)
+def test_a_method_asks_the_models_of_its_cut(photo, asynchronous, method, cut, models):
+    transport = FakeTransport(cuts=(16, 8, 4))
+    result = result_of("invert", photo, transport=transport, asynchronous=asynchronous, method=method, cut=cut)
+    assert [call.model for call in transport.inferences] == models
+    side, styles = (8, 14) if cut else (4, 16)
+    inversion = result.inversion
+    assert (inversion.f.shape, inversion.w_m_plus.shape, inversion.cut) == ((512, side, side), (styles, 512), side)
+    assert inversion.method == ("mean" if method == "im2s" else "encoder")
+    if method == "im2s":
+        # psi 0 is the mean, whatever z is.
+        assert not inversion.w_m_plus.any()
+        assert not transport.inferences[1].inputs["psi"].any()
+    again = FakeTransport(cuts=(16, 8, 4))
+    result_of("render", inversion, transport=again)
+    images = result_of("edit", inversion, direction(), [1.0], transport=again)
+    assert [call.model for call in again.inferences] == [f"ffhq_cut{side}_{role}" for role in ("fine", "edit")]
+    assert images.shape == (1, SIDE, SIDE, 3)
+    # In W+ a direction moves every style, behind a cut those that are there.
+    assert again.inferences[-1].inputs["direction"].any(axis=1).sum() == styles
+
+
+def test_a_server_of_one_cut_says_so(photo):
+    with pytest.raises(ModelMissing, match="ffhq_cut8_invert"):
+        result_of("invert", photo, transport=FakeTransport(), cut=8)
 
 
 def test_the_centre_square_is_the_default(photo):
@@ -244,6 +279,15 @@ def test_status(asynchronous):
     assert (status.generator, status.cut) == (GENERATOR, 16)
     assert [model.name for model in status.models] == [f"ffhq_{model}" for model in MODELS]
     assert all(model.ready and model.versions == ("1",) for model in status.models)
+
+
+def test_status_tells_of_other_cuts_and_does_without_them():
+    found = [
+        result_of("status", transport=FakeTransport(cuts=(16, 8, 4), missing=missing))
+        for missing in ((), ("ffhq_cut4_detail", "ffhq_cut4_invert"))
+    ]
+    assert [len(status.models) for status in found] == [20, 18]
+    assert all(status.usable and status.cut == 16 for status in found)
 
 
 def test_status_of_a_server_without_some_or_all_of_the_models():

@@ -35,7 +35,7 @@ RESULTS = [
 
 @pytest.fixture(scope="module")
 def url():
-    with serving(FakeTriton()) as address:
+    with serving(FakeTriton(cuts=(16, 8, 4))) as address:
         yield address
 
 
@@ -124,6 +124,8 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
         "0.25",
         "--checkpoint-every",
         "4",
+        "--clip",
+        "2.5",
     ]
     weights = ["--weight", "mse=2", "--weight", "p_norm=0"]
     preview = ["--preview", "live/now.jpg"]
@@ -132,6 +134,7 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
     options = from_request(sidecar.requests[0]).options
     assert (options.preset, options.steps, options.seconds, options.target) == ("paper", 12, 9.5, 0.25)
     assert (options.weights, options.checkpoint_every, options.preview_every) == ({"mse": 2.0, "p_norm": 0.0}, 4, 4)
+    assert options.clip == 2.5
     assert report["method"] == "refined:paper"
     refinement = report["refinement"]
     assert (refinement["step"], refinement["steps"], refinement["reason"]) == (12, 12, "steps")
@@ -144,9 +147,45 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "side", "styles", "made"),
+    [
+        (["--method", "im2s"], 4, 16, "im2s"),
+        (["--method", "idinvert"], 4, 16, "idinvert"),
+        (["--cut", "8"], 8, 14, "default"),
+        (["--cut", "8", "--preset", "paper"], 8, 14, "paper"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_a_method_has_its_space_and_its_recipe(capsys, sidecar, arguments, side, styles, made):
+    assert cli.main(["invert", "me.png", "--json", "--edit", "age=1", *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (request,) = sidecar.requests
+    asked = from_request(request)
+    assert asked.options.preset == made
+    assert (asked.f.shape, asked.w_m_plus.shape) == ((512, side, side), (styles, 512))
+    assert (report["method"], report["cut"]) == (f"refined:{made}", side)
+    inversion = Inversion.load(report["inversion"])
+    assert (inversion.cut, inversion.w_m_plus.shape) == (side, (styles, 512))
+    # And on from there.
+    assert cli.main(["refine", report["inversion"], "--preset", made, "--json"]) == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_psp_needs_no_side_car(capsys, sidecar):
+    assert cli.main(["invert", "me.png", "--method", "psp", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["method"], report["cut"]) == ("encoder", 4)
+    assert sidecar.requests == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--preset", "best"], "default and paper"),
+        (["--preset", "best"], "default, paper, im2s, idinvert"),
+        (["--clip", "0"], "bound of P-norm+"),
+        (["--method", "psp", "--steps", "3"], "--steps is for the refinement, which the method psp has not"),
+        (["--method", "im2s", "--cut", "8"], "W+, which has no cut"),
+        (["--method", "im2s", "--fast"], "no encoder"),
         (["--steps", "0"], "steps"),
         (["--steps", "10001"], "10000"),
         (["--seconds", "nan"], "seconds"),

@@ -74,7 +74,7 @@ def test_the_committed_configurations_are_what_the_graphs_give(tmp_path: Path) -
     repository.write("ffhq", tmp_path)
     committed = {p.parent.name: p.read_text() for p in REPOSITORY.glob("*/config.pbtxt")}
     generated = {p.parent.name: p.read_text() for p in tmp_path.glob("*/config.pbtxt")}
-    assert len(generated) == 8
+    assert len(generated) == 20
     assert generated == committed
 
 
@@ -93,7 +93,7 @@ def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
-    assert len(repository.write("ffhq", tmp_path)) == 8
+    assert len(repository.write("ffhq", tmp_path)) == 20
     assert repository.write("ffhq", tmp_path) == []
     (tmp_path / "ffhq_shift" / "1" / "model.onnx").write_bytes(b"damaged")
     assert repository.write("ffhq", tmp_path) == ["ffhq_shift"]

@@ -11,11 +11,11 @@ import torch
 from export.generator import FILES, extract_ir, load_generator
 from export.paths import generator_file
 from networks.detail import LIMIT, Detail
-from networks.encoder import BODIES, Encoder
+from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import WeightsError, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import InverseHaar, MobileStyleGAN
-from networks.synthesis import CUTS
+from networks.synthesis import CUTS, W_PLUS
 
 built = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 
@@ -167,6 +167,31 @@ def test_detail_files_round_trip_in_half_precision(cut: int, tmp_path: Path) -> 
         load_encoder(path)
 
 
+def test_the_encoder_of_w_plus_sees_where_things_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = Detail(cut=W_PLUS, count=16).eval()
+    save_learned(head, tmp_path / "detail4.safetensors", generator="abc")
+    again = load_detail(tmp_path / "detail4.safetensors")
+    image = torch.zeros(1, 3, 256, 256)
+    image[..., 96:128, 96:128] = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        here, there = head(image), head(image.roll(64, dims=-1))
+        assert here.shape == (1, 16, 512)
+        assert torch.allclose(again(image), here, atol=0.05)
+    assert (here - there).abs().max() > 0.1 * here.std()
+
+
+def test_the_constant_is_the_generators_whatever_the_image() -> None:
+    network = MobileStyleGAN().eval()
+    network.input.constant.data.normal_()
+    constant = Constant.of(network)
+    with torch.inference_mode():
+        f = constant(torch.randn(3, 3, 256, 256))
+        w_plus = torch.randn(3, network.num_styles, 512)
+        assert torch.equal(f, network.input.constant.expand(3, -1, -1, -1))
+        assert torch.equal(network.fine(f, w_plus), network(w_plus))
+
+
 def test_a_head_stays_in_bounds_whatever_it_sees() -> None:
     torch.manual_seed(0)
     detail = Detail()
@@ -187,7 +212,7 @@ def test_a_head_reads_the_same_styles_off_a_face_elsewhere() -> None:
     assert (here - there).abs().max() < 0.05 * (here - other).abs().max()
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [W_PLUS, *CUTS])
 def test_modulations_are_all_that_the_fine_half_knows_of_its_styles(cut: int) -> None:
     torch.manual_seed(0)
     generator = MobileStyleGAN().eval()

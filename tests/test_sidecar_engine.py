@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from export.generator import load_generator
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge
+from networks.detail import Detail
 from networks.generator_file import Generator
 from networks.mapping import MappingNetwork
 from networks.pnorm import load_pnorm
 from networks.stylegan2 import Shape, StyleGAN2
-from sidecar.engine import PNORM, EngineError, TorchEngine, load_engine
+from sidecar.engine import LEARNED, EngineError, TorchEngine, load_engine
 from sidecar.job import InvalidRequest, Options, Start, State
 from sidecar.refinement import Refinement
 
@@ -74,7 +75,7 @@ def test_the_terms_are_the_papers(engine: TorchEngine, start: Start) -> None:
     engine.run([job], 1)
     terms = job.state().terms
     assert terms is not None
-    generator, pnorm = load_generator("ffhq"), load_pnorm(PNORM / "ffhq" / "pnorm.safetensors")
+    generator, pnorm = load_generator("ffhq"), load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors")
     with torch.no_grad():
         f, w = (torch.from_numpy(x)[None] for x in (start.f, start.w_m_plus))
         image = generator.synthesis.fine(f, w)
@@ -271,7 +272,7 @@ def test_a_small_generator_of_another_family_is_refined() -> None:
     mapping = MappingNetwork(depth=2).eval().requires_grad_(requires_grad=False)
     small = TorchEngine(
         Generator(mapping=mapping, synthesis=synthesis, fingerprint="0" * 16),
-        pnorm=load_pnorm(PNORM / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
+        pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
         domain="small", device=torch.device("cpu"), compiled=False,
     )  # fmt: skip
     assert small.resolution == 64
@@ -288,3 +289,86 @@ def test_a_small_generator_of_another_family_is_refined() -> None:
     small.warm_up()
     with pytest.raises(InvalidRequest, match=r"must be \[24, s, s\]"):
         small.open(Start(target=pixels, f=np.zeros((512, 16, 16), np.float32), w_m_plus=w, f_o=f), Options())
+
+
+def w_plus_start(seed: int = 3) -> Start:
+    """A generator sample in W+: f the constant, all styles a little off."""
+    generator = load_generator("ffhq")
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)[:, None].expand(1, 16, -1)
+        image = generator.synthesis(w)
+        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        f = generator.synthesis.coarse(w[:, :0], cut=4)[0].numpy()
+        off = (w + 0.1 * torch.randn(w.shape, generator=rng))[0].numpy()
+    return Start(target=pixels, f=f, w_m_plus=off, f_o=f)
+
+
+@pytest.fixture(scope="module")
+def in_domain() -> Detail:
+    torch.manual_seed(0)
+    return Detail(cut=4, count=16).eval()
+
+
+@pytest.fixture(scope="module")
+def w_engine(in_domain: Detail) -> TorchEngine:
+    generator = load_generator("ffhq")
+    return TorchEngine(
+        generator, pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
+        domain="ffhq", device=torch.device("cpu"), compiled=False, w_encoder=in_domain,
+    )  # fmt: skip
+
+
+def test_in_w_plus_all_styles_move_and_f_stays(w_engine: TorchEngine) -> None:
+    start = w_plus_start()
+    job = w_engine.open(start, Options(preset="im2s", steps=2))
+    mean = load_generator("ffhq").mapping.w_avg.numpy()
+    assert np.array_equal(job.state().w_m_plus, mean[None].repeat(16, axis=0))
+    w_engine.run([job], 2)
+    state = job.state()
+    assert np.array_equal(state.f, start.f)
+    assert (np.abs(state.w_m_plus - mean).max(axis=1) > 1e-3).all()
+    assert state.terms is not None
+    assert (state.terms.f, state.terms.domain) == (0, 0)
+
+
+def test_idinvert_is_held_to_the_encoders_domain(w_engine: TorchEngine, in_domain: Detail) -> None:
+    start = w_plus_start()
+    job = w_engine.open(start, Options(preset="idinvert", steps=1))
+    w_engine.run([job], 1)
+    terms = job.state().terms
+    assert terms is not None
+    with torch.no_grad():
+        w = torch.from_numpy(start.w_m_plus)[None]
+        image = load_generator("ffhq").synthesis(w)
+        literal = F.mse_loss(in_domain(F.interpolate(image, size=(256, 256), mode="area")), w)
+    assert terms.domain == pytest.approx(float(literal), rel=0.02)  # a step may run in bfloat16
+    assert terms.total == pytest.approx(20 * terms.mse + 10 * terms.perceptual + 40 * terms.domain, rel=1e-4)
+    # Without the weight nothing is measured, and another group is run.
+    other = w_engine.open(start, Options(preset="idinvert", steps=1, weights={"domain": 0.0}))
+    assert other.group != job.group
+    w_engine.run([other], 1)
+    assert np.abs(other.state().w_m_plus - job.state().w_m_plus).max() > 1e-3
+
+
+def test_the_domain_needs_its_encoder() -> None:
+    bare = TorchEngine(
+        load_generator("ffhq"), pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"),
+        judge=Judge(), domain="ffhq", device=torch.device("cpu"), compiled=False,
+    )  # fmt: skip
+    with pytest.raises(InvalidRequest, match="no encoder into W\\+ of ffhq"):
+        bare.open(w_plus_start(), Options(preset="idinvert"))
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_p_norm_can_be_a_hard_bound(engine: TorchEngine, start: Start, preset: str) -> None:
+    pnorm = load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors")
+    job = engine.open(left(start), Options(preset=preset, steps=2, clip=0.01))
+    engine.run([job], 2)
+    state = job.state()
+    v = pnorm(torch.from_numpy(state.w_m_plus))
+    # Only axes that float32 can tell apart: the last ones magnify rounding.
+    assert float(v[:, :256].abs().max()) <= 0.0101
+    free = engine.open(left(start), Options(preset=preset, steps=2))
+    engine.run([free], 2)
+    assert float(pnorm(torch.from_numpy(free.state().w_m_plus))[:, :256].abs().max()) > 0.0101

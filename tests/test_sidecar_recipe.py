@@ -14,7 +14,7 @@ from sidecar.recipe import MAX_STEPS, PRESETS, TERMS, chosen
 
 def test_the_paper_preset_is_the_official_recipe() -> None:
     recipe = chosen(Options(preset="paper"))
-    assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01}
+    assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01, "domain": 0}
     assert (recipe.steps, recipe.rate_f, recipe.rate_w) == (1200, 0.01, 0.01)
     assert recipe.from_mean
     assert recipe.betas == (0.9, 0.999)
@@ -64,6 +64,9 @@ def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
         ({"seconds": float("inf")}, "not inf"),
         ({"target": -0.1}, "target is above 0"),
         ({"target": 11.0}, "at most 10, not 11"),
+        ({"clip": 0.0}, "clip is above 0"),
+        ({"clip": 1001.0}, "at most 1000, not 1001"),
+        ({"preset": "im2s"}, r"im2s refines W\+; for F/W\+ there are paper and default"),
         ({"weights": {"lpips": 1.0}}, "no loss term 'lpips'"),
         ({"weights": {"mse": -1.0}}, "weight of mse is from 0"),
         ({"weights": {"p_norm": float("nan")}}, "not nan"),
@@ -74,6 +77,19 @@ def test_what_is_out_of_range_is_refused_in_one_sentence(options: dict[str, Any]
     with pytest.raises(InvalidRequest, match=message) as caught:
         chosen(Options(**options))
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_preset_of_another_space_is_refused() -> None:
+    assert chosen(Options(preset="idinvert"), cut=4).weights["domain"] == 40
+    with pytest.raises(InvalidRequest, match=r"default refines F/W\+; for W\+ there are im2s and idinvert"):
+        chosen(Options(), cut=4)
+
+
+def test_a_bound_of_p_norm_takes_the_place_of_its_term() -> None:
+    assert (chosen(Options()).hold, chosen(Options()).weights["p_norm"]) == (None, 0.01)
+    held = chosen(Options(clip=2.5))
+    assert (held.hold, held.weights["p_norm"]) == (2.5, 0)
+    assert chosen(Options(clip=2.5, weights={"p_norm": 0.5})).weights["p_norm"] == 0.5
 
 
 def test_every_preset_weighs_every_term() -> None:

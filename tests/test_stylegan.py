@@ -273,12 +273,12 @@ def test_graphs_of_the_fine_half(tmp_path: Path) -> None:
 
 def assert_refusals(network: Synthesis) -> None:
     """Of cuts, and of shapes; the network has 10 channels at 16x16 and eight styles."""
-    for cut in (4, 32):
+    for cut in (2, 32):
         for call in (network.coarse_styles, lambda cut: network.coarse(drawn(1, 5, 512, seed=1), cut=cut)):
             with pytest.raises(ValueError, match="cut must be one of"):
                 call(cut)
-    with pytest.raises(ValueError, match="no cut of this network leaves 8 styles"):
-        network.modulations(drawn(1, 8, 512, seed=1))
+    with pytest.raises(ValueError, match="no cut of this network leaves 9 styles"):
+        network.modulations(drawn(1, 9, 512, seed=1))
     n = network.fine_styles(16)
     f, w = drawn(1, 10, 16, 16, seed=1), drawn(1, n, 512, seed=2)
     for wrong in (drawn(1, 1, 512, seed=1), w[0], drawn(1, 8 - n, 256, seed=1)):

@@ -22,7 +22,7 @@ from export.graphs import Graph
 from networks.resampling import binomial, blur, upsample
 from networks.stylegan import StyleGAN, UpConv, stretched
 from networks.stylegan2 import Architecture, ModulatedConv, Shape, StyleGAN2, ToRGB
-from networks.synthesis import CUTS, Synthesis
+from networks.synthesis import CUTS, W_PLUS, Synthesis
 
 Floats = NDArray[np.float64]
 CHANNELS = (14, 12, 10, 8)  # 4 to 32 pixels
@@ -255,7 +255,7 @@ def test_stretched_kernels_are_both_published_forms(fused: bool) -> None:
 NETWORKS = {"skip": stylegan2, "resnet": lambda: stylegan2("resnet"), "stylegan": stylegan}
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [W_PLUS, *CUTS])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_style_behind_the_cut_is_used_and_told(kind: str, cut: int) -> None:
     network: Synthesis = NETWORKS[kind]()

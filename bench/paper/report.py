@@ -1,0 +1,125 @@
+"""The tables and the pages: measurements.csv and .parquet, report.md and report.html, and the figures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import markdown
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from bench.paper.cases import PLAIN
+from bench.paper.contenders import CONTENDERS
+from bench.paper.figures import curves, grid_one, grid_two
+from bench.paper.runs import Record
+from client.files import write_all
+
+COLUMNS = {
+    "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
+    "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
+    "lpips_vgg": ("LPIPS VGG", ".3f"),
+    "psnr_256": ("PSNR 256", ".1f"),
+    "psnr": ("PSNR 1024", ".1f"),
+    "ms_ssim": ("MS-SSIM", ".3f"),
+    "identity": ("identity", ".2f"),
+    "landmarks": ("landmarks", ".3f"),
+    "face": ("faces", ".0%"),
+    "age_per_unit": ("years a unit", "+.1f"),
+    "edit_identity": ("identity kept", ".2f"),
+    "background": ("background", ".1f"),
+}
+LEGEND = """Means over the images. ST-LPIPS and LPIPS: 0 is equal; at 256 px. PSNR in dB. MS-SSIM at 256 px: 1 is equal.
+Identity: cosine of SFace embeddings of target and reconstruction, where both show a face; landmarks: their mean
+distance in eye distances of the target, likewise; faces: share of the reconstructions in which one is found. Of the
+edit: years that an independent estimator sees a unit of strength; identity kept, between reconstruction and edit;
+background, mean change of the pixels outside the face's box, grown by a quarter of its size to each side, in grey
+levels. A dash: it could not be measured."""
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: 13px; }
+td, th { border: 1px solid #ccc; padding: 2px 7px; text-align: right; }
+td:first-child, th:first-child { text-align: left; } img { max-width: 100%; }"""
+
+
+def table(records: Sequence[Record], label: Callable[[Record], str]) -> str:
+    """A Markdown table of means, a row for each label, without the columns that nothing was measured of."""
+    shown = {f: c for f, c in COLUMNS.items() if any(r.values[f] is not None for r in records)}
+    lines = [_row(["", "images", *(title for title, _ in shown.values())]), "|---" * (len(shown) + 2) + "|"]
+    for text in dict.fromkeys(label(record) for record in records):
+        own = [record for record in records if label(record) == text]
+        cells = []
+        for field, (_, form) in shown.items():
+            values = [value for record in own if (value := record.values[field]) is not None]
+            cells.append(format(fmean(values), form) if values else "-")
+        lines.append(_row([text, str(len(own)), *cells]))
+    return "\n".join(lines)
+
+
+def rows_of(records: Sequence[Record]) -> pa.Table:
+    """Every measurement, a row for each image, degree and method."""
+    kinds: dict[str, Any] = {"figure": pa.int8(), "cut": pa.int8(), "steps": pa.int32()}
+    kinds |= dict.fromkeys(("image", "group", "transform", "contender", "method"), pa.string())
+    rows = [record.row() for record in records]
+    names = list(rows[0])
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def pages(records: Sequence[Record], notes: Sequence[str], *, setting: str) -> tuple[str, dict[str, bytes]]:
+    """The report in Markdown, and the files that it shows by name."""
+    one, two = ([record for record in records if record.case.figure == n] for n in (1, 2))
+    pictures: dict[str, bytes] = {}
+    parts = ["# Comparison of the methods", setting, *map(literal, notes)]
+    if one:
+        pictures["curves.png"] = curves(one)
+        parts += ["## Aligned faces, moved (Figure 1)", "![Measures against the degree](curves.png)"]
+        parts += ["### As they are", table([r for r in one if r.case.transform == PLAIN], _title)]
+        for transform in dict.fromkeys(r.case.transform for r in one if r.case.transform != PLAIN):
+            parts += [f"### {transform.capitalize()}", table([r for r in one if r.case.transform == transform], _title)]
+        for number, name in enumerate(dict.fromkeys(record.case.name for record in one), start=1):
+            file = f"figure1-{number}.jpg"
+            pictures[file] = grid_one([record for record in one if record.case.name == name])
+            parts += [literal(name), f"![Face {number}, moved, by each method]({file})"]
+    if two:
+        pictures["figure2.jpg"] = grid_two(two)
+        parts += ["## Photos as they are (Figure 2)", "![Photos](figure2.jpg)", table(two, _title)]
+    parts += ["## What the columns say", LEGEND]
+    return "\n\n".join(parts) + "\n", pictures
+
+
+def write(records: Sequence[Record], folder: Path, notes: Sequence[str], *, setting: str) -> Path:
+    """Write everything into a folder; returns report.md."""
+    text, files = pages(records, notes, setting=setting)
+    rows = rows_of(records)
+    for name, put in (
+        ("measurements.csv", pyarrow.csv.write_csv),
+        ("measurements.parquet", pyarrow.parquet.write_table),
+    ):
+        buffer = io.BytesIO()
+        put(rows, buffer)
+        files[name] = buffer.getvalue()
+    html = markdown.markdown(text, extensions=["tables"])
+    head = f'<meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
+    page = f'<!doctype html><html lang="en">{head}{html}</html>'
+    files |= {"report.md": text.encode(), "report.html": page.encode()}
+    write_all({folder / name: data for name, data in files.items()})
+    return folder / "report.md"
+
+
+def literal(text: str) -> str:
+    """A text whose every character is shown as it is, in Markdown and in HTML: names of files are anybody's."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|-])", r"\\\1", escape(text, quote=False))
+
+
+def _title(record: Record) -> str:
+    return CONTENDERS[record.contender].title
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
