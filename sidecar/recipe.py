@@ -126,7 +126,7 @@ PRESETS: Mapping[str, Recipe] = {
     "idinvert": Recipe(
         steps=240,
         rate_f=0.0,
-        rate_w=0.05,
+        rate_w=0.1,
         betas=(0.9, 0.999),
         whitened=False,
         clip=None,

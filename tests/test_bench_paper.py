@@ -300,7 +300,10 @@ def test_grids_have_a_place_for_every_picture(records: list[Record], tmp_path: P
 
 def test_the_report_holds_every_measurement(records: list[Record], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    path = report.write(records, out, ["Left out: x."], setting="By hand.")
+    document = tmp_path / "docs" / "paper.md"
+    document.parent.mkdir()
+    document.write_text("before\n<!-- paper -->\n<!-- /paper -->\nbehind\n")
+    path = report.write(records, out, ["Left out: x."], setting="By hand.", document=document)
     rows = pyarrow.csv.read_csv(out / "measurements.csv")
     assert rows.num_rows == len(records)
     parquet = pyarrow.parquet.read_table(out / "measurements.parquet")
@@ -314,6 +317,10 @@ def test_the_report_holds_every_measurement(records: list[Record], tmp_path: Pat
     shown = [line.split("](")[1][:-1] for line in text.splitlines() if line.startswith("![")]
     assert shown == ["curves.png", "figure1-1.jpg", "figure1-2.jpg", "figure2.jpg"]
     assert all((out / name).stat().st_size > 1000 for name in shown)
+    pictures = {p.name for p in document.parent.iterdir()} - {"paper.md"}
+    assert pictures == {f"paper-{name}" for name in shown}
+    written = document.read_text()
+    assert all(f"({name})" in written for name in pictures) and written.endswith("behind\n")
     page = (out / "report.html").read_text()
     assert page.count("<table>") == 5 and page.count("<img") == 4 and "<p>a.png</p>" in page
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.__main__ import main as bench_main
 from client.cli import parser
 from export.__main__ import COMMANDS, MODULES
 from export.__main__ import main as export_main
@@ -40,6 +41,10 @@ def test_every_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyP
         assert arguments[0] in TARGETS
     elif program == "client":
         assert parser().parse_args(arguments).command == arguments[0]
+    elif arguments[1] == "bench":
+        assert program == "python"
+        monkeypatch.setattr(import_module(f"bench.{arguments[2]}"), "run", lambda _: None)
+        assert bench_main(arguments[2:]) == 0
     else:
         assert [program, *arguments[:2]] == ["python", "-m", "export"]
         ran: list[SimpleNamespace] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bench import page
 from bench.paper import report
 from bench.paper.cases import DEGREES, QUICK, Case, Photos, figure_one, figure_two, read_photos
 from bench.paper.contenders import CONTENDERS
@@ -22,7 +23,7 @@ from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 
 # What two cores do in an hour.
-STEPS, FACES, SAMPLES = 60, 2, 1
+STEPS, FACES, SAMPLES = 40, 1, 1
 FULL = 50
 DIRECTION, STRENGTH = "age", 2.0
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--seed", type=int, default=0, help="of the directions in which faces are moved (default: 0)")
     add("--out", type=Path, default=ROOT / "out" / "paper", help="folder of the report and of all that is kept")
+    add("--write", type=Path, metavar="FILE", help=f"also put the report between the marks of {report.MARK} in a file")
     add("--url", default=os.environ.get("UNALIGNED_URL"), help="Triton's gRPC endpoint; default: one is started")
     add(
         "--refine-url", default=os.environ.get("UNALIGNED_REFINE_URL"),
@@ -55,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         ValueError: there is no photo, or nothing to do.
     """
     faces, count, steps, degrees = planned(args)
+    if args.write:
+        page.replaced(args.write.read_text(), "", report.MARK)
     photos = read_photos(args.photos, most=FULL)
     with servers(args.url, args.refine_url) as (url, refine_url), Inverter(url, refine_url=refine_url) as inverter:
         samples = {f"sample {seed}": inverter.generate(seed) for seed in range(FIRST_SEED, FIRST_SEED + count)}
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         f"Generator {generator}. Each refinement has {budget}; the edit is `{DIRECTION}` by {STRENGTH:g}. Made by "
         "`python -m bench paper`."
     )
-    path = report.write(records, args.out, told(photos), setting=setting)
+    path = report.write(records, args.out, told(photos), setting=setting, document=args.write)
     print(f"{len(records)} inversions: {path}")
     for note in told(photos):
         print(note)

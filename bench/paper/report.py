@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from bench import page
 from bench.paper.cases import PLAIN
 from bench.paper.contenders import CONTENDERS
 from bench.paper.figures import curves, grid_one, grid_two
 from bench.paper.runs import Record
 from client.files import write_all
 
+MARK = "paper"
 COLUMNS = {
     "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
     "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
@@ -71,31 +73,36 @@ def rows_of(records: Sequence[Record]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def pages(records: Sequence[Record], notes: Sequence[str], *, setting: str) -> tuple[str, dict[str, bytes]]:
-    """The report in Markdown, and the files that it shows by name."""
+def pages(
+    records: Sequence[Record], notes: Sequence[str], *, setting: str, prefix: str = ""
+) -> tuple[str, dict[str, bytes]]:
+    """The report in Markdown, and the files that it shows by name, which begins with ``prefix``."""
     one, two = ([record for record in records if record.case.figure == n] for n in (1, 2))
     pictures: dict[str, bytes] = {}
-    parts = ["# Comparison of the methods", setting, *map(literal, notes)]
+    parts = [setting, *map(literal, notes)]
     if one:
-        pictures["curves.png"] = curves(one)
-        parts += ["## Aligned faces, moved (Figure 1)", "![Measures against the degree](curves.png)"]
+        pictures[f"{prefix}curves.png"] = curves(one)
+        parts += ["## Aligned faces, moved (Figure 1)", f"![Measures against the degree]({prefix}curves.png)"]
         parts += ["### As they are", table([r for r in one if r.case.transform == PLAIN], _title)]
         for transform in dict.fromkeys(r.case.transform for r in one if r.case.transform != PLAIN):
             parts += [f"### {transform.capitalize()}", table([r for r in one if r.case.transform == transform], _title)]
         for number, name in enumerate(dict.fromkeys(record.case.name for record in one), start=1):
-            file = f"figure1-{number}.jpg"
+            file = f"{prefix}figure1-{number}.jpg"
             pictures[file] = grid_one([record for record in one if record.case.name == name])
             parts += [literal(name), f"![Face {number}, moved, by each method]({file})"]
     if two:
-        pictures["figure2.jpg"] = grid_two(two)
-        parts += ["## Photos as they are (Figure 2)", "![Photos](figure2.jpg)", table(two, _title)]
+        pictures[f"{prefix}figure2.jpg"] = grid_two(two)
+        parts += ["## Photos as they are (Figure 2)", f"![Photos]({prefix}figure2.jpg)", table(two, _title)]
     parts += ["## What the columns say", LEGEND]
     return "\n\n".join(parts) + "\n", pictures
 
 
-def write(records: Sequence[Record], folder: Path, notes: Sequence[str], *, setting: str) -> Path:
-    """Write everything into a folder; returns report.md."""
+def write(
+    records: Sequence[Record], folder: Path, notes: Sequence[str], *, setting: str, document: Path | None = None
+) -> Path:
+    """Write everything into a folder, and the report between the marks of a document, too; returns report.md."""
     text, files = pages(records, notes, setting=setting)
+    text = f"# Comparison of the methods\n\n{text}"
     rows = rows_of(records)
     for name, put in (
         ("measurements.csv", pyarrow.csv.write_csv),
@@ -106,9 +113,13 @@ def write(records: Sequence[Record], folder: Path, notes: Sequence[str], *, sett
         files[name] = buffer.getvalue()
     html = markdown.markdown(text, extensions=["tables"])
     head = f'<meta charset="utf-8"><title>Comparison</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en">{head}{html}</html>'
-    files |= {"report.md": text.encode(), "report.html": page.encode()}
+    shown = f'<!doctype html><html lang="en">{head}{html}</html>'
+    files |= {"report.md": text.encode(), "report.html": shown.encode()}
     write_all({folder / name: data for name, data in files.items()})
+    if document is not None:
+        text, pictures = pages(records, notes, setting=setting, prefix=f"{MARK}-")
+        write_all({document.with_name(name): data for name, data in pictures.items()})
+        page.write(document, text, MARK)
     return folder / "report.md"
 
 
