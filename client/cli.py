@@ -1,6 +1,7 @@
 """The command line: ``client`` or ``python -m client``.
 
-Exit codes: 0 done; 2 bad input or usage; 3 no server, or trouble with it; 130 interrupted.
+Exit codes: 0 done; 1 some photos of a batch failed; 2 bad input or usage; 3 no server, or trouble with it;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from client import commands, inverting
+from client.batch.command import edit as edit_batch
+from client.batch.plan import FORMATS
 from client.errors import ClientError, ServerError
 from client.inverter import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from client.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
@@ -33,7 +36,10 @@ from client.session import MAX_STRENGTH, VERSION
 from client.transport import Timeout
 from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS
 
-EXIT_CODES = "exit codes: 0 done; 2 bad input or usage; 3 no server, or trouble with it; 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 done; 1 some photos of a batch failed; 2 bad input or usage; 3 no server, or trouble with it; "
+    "130 interrupted"
+)
 PHOTOS = (
     f"Photos: {FORMAT_NAMES}, of at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "
     f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels. EXIF orientation and colour profiles are "
@@ -65,15 +71,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--fast", action="store_true", help="invert by the encoder alone, in one request, without a side-car"
     )
-    command.add_argument(
-        "--method",
-        choices=METHODS,
-        default=DEFAULT,
-        help=f"{', '.join(f'{name} ({method.space})' for name, method in METHODS.items())} (default: {DEFAULT})",
-    )
-    command.add_argument(
-        "--cut", type=int, choices=CUTS, help=f"side of f, for {DEFAULT} (default: {DEFAULT_CUT}; 8 is easier to edit)"
-    )
+    _add_method(command)
     command.add_argument(
         "--crop",
         metavar="X,Y,SIZE",
@@ -90,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
     _add_out(command, "out/PHOTO/, without the photo's suffix")
     _add_server(command)
     command.set_defaults(run=inverting.invert)
+
+    _add_batch(subparsers)
 
     command = _command(
         subparsers,
@@ -187,6 +187,59 @@ def _command(
         name, help=text, description=f"{text} {more}".strip(), epilog=EXIT_CODES
     )
     return command
+
+
+def _add_batch(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    batch = _command(subparsers, "batch", "Work on many photos against a deployment.")
+    actions = batch.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
+    command = _command(
+        actions,
+        "edit",
+        "Invert and edit many photos: a folder of results for each, a report, and a contact sheet.",
+        "A ledger in DIR says what is done, so that a batch which was stopped or killed goes on with --resume and "
+        f"makes every photo once. {PHOTOS}",
+    )
+    add = command.add_argument
+    add(
+        "--photos",
+        required=True,
+        metavar="WHICH",
+        help='a folder, a pattern in quotes, or a .jsonl file of objects with "photo" and optionally "crop" and "name"',
+    )
+    add("--out", required=True, metavar="DIR", help="folder of the results, the ledger, the report and the sheet")
+    add(
+        "--edit",
+        metavar="NAME=S,S",
+        action="append",
+        default=[],
+        help="edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
+    )
+    add("--fast", action="store_true", help="invert by the encoder alone, without a side-car")
+    _add_method(command)
+    add("--resume", action="store_true", help="go on with the batch in DIR, begun with the same choices")
+    add("--retry-failed", action="store_true", help="go on with it, and try photos that failed once more")
+    add(
+        "--shard",
+        metavar="I/N",
+        help="only every N-th photo, from the I-th on (0/N to N-1/N), with a ledger of its own",
+    )
+    add("--concurrency", type=int, default=4, metavar="N", help="photos at a time, up to 256 (default: 4)")
+    add("--format", choices=FORMATS, default="jpeg", help="of the pictures (default: jpeg)")
+    _add_refinement(command)
+    _add_server(command)
+    command.set_defaults(run=edit_batch)
+
+
+def _add_method(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--method",
+        choices=METHODS,
+        default=DEFAULT,
+        help=f"{', '.join(f'{name} ({method.space})' for name, method in METHODS.items())} (default: {DEFAULT})",
+    )
+    command.add_argument(
+        "--cut", type=int, choices=CUTS, help=f"side of f, for {DEFAULT} (default: {DEFAULT_CUT}; 8 is easier to edit)"
+    )
 
 
 def _add_out(command: argparse.ArgumentParser, default: str) -> None:

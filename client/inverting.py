@@ -31,17 +31,10 @@ Image8 = NDArray[np.uint8]
 
 def invert(options: argparse.Namespace) -> Report:
     """Invert a photo, refine it unless that is left out, and edit it."""
-    checked_method(options.method, options.cut)
-    preset = METHODS[options.method].preset
-    fast = options.fast or preset is None
-    if fast:
-        if METHODS[options.method].start == "mean":
-            raise ParameterError(f"The method {options.method} has no encoder, so there is nothing for --fast to do.")
-        refuse_choices(options)
-    else:
-        wanted = chosen(options, preset=preset or "")
+    preset = preset_of(options)
+    wanted = None if preset is None else chosen(options, preset=preset)
     crop = Crop.parse(options.crop) if options.crop else None
-    edits = [_parsed_edit(text, options.domain) for text in options.edit]
+    edits = [parsed_edit(text, options.domain) for text in options.edit]
     photo = Photo.open(options.photo)
     square = photo.square(crop)
     stem = stem_of(photo.name, Path(photo.name).suffix)
@@ -49,7 +42,7 @@ def invert(options: argparse.Namespace) -> Report:
     path = folder / f"{stem}{SUFFIX}"
     with connect(options) as inverter:
         start = partial(inverter.invert, photo, square, method=options.method, cut=options.cut)
-        if fast:
+        if wanted is None:
             with progress("inverting", 1 + len(edits), options) as bar:
                 result = start()
                 bar.update()
@@ -145,7 +138,28 @@ def _edited(inverter: Inverter, inversion: Inversion, edit: Edit, bar: Any) -> E
     return Edited(direction, strengths, images)
 
 
-def _parsed_edit(text: str, domain: str) -> Edit:
+def preset_of(options: argparse.Namespace) -> str | None:
+    """The recipe of the command line's method; None where nothing is refined.
+
+    Raises:
+        ParameterError: the method has no such cut, needs its refinement, or options are for one that there is not.
+    """
+    checked_method(options.method, options.cut)
+    method = METHODS[options.method]
+    if not options.fast and method.preset is not None:
+        return method.preset
+    if method.start == "mean":
+        raise ParameterError(f"The method {options.method} has no encoder, so there is nothing for --fast to do.")
+    refuse_choices(options)
+    return None
+
+
+def parsed_edit(text: str, domain: str) -> Edit:
+    """Read ``NAME=S,S``: a direction, and its strengths.
+
+    Raises:
+        ParameterError, DirectionError: it is something else, or there is no such direction.
+    """
     name, separator, numbers = text.rpartition("=")
     try:
         strengths = [float(number) for number in numbers.split(",")]

@@ -65,7 +65,8 @@ def refuse_choices(options: argparse.Namespace) -> None:
     """Raise ``ParameterError`` where the command line chooses something for a refinement that there will not be."""
     without = "--fast leaves out" if options.fast else f"the method {options.method} has not"
     for name in CHOICES:
-        if getattr(options, name) is not None:
+        # A batch waits for Triton, too.
+        if getattr(options, name) is not None and not (options.command == "batch" and name == "patience"):
             raise ParameterError(f"The option --{name.replace('_', '-')} is for the refinement, which {without}.")
 
 

@@ -22,6 +22,7 @@ from client.sheet import png
 from client.transport import Timeout
 
 OK: Final = 0
+FAILED: Final = 1
 BAD_INPUT: Final = 2
 SERVER_TROUBLE: Final = 3
 INTERRUPTED: Final = 130
@@ -58,12 +59,18 @@ def timeout(options: argparse.Namespace) -> Timeout:
     )
 
 
-def connect(options: argparse.Namespace) -> Inverter:
-    """Return an inverter for the servers that the command line names."""
+def addresses(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the addresses of Triton and of the side-car that the command line names."""
     refine_url = DEFAULT_REFINE_URL
     if not getattr(options, "fast", True):
         refine_url = options.refine_url or os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
-    return Inverter(options.url, domain=options.domain, timeout=timeout(options), refine_url=refine_url)
+    return options.url, refine_url
+
+
+def connect(options: argparse.Namespace) -> Inverter:
+    """Return an inverter for the servers that the command line names."""
+    url, refine_url = addresses(options)
+    return Inverter(url, domain=options.domain, timeout=timeout(options), refine_url=refine_url)
 
 
 def progress(doing: str, total: int | None, options: argparse.Namespace) -> Any:

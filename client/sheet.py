@@ -53,6 +53,13 @@ def png(picture: Image.Image | NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(picture: NDArray[np.uint8], *, quality: int = 95) -> bytes:
+    """Return a JPEG file's bytes, without subsampled colours; the same for the same picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
 def _fitted(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     text = caption
     while font.getlength(text) > TILE and caption:

@@ -18,9 +18,19 @@ Stored = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def encode(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file; the tensors are stored as they are, float32 or uint8."""
+    """Return the bytes of a safetensors file; the tensors are stored as they are, float32 or uint8.
+
+    The same content has the same bytes: the library writes the metadata in an order that changes from run to run.
+    """
     arrays = {name: np.array(value, order="C", copy=None) for name, value in tensors.items()}
-    return codec.save(arrays, metadata=dict(metadata))
+    data = codec.save(arrays, metadata=dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:

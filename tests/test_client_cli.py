@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -364,13 +365,22 @@ def test_json_is_alone_on_stdout_and_progress_shows_only_on_a_terminal(place):
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (each for each in cli.parser()._actions if isinstance(each, argparse._SubParsersAction))
-    assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
-    return dict(action.choices)
+    return dict(leaves(cli.parser()))
+
+
+def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command by its words."""
+    actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    if not actions:
+        yield name, parser
+    for action in actions:
+        assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
+        for word, command in action.choices.items():
+            yield from leaves(command, f"{name} {word}".strip())
 
 
 def test_every_command_and_option_has_help():
-    assert set(subcommands()) == {"invert", "refine", "edit", "generate", "directions", "status"}
+    assert set(subcommands()) == {"invert", "batch edit", "refine", "edit", "generate", "directions", "status"}
     for name, command in subcommands().items():
         assert command.description, name
         for action in command._actions:
@@ -380,7 +390,9 @@ def test_every_command_and_option_has_help():
         assert "exit codes" in command.format_help()
 
 
-@pytest.mark.parametrize("name", ["", "invert", "refine", "edit", "generate", "directions", "status"])
+@pytest.mark.parametrize(
+    "name", ["", "invert", "batch", "batch edit", "refine", "edit", "generate", "directions", "status"]
+)
 def test_help_is_printed(name, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([*name.split(), "--help"])

@@ -1,0 +1,124 @@
+"""What is made of each photo, and its making by the API: the same in one process and on a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client import directions
+from client.batch.manifest import Item
+from client.errors import AnswerRefused, ParameterError
+from client.files import write_all
+from client.inversion import SUFFIX, Inversion
+from client.inverter import AsyncInverter
+from client.photo import Crop, Photo
+from client.refinement import RefineOptions
+from client.refiner import Refined
+from client.results import part_of
+from client.session import checked_method
+from client.sheet import jpeg, png
+from protocol.methods import DEFAULT, METHODS
+
+Format = Literal["jpeg", "png"]
+FORMATS: Final[Mapping[Format, str]] = {"jpeg": ".jpg", "png": ".png"}
+Image8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is made of each photo.
+
+    Attributes:
+        edits: names of directions, or paths of direction files, with their strengths.
+        domain: the generator.
+        method: a key of ``protocol.methods.METHODS``.
+        cut: side of f; None is the method's own.
+        refine: options of the refinement; None leaves it out.
+        format: of the pictures.
+    """
+
+    edits: tuple[tuple[str, tuple[float, ...]], ...]
+    domain: str
+    method: str = DEFAULT
+    cut: int | None = None
+    refine: RefineOptions | None = None
+    format: Format = "jpeg"
+    _directions: dict[str, directions.Direction] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Load the directions.
+
+        Raises:
+            ParameterError, DirectionError: there is no such method, or no such direction.
+        """
+        checked_method(self.method, self.cut)
+        if self.refine is None and METHODS[self.method].start == "mean":
+            raise ParameterError(f"The method {self.method} has no encoder, so it needs its refinement.")
+        for name, _ in self.edits:
+            self._directions[name] = directions.load(self.domain, name)
+
+    def account(self) -> dict[str, Any]:
+        """As plain values that survive JSON: two plans that make the same have the same."""
+        values = asdict(self)
+        del values["_directions"]
+        values["edits"] = [[name, list(strengths)] for name, strengths in self.edits]
+        if self.refine is not None:
+            values["refine"] = {**values["refine"], "weights": dict(self.refine.weights)}
+        return values
+
+    def picture(self, image: Image8) -> bytes:
+        """A picture's file."""
+        return png(image) if self.format == "png" else jpeg(image)
+
+    def files(self, folder: Path, item: Item) -> dict[str, Path]:
+        """Where the results of a photo lie: ``inversion``, ``reconstruction``, and ``NAME+S`` for each edit."""
+        suffix = FORMATS[self.format]
+        place = folder / item.name
+        names = [f"{self._directions[name].name}{s:+.9g}" for name, strengths in self.edits for s in strengths]
+        found = {"inversion": place / f"photo{SUFFIX}", "reconstruction": place / f"reconstruction{suffix}"}
+        return found | {name: place / f"{part_of(name)}{suffix}" for name in names}
+
+    async def make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
+        """Invert a photo, edit it, and write all of its files together.
+
+        Raises:
+            ClientError: it cannot be made; nothing is written then.
+        """
+        photo = await asyncio.to_thread(Photo.open, item.path)
+        crop = None if item.crop is None else Crop.parse(item.crop)
+        result = await inverter.invert(photo, crop, method=self.method, cut=self.cut)
+        inversion, image = result.inversion, result.reconstruction
+        if self.refine is not None:
+            inversion = await self._refined(inverter, inversion, photo)
+            image = await inverter.render(inversion)
+        pictures = {"reconstruction": image}
+        for name, strengths in self.edits:
+            direction = self._directions[name]
+            images = await inverter.edit(inversion, direction, strengths)
+            pictures |= {f"{direction.name}{s:+.9g}": found for s, found in zip(strengths, images, strict=True)}
+        await asyncio.to_thread(self._write, self.files(folder, item), pictures, inversion)
+
+    def _write(self, places: dict[str, Path], pictures: dict[str, Image8], inversion: Inversion) -> None:
+        contents = {places[name]: self.picture(found) for name, found in pictures.items()}
+        # The inversion comes last: where it is, all are.
+        write_all({**contents, places["inversion"]: inversion.encode()})
+
+    async def _refined(self, inverter: AsyncInverter, start: Inversion, photo: Photo) -> Inversion:
+        async for event in inverter.refine(start, photo, self.refine):
+            if isinstance(event, Refined):
+                return event.inversion
+        raise AnswerRefused("The side-car ended the refinement without a result.")
+
+
+def thumbnail(path: Path, side: int) -> Image8:
+    """A picture of the results, small: uint8 RGB [side, side, 3]."""
+    with Image.open(path) as picture:
+        picture.draft("RGB", (side, side))
+        return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
