@@ -75,7 +75,7 @@ def test_a_triton_that_is_killed_and_restarted_costs_nothing(
     repository = project_root() / "model_repository"
     if unbuilt(repository):
         pytest.skip("model_repository is not built: run python -m export graphs")
-    port = free_port()
+    port = free_port("127.0.0.1", set())
     first = launch(repository, grpc_port=port)
     environment = {**os.environ, "UNALIGNED_URL": first.url}
     with subprocess.Popen(

@@ -61,7 +61,7 @@ def closed_port():
 
 
 def test_every_call_over_grpc(asynchronous):
-    with serving(FakeTriton(missing=("ffhq_edit",))) as url:
+    with serving(FakeTriton(missing=("ffhq_edit",), cuts=(4, 8, 16))) as url:
         assert send(url, AskLive(), asynchronous=asynchronous) is True
         assert send(url, AskReady(), asynchronous=asynchronous) is True
         assert send(url, AskReady("ffhq_fine"), asynchronous=asynchronous) is True
