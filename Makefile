@@ -10,6 +10,9 @@ PORT ?= 8001
 # FAST=1 leaves the refinement out; BUDGET is its seconds.
 FAST ?=
 BUDGET ?= 120
+# HARDENED=1 serves with TLS, clients' certificates and tokens: those of SECRETS, made where they are missing.
+HARDENED ?=
+SECRETS ?= build/secrets
 # RUNTIME=gpu installs onnxruntime-gpu in place of onnxruntime.
 RUNTIME ?= export
 
@@ -37,8 +40,11 @@ invert: $(repository) build/.judges $(if $(PHOTO),,$(example)) ## Invert and edi
 	@python -m server run $(if $(FAST),,--sidecar) -- client invert $(if $(FAST),--fast,--seconds $(BUDGET)) \
 		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)")
 
-serve: $(repository) build/.judges ## Keep a local Triton up on PORT (8001), and the side-car on 8003, until Ctrl-C
-	@python -m server start --sidecar --grpc-port $(PORT)
+serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Keep a local Triton up on PORT (8001), and the side-car on 8003, until Ctrl-C; HARDENED=1
+	@python -m server start --sidecar --grpc-port $(PORT) $(if $(HARDENED),--secrets $(SECRETS)/server)
+
+$(SECRETS): | $(VENV)/.run
+	@python -m server secrets $@
 
 test: lint $(repository) build/.judges ## Lint, types, and all tests, unit and server
 	@pytest
@@ -69,11 +75,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,demo]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,server,demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,bench,demo,dev]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,server,bench,demo,dev]'
 	@touch $@
 
 $(repository): $(sources) $(VENV)/.run

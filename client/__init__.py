@@ -30,6 +30,7 @@ Exceptions, each with a message of one sentence::
         ├── ServerTimeout     no answer before the deadline
         ├── ModelMissing      the server runs without the model
         ├── ServerBusy        it takes nothing now: its queue is full, or it is starting or stopping
+        ├── AccessDenied      the server does not let this client in, or is not trusted
         ├── RequestRejected   the server refused the request
         ├── RefinementDiverged the loss of a refinement became NaN or infinite
         └── AnswerRefused     the server's answer cannot be used
@@ -37,8 +38,10 @@ Exceptions, each with a message of one sentence::
 
 from __future__ import annotations
 
+from client.access import Access
 from client.directions import Direction
 from client.errors import (
+    AccessDenied,
     AnswerRefused,
     ClientError,
     DirectionError,
@@ -65,6 +68,8 @@ from client.session import InversionResult, ModelStatus, Status
 from client.transport import AsyncTransport, Timeout, Transport
 
 __all__ = [
+    "Access",
+    "AccessDenied",
     "AnswerRefused",
     "AsyncInverter",
     "AsyncRefineTransport",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from client.access import is_local
 from client.errors import ParameterError
 from client.files import shown
 
@@ -35,6 +36,4 @@ def checked_url(url: str) -> str:
 
 def channel_options(url: str) -> list[tuple[str, int]]:
     """The channel's options; a proxy from the environment is not asked for an address of this machine."""
-    host = url.rpartition(":")[0].strip("[]")
-    local = host in {"localhost", "::1"} or host.startswith("127.")
-    return [*_CHANNEL, ("grpc.enable_http_proxy", 0)] if local else list(_CHANNEL)
+    return [*_CHANNEL, ("grpc.enable_http_proxy", 0)] if is_local(url) else list(_CHANNEL)

@@ -216,7 +216,11 @@ def _add_batch(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add("--fast", action="store_true", help="invert by the encoder alone, without a side-car")
     _add_method(command)
-    add("--resume", action="store_true", help="go on with the batch in DIR, begun with the same choices")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the batch in DIR where there is one, begun with the same choices",
+    )
     add("--retry-failed", action="store_true", help="go on with it, and try photos that failed once more")
     add(
         "--shard",
@@ -323,7 +327,6 @@ def _add_server(command: argparse.ArgumentParser) -> None:
     _add_common(command)
     command.add_argument(
         "--url",
-        default=os.environ.get("UNALIGNED_URL") or DEFAULT_URL,
         metavar="HOST:PORT",
         help=f"Triton's gRPC endpoint (default: $UNALIGNED_URL, else {DEFAULT_URL})",
     )
@@ -333,4 +336,19 @@ def _add_server(command: argparse.ArgumentParser) -> None:
         default=Timeout().request,
         metavar="SECONDS",
         help=f"deadline for each request, retries included (default: {Timeout().request:g})",
+    )
+    group = command.add_argument_group(
+        "access", "How the servers let the client in; without these, plain text. Each is also an environment variable."
+    )
+    add = group.add_argument
+    add("--tls", action="store_const", const=True, help="connect by TLS (implied by the next three; $UNALIGNED_TLS=1)")
+    add("--tls-ca", metavar="FILE", help="PEM authorities of the servers' certificates ($UNALIGNED_TLS_CA)")
+    add("--tls-cert", metavar="FILE", help="PEM certificate of the client ($UNALIGNED_TLS_CERT)")
+    add("--tls-key", metavar="FILE", help="PEM key of that certificate ($UNALIGNED_TLS_KEY)")
+    add("--token", metavar="TOKEN", help="sent with every request; @FILE reads it from a file ($UNALIGNED_TOKEN)")
+    add(
+        "--config",
+        metavar="FILE",
+        help="TOML with any of url, refine-url, tls, tls-ca, tls-cert, tls-key and token, for what neither an option "
+        "nor a variable says (default: $UNALIGNED_CONFIG, else ~/.config/unaligned/client.toml where there is one)",
     )

@@ -51,6 +51,10 @@ class ServerBusy(ServerError):
     """The server is there, but takes nothing now: its queue is full, or it is starting or stopping."""
 
 
+class AccessDenied(ServerError):
+    """The server does not let this client in, or this client does not trust the server."""
+
+
 class RequestRejected(ServerError):
     """The server refused the request."""
 

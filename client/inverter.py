@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client import directions
+from client.access import Access
 from client.channel import checked_url
 from client.directions import Direction
 from client.errors import InversionError, ParameterError, PhotoError
@@ -45,9 +46,10 @@ class Inverter:
         transport: in place of gRPC to ``url``; closed with the inverter.
         refine_url: ``host:port`` of the side-car, which only ``refine`` asks.
         refine_transport: in place of gRPC to ``refine_url``; closed with the inverter.
+        access: how both servers let the client in; plain text by default.
 
     Raises:
-        ParameterError: a URL or the domain is malformed.
+        ParameterError: a URL or the domain is malformed, or the access cannot be used.
 
     Every method that asks the server raises ``ServerError`` or one of its kinds when there is no usable answer.
     """
@@ -61,14 +63,16 @@ class Inverter:
         transport: Transport | None = None,
         refine_url: str = DEFAULT_REFINE_URL,
         refine_transport: RefineTransport | None = None,
+        access: Access | None = None,
     ) -> None:
         self._session = Session(transport.url if transport else url, domain=domain, timeout=timeout or Timeout())
         if transport is None:
             from client.triton_grpc import TritonTransport
 
-            transport = TritonTransport(url)
+            transport = TritonTransport(url, access)
         self._transport = transport
-        self._refine_url = checked_url(refine_url)
+        self._refine_url, self._access = checked_url(refine_url), access or Access()
+        self._access.checked(self._refine_url)
         self._refine_transport = refine_transport
 
     def __enter__(self) -> Inverter:
@@ -148,7 +152,7 @@ class Inverter:
         if self._refine_transport is None:
             from client.refine_grpc import GrpcRefineTransport
 
-            self._refine_transport = GrpcRefineTransport(self._refine_url)
+            self._refine_transport = GrpcRefineTransport(self._refine_url, self._access)
         transport = self._refine_transport
         holding = _with_target(inversion, photo, side)
         yield from refine(Refiner(holding, options, timeout=self._session.timeout, url=transport.url), transport)
@@ -202,14 +206,16 @@ class AsyncInverter:
         transport: AsyncTransport | None = None,
         refine_url: str = DEFAULT_REFINE_URL,
         refine_transport: AsyncRefineTransport | None = None,
+        access: Access | None = None,
     ) -> None:
         self._session = Session(transport.url if transport else url, domain=domain, timeout=timeout or Timeout())
         if transport is None:
             from client.triton_grpc import AsyncTritonTransport
 
-            transport = AsyncTritonTransport(url)
+            transport = AsyncTritonTransport(url, access)
         self._transport = transport
-        self._refine_url = checked_url(refine_url)
+        self._refine_url, self._access = checked_url(refine_url), access or Access()
+        self._access.checked(self._refine_url)
         self._refine_transport = refine_transport
 
     async def __aenter__(self) -> AsyncInverter:
@@ -253,7 +259,7 @@ class AsyncInverter:
         if self._refine_transport is None:
             from client.refine_grpc import AsyncGrpcRefineTransport
 
-            self._refine_transport = AsyncGrpcRefineTransport(self._refine_url)
+            self._refine_transport = AsyncGrpcRefineTransport(self._refine_url, self._access)
         transport = self._refine_transport
         holding = await asyncio.to_thread(_with_target, inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)

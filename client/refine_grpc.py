@@ -10,8 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 
+from client.access import Access, denied, is_closed
 from client.channel import channel_options, checked_url
 from client.errors import (
+    AccessDenied,
     AnswerRefused,
     ParameterError,
     RefinementDiverged,
@@ -40,19 +42,27 @@ class GrpcRefineTransport:
 
     Args:
         url: ``host:port``.
+        access: how the server lets the client in; plain text by default.
 
     Raises:
-        ParameterError: the URL is not of that form.
+        ParameterError: the URL is not of that form, or the access cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = checked_url(url)
-        self._channel = grpc.insecure_channel(self.url, options=[*channel_options(self.url), *_KEEPALIVE])
+        self._access = access or Access()
+        self._access.checked(self.url)
+        options, credentials = [*channel_options(self.url), *_KEEPALIVE], self._access.credentials()
+        self._channel = (
+            grpc.secure_channel(self.url, credentials, options)
+            if credentials
+            else grpc.insecure_channel(self.url, options)
+        )
         self._stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
 
     def refine(self, request: RefineRequest, *, timeout: float | None) -> Generator[Message, None, None]:
         """Open one stream; see ``RefineTransport``."""
-        call = self._stub.Refine(to_request(request), timeout=timeout)
+        call = self._stub.Refine(to_request(request), timeout=timeout, metadata=self._access.sidecar_metadata())
         try:
             for event in call:
                 if (message := from_event(event)) is not None:
@@ -70,16 +80,24 @@ class GrpcRefineTransport:
 class AsyncGrpcRefineTransport:
     """``GrpcRefineTransport`` with an asynchronous generator; its channel belongs to the loop of the first call."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = checked_url(url)
+        self._access = access or Access()
+        self._access.checked(self.url)
+        self._credentials = self._access.credentials()
         self._channel: grpc.aio.Channel | None = None
 
     async def refine(self, request: RefineRequest, *, timeout: float | None) -> AsyncGenerator[Message, None]:
         """Open one stream; see ``AsyncRefineTransport``."""
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.url, options=[*channel_options(self.url), *_KEEPALIVE])
+            options = [*channel_options(self.url), *_KEEPALIVE]
+            self._channel = (
+                grpc.aio.secure_channel(self.url, self._credentials, options)
+                if self._credentials
+                else grpc.aio.insecure_channel(self.url, options)
+            )
         stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
-        call = stub.Refine(to_request(request), timeout=timeout)
+        call = stub.Refine(to_request(request), timeout=timeout, metadata=self._access.sidecar_metadata())
         try:
             async for event in call:
                 if (message := from_event(event)) is not None:
@@ -207,14 +225,19 @@ def _metrics(message: pb.Metrics) -> Metrics:
 
 def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR0911 - one per status
     status: Any = problem
-    told = ""
+    raw = ""
     with suppress(AttributeError):
-        told = shown(status.details() or "", limit=300)
+        raw = status.details() or ""
+    told = shown(raw, limit=300)
     details = told.rstrip(".") or "no reason given"
     match status.code():
         case grpc.StatusCode.UNAVAILABLE if told.endswith("."):
             # A side-car tells its reason as a sentence; what gRPC itself says of a dead connection is none.
             return ServerBusy(f"The side-car at {url} takes no job now: {details}.")
+        case grpc.StatusCode.UNAVAILABLE if trouble := denied(raw, url):
+            return trouble
+        case grpc.StatusCode.UNAVAILABLE if is_closed(raw):
+            return ServerUnavailable(f"The side-car at {url} closes connections, as if it wanted --tls or --tls-cert.")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return ServerUnavailable(f"No side-car answers at {url}, or it went away.")
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" not in details:
@@ -226,7 +249,7 @@ def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR091
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.RESOURCE_EXHAUSTED:
             return RequestRejected(f"The side-car at {url} refused the request: {details}.")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return RequestRejected(f"The side-car at {url} does not let this client in: {details}.")
+            return AccessDenied(f"The side-car at {url} does not let this client in: {details}.")
         case grpc.StatusCode.UNIMPLEMENTED:
             return ServerError(f"What answers at {url} is not a side-car.")
         case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from tqdm import tqdm
 
 from client.directions import Direction
 from client.files import shown
-from client.inverter import DEFAULT_REFINE_URL, Inverter
+from client.inverter import Inverter
 from client.session import checked_strengths
+from client.settings import settings
 from client.sheet import png
 from client.transport import Timeout
 
@@ -59,18 +59,17 @@ def timeout(options: argparse.Namespace) -> Timeout:
     )
 
 
-def addresses(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the addresses of Triton and of the side-car that the command line names."""
-    refine_url = DEFAULT_REFINE_URL
-    if not getattr(options, "fast", True):
-        refine_url = options.refine_url or os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
-    return options.url, refine_url
+def connection(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of an inverter for the servers that the command line names."""
+    found = settings(options)
+    # What does not ask the side-car does not mind where it is.
+    side = {} if getattr(options, "fast", True) else {"refine_url": found.refine_url}
+    return {"url": found.url, "domain": options.domain, "timeout": timeout(options), "access": found.access, **side}
 
 
 def connect(options: argparse.Namespace) -> Inverter:
     """Return an inverter for the servers that the command line names."""
-    url, refine_url = addresses(options)
-    return Inverter(url, domain=options.domain, timeout=timeout(options), refine_url=refine_url)
+    return Inverter(**connection(options))
 
 
 def progress(doing: str, total: int | None, options: argparse.Namespace) -> Any:

@@ -10,8 +10,10 @@ from tritonclient import utils
 from tritonclient.grpc import aio as asynchronous
 from tritonclient.grpc import model_config_pb2
 
+from client.access import Access, denied, is_closed
 from client.channel import channel_options, checked_url
 from client.errors import (
+    AccessDenied,
     AnswerRefused,
     ModelMissing,
     RequestRejected,
@@ -39,20 +41,22 @@ class TritonTransport:
 
     Args:
         url: ``host:port``.
+        access: how the server lets the client in; plain text by default.
 
     Raises:
-        ParameterError: the URL is not of that form.
+        ParameterError: the URL is not of that form, or the access cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = checked_url(url)
-        self._client = blocking.InferenceServerClient(self.url, channel_args=channel_options(self.url))
+        self._headers, arguments = _connection(self.url, access or Access())
+        self._client = blocking.InferenceServerClient(self.url, **arguments)
 
     def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
         method, arguments = _request(call, blocking)
         try:
-            raw = getattr(self._client, method)(**arguments, client_timeout=timeout)
+            raw = getattr(self._client, method)(**arguments, headers=self._headers, client_timeout=timeout)
         except utils.InferenceServerException as problem:
             raise _explained(problem, call, self.url, timeout) from None
         return _answer(call, raw)
@@ -65,17 +69,18 @@ class TritonTransport:
 class AsyncTritonTransport:
     """``TritonTransport`` with coroutines; its channel belongs to the event loop of the first call."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self.url = checked_url(url)
+        self._headers, self._arguments = _connection(self.url, access or Access())
         self._client: Any = None
 
     async def send(self, call: Call, *, timeout: float) -> object:
         """Send once; see ``Transport``."""
         if self._client is None:
-            self._client = asynchronous.InferenceServerClient(self.url, channel_args=channel_options(self.url))
+            self._client = asynchronous.InferenceServerClient(self.url, **self._arguments)
         method, arguments = _request(call, asynchronous)
         try:
-            raw = await getattr(self._client, method)(**arguments, client_timeout=timeout)
+            raw = await getattr(self._client, method)(**arguments, headers=self._headers, client_timeout=timeout)
         except utils.InferenceServerException as problem:
             raise _explained(problem, call, self.url, timeout) from None
         return _answer(call, raw)
@@ -85,6 +90,14 @@ class AsyncTritonTransport:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+def _connection(url: str, access: Access) -> tuple[dict[str, str] | None, dict[str, Any]]:
+    access.checked(url)
+    arguments: dict[str, Any] = {"channel_args": channel_options(url)}
+    if credentials := access.credentials():
+        arguments |= {"ssl": True, "creds": credentials}
+    return access.triton_headers() or None, arguments
 
 
 def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - one return per kind of call
@@ -155,13 +168,18 @@ def _config(config: Any) -> ModelConfig:
 
 def _explained(problem: utils.InferenceServerException, call: Call, url: str, timeout: float) -> ServerError:  # noqa: PLR0911 - one per status
     status = (problem.status() or "").removeprefix("StatusCode.")
-    message = shown(problem.message() or "no reason given", limit=300).rstrip(".")
+    raw = problem.message() or "no reason given"
+    message = shown(raw, limit=300).rstrip(".")
     model = getattr(call, "model", "")
     match status:
         case "DEADLINE_EXCEEDED":
             return ServerTimeout(f"The server at {url} gave no answer within {timeout:.3g} seconds.")
         case "NOT_FOUND" | "UNAVAILABLE" if model and (status == "NOT_FOUND" or _is_missing(message)):
             return ModelMissing(f"The server at {url} does not serve the model {model}.")
+        case "UNAVAILABLE" if trouble := denied(raw, url):
+            return trouble
+        case "UNAVAILABLE" if is_closed(raw):
+            return ServerUnavailable(f"The server at {url} closes connections, as if it wanted --tls or --tls-cert.")
         case "UNAVAILABLE":
             doing = f" or it went away while it ran {model}" if isinstance(call, Infer) else ""
             return ServerUnavailable(f"No Triton server answers at {url}{doing}.")
@@ -170,7 +188,7 @@ def _explained(problem: utils.InferenceServerException, call: Call, url: str, ti
         case "INVALID_ARGUMENT" | "RESOURCE_EXHAUSTED" | "OUT_OF_RANGE" | "FAILED_PRECONDITION":
             return RequestRejected(f"The server at {url} refused the request: {message}.")
         case "UNAUTHENTICATED" | "PERMISSION_DENIED":
-            return RequestRejected(f"The server at {url} does not let this client in: {message}.")
+            return AccessDenied(f"The server at {url} does not let this client in: {message}.")
         case "UNIMPLEMENTED":
             return ServerError(f"What answers at {url} is not a Triton server.")
         case _:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m server start | run | assemble``.
+"""The command line: ``python -m server start | run | assemble | secrets``.
 
 Exit status: 0 done (for ``start``: stopped by Ctrl-C); 1 an error, told in one sentence (and the tail of the server's
 log where it did not become ready); 2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with its
@@ -24,6 +24,7 @@ from typing import NoReturn
 from server.assembly import assemble
 from server.errors import ServerError
 from server.paths import project_root
+from server.secrets import client_environment, make
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 
@@ -41,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _start(options)
         if options.command == "run":
             return _run(options)
+        if options.command == "secrets":
+            make(options.folder, options.name)
+            print(f"Secrets of a server and of its clients are in {options.folder}; they end in a year.")
+            return 0
         print(assemble().executable)
     except (ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,6 +105,8 @@ def _run(options: argparse.Namespace) -> int:
         environment = {**os.environ, "UNALIGNED_URL": triton.url}
         if sidecar:
             environment["UNALIGNED_REFINE_URL"] = sidecar.url
+        if options.secrets:
+            environment |= client_environment(options.secrets)
         child = subprocess.Popen([command[0], *command[1:]], executable=program, env=environment)
         status = _wait(child)
         for name, server in (("Triton", triton), ("The side-car", sidecar)):
@@ -134,6 +141,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         metrics_port=options.metrics_port,
         timeout=options.timeout,
         grace=options.grace,
+        secrets=options.secrets,
     )
     sidecar = None
     if options.sidecar:
@@ -142,6 +150,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
             port=options.sidecar_port,
             metrics_port=options.sidecar_metrics_port,
             grace=options.grace,
+            secrets=options.secrets,
             arguments=options.sidecar_option,
         )
     with ExitStack() as stack:
@@ -186,6 +195,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_sidecar_options(start, SIDECAR_PORT, SIDECAR_METRICS_PORT)
     _add_sidecar_options(run, 0, 0)
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
+    secrets = commands.add_parser(
+        "secrets",
+        help="make certificates and tokens for a development set-up",
+        description="Make an authority, certificates of a server and of its clients, and tokens: FOLDER/server for "
+        "--secrets, here and of python -m sidecar, and FOLDER/client with a client.toml for client --config.",
+    )
+    secrets.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder")
+    secrets.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name or an address of the server, besides those of this machine; repeatable",
+    )
     commands.add_parser(
         "assemble",
         help="fetch and lay out the server, without starting it",
@@ -228,6 +251,13 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         default=10,
         metavar="S",
         help="seconds the server has to stop before it is killed (default: %(default)s)",
+    )
+    command.add_argument(
+        "--secrets",
+        type=Path,
+        metavar="DIR",
+        help="serve with the production settings: TLS, clients' certificates, tokens and no HTTP, by DIR's tls.crt, "
+        "tls.key, ca.crt, token and admin-token (default: plain text, for everybody who can connect)",
     )
 
 

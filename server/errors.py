@@ -5,6 +5,7 @@ Exception tree::
     ServerError
     ├── WheelError      a pinned wheel cannot be fetched, fails its hash, or lacks a member
     ├── AssemblyError   this machine or this Python cannot run the server of the wheel
+    ├── SecretsError    a certificate, a key or a token is missing, or cannot be made
     └── StartError      the server did not become ready (carries the tail of its log)
         ├── ExitedError     its process ended before it was ready
         └── DeadlineError   it was not ready in time
@@ -21,6 +22,10 @@ class WheelError(ServerError):
 
 class AssemblyError(ServerError):
     """This machine or this Python cannot run the server of the wheel."""
+
+
+class SecretsError(ServerError):
+    """A certificate, a key or a token is missing, or cannot be made."""
 
 
 class StartError(ServerError):

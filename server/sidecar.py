@@ -30,6 +30,7 @@ class LocalSidecar:
         port, metrics_port: 0 for a free one.
         timeout: seconds within which it must be ready: networks loaded, the step compiled.
         grace: seconds between the request to stop and the kill.
+        secrets: a folder of `server.secrets`; None is plain text for everybody.
         arguments: more options of ``python -m sidecar``.
         program: what is run; ``python -m sidecar`` by default.
     """
@@ -42,13 +43,15 @@ class LocalSidecar:
         metrics_port: int = 0,
         timeout: float = 600,
         grace: float = 10,
+        secrets: Path | None = None,
         arguments: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "sidecar"),
     ) -> None:
         self.timeout, self.grace = timeout, grace
         where = ["--address", address, "--port", str(port), "--metrics-port", str(metrics_port)]
+        door = ["--secrets", str(secrets)] if secrets else []
         # It drains a little sooner than it would be killed.
-        self._command = [*program, "--json", *where, "--grace", str(max(0.0, grace - 2)), *arguments]
+        self._command = [*program, "--json", *where, "--grace", str(max(0.0, grace - 2)), *door, *arguments]
         self._guard: subprocess.Popen[bytes] | None = None
         self._where: dict[str, str] = {}
         self.id = ""

@@ -20,13 +20,14 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from server import guard, log
 from server.assembly import Assembly, assemble
 from server.errors import DeadlineError, ExitedError, StartError
 from server.paths import build_dir
 from server.ports import free_port, is_answered, is_free
+from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
 _PORT_RACES = 5
@@ -42,6 +43,7 @@ class LocalTriton:
         timeout: seconds within which the server must be ready, models loaded and warmed up.
         grace: seconds between the request to stop and the kill. A client that holds a stream open keeps the server
             from stopping on its own: close streams first.
+        secrets: a folder of `server.secrets`: serve with the production settings; None is plain text for everybody.
         arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.
     """
 
@@ -55,6 +57,7 @@ class LocalTriton:
         metrics_port: int | None = 0,
         timeout: float = 180,
         grace: float = 10,
+        secrets: Path | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -62,6 +65,7 @@ class LocalTriton:
         self.timeout = timeout
         self.grace = grace
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._secrets = secrets
         self._extra = tuple(arguments)
         self._ports: dict[str, int] = {}
         self._guard: subprocess.Popen[bytes] | None = None
@@ -104,6 +108,7 @@ class LocalTriton:
 
         Raises:
             StartError: a bad repository, address or port, or the server did not become ready.
+            SecretsError: a secret is missing.
             AssemblyError, WheelError: there is no server to start.
         """
         if self._guard is not None:
@@ -176,6 +181,10 @@ class LocalTriton:
             raise StartError(f"There is no model repository at {self.repository}.")
         if not any(self.repository.glob("*/config.pbtxt")):
             raise StartError(f"There is no model in {self.repository}.")
+        if self._secrets:
+            checked(self._secrets)
+            if self._wanted["http"] is not None:
+                raise StartError("Triton's HTTP has no TLS, so there is none with secrets.")
         for name, port in self._wanted.items():
             if port is not None and not 0 <= port <= 65535:
                 raise StartError(f"The {name} port {port} is not between 0 and 65535.")
@@ -231,7 +240,8 @@ class LocalTriton:
             arguments.append(f"--allow-{name}={str(name in self._ports).lower()}")
             if name in self._ports:
                 arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
-        return [*arguments, *self._extra]
+        hardened = triton_arguments(self._secrets) if self._secrets else []
+        return [*arguments, *hardened, *self._extra]
 
     def _wait_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
@@ -254,9 +264,15 @@ class LocalTriton:
         from tritonclient.utils import InferenceServerException
 
         # A proxy of the environment has no business between this machine and itself.
-        client = grpc.InferenceServerClient(self.url, channel_args=[("grpc.enable_http_proxy", 0)])
+        arguments: dict[str, Any] = {"channel_args": [("grpc.enable_http_proxy", 0)]}
+        headers = None
+        if self._secrets:
+            keys = {"root_certificates": "ca.crt", "private_key": "tls.key", "certificate_chain": "tls.crt"}
+            arguments |= {"ssl": True} | {key: str(self._secrets / name) for key, name in keys.items()}
+            headers = {"triton-grpc-protocol-unaligned-token": (self._secrets / "token").read_text().strip()}
+        client = grpc.InferenceServerClient(self.url, **arguments)
         try:
-            name = client.get_server_metadata(client_timeout=2).name
+            name = client.get_server_metadata(headers=headers, client_timeout=2).name
             self._foreign = "" if name == self.id else name
             return name == self.id and bool(client.is_server_ready(client_timeout=2))
         except InferenceServerException:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from sidecar import log
+from sidecar.door import Door, StartError, Tls, token_of
 from sidecar.job import Engine
-from sidecar.server import Settings, StartError, Tls, printed, serve, stopping_on_signals
+from sidecar.server import Settings, printed, serve, stopping_on_signals
 
 COMPILE = {"auto": None, "on": True, "off": False}
 
@@ -27,24 +28,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     options = parser().parse_args(argv)
     if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
         parser().error("--tls-cert and --tls-key go together, and --tls-client-ca needs both")
+    if options.secrets and (options.tls_cert or options.token_file):
+        parser().error("--secrets stands for --tls-cert, --tls-key, --tls-client-ca and --token-file")
     log.configure(options.log_format)
     # What Pillow warns of is refused or tolerated by sidecar.photo; the log is the log's alone.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    tls = None
-    if options.tls_cert:
-        tls = Tls(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
-    settings = Settings(
-        address=options.address,
-        port=options.port,
-        metrics_port=options.metrics_port,
-        batch=options.batch,
-        queue=options.queue,
-        slice_steps=options.slice,
-        grace=options.grace,
-        tls=tls,
-    )
     status = 1
     try:
+        settings = Settings(
+            address=options.address,
+            port=options.port,
+            metrics_port=options.metrics_port,
+            batch=options.batch,
+            queue=options.queue,
+            slice_steps=options.slice,
+            grace=options.grace,
+            door=_door(options),
+        )
         status = asyncio.run(_serve(options, settings))
     except (StartError, ValueError, OSError, RuntimeError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
@@ -61,6 +61,15 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> int:
         print(printed(where, as_json=options.json), flush=True)
 
     return await serve(_loader(options), settings, ready=ready, stop=stopping_on_signals())
+
+
+def _door(options: argparse.Namespace) -> Door:
+    if options.secrets:
+        return Door.locked(options.secrets)
+    tls = None
+    if options.tls_cert:
+        tls = Tls(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
+    return Door(tls=tls, token=token_of(options.token_file) if options.token_file else None)
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], Engine]:
@@ -97,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         type=_port,
         default=8004,
         metavar="N",
-        help="port of Prometheus' /metrics, plain HTTP; 0: a free one (default: %(default)s)",
+        help="port of /metrics for Prometheus, /live and /ready, plain HTTP; 0: a free one (default: %(default)s)",
     )
     add("--domain", default="ffhq", metavar="NAME", help="which generator (default: %(default)s)")
     add("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto is the GPU where there is one")
@@ -119,6 +128,13 @@ def parser() -> argparse.ArgumentParser:
     add("--tls-cert", type=Path, metavar="FILE", help="PEM certificate; with --tls-key, serve by TLS")
     add("--tls-key", type=Path, metavar="FILE", help="PEM key of the certificate")
     add("--tls-client-ca", type=Path, metavar="FILE", help="PEM authority that clients' certificates must come from")
+    add("--token-file", type=Path, metavar="FILE", help="a token that every request must carry; no reflection then")
+    add(
+        "--secrets",
+        type=Path,
+        metavar="DIR",
+        help="production: TLS, clients' certificates and the token, by DIR's tls.crt, tls.key, ca.crt and token",
+    )
     add("--log-format", default="text", choices=["text", "json"], help="of the log on stderr (default: %(default)s)")
     add("--grace", type=_seconds, default=10.0, metavar="S", help="seconds streams have to end (default: 10)")
     add("--json", action="store_true", help="say where it listens as one line of JSON")

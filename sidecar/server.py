@@ -1,6 +1,6 @@
 """The side-car's process: the gRPC server with health and reflection, the metrics, start and end.
 
-Exception tree: ``StartError`` (a ValueError): an address is taken, a certificate cannot be used.
+Raises `sidecar.door.StartError`: an address is taken, a certificate cannot be used.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from protocol import refine_pb2_grpc
 from sidecar.batcher import Batcher
+from sidecar.door import Door, StartError
 from sidecar.job import Engine
 from sidecar.metrics import Meters
+from sidecar.pages import Pages
 from sidecar.service import LINGER_S, NAME, RefinementService
 
 log = logging.getLogger("sidecar")
@@ -46,32 +45,6 @@ _CHANNEL = [
 ]
 
 
-class StartError(ValueError):
-    """The server cannot start; the message is one sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tls:
-    """Files in PEM form: the server's certificate and key; with ``client_ca``, clients must show a certificate too."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC takes.
-
-        Raises:
-            StartError: a file cannot be read.
-        """
-        try:
-            pair = (self.key.read_bytes(), self.certificate.read_bytes())
-            ca = self.client_ca.read_bytes() if self.client_ca else None
-        except OSError as problem:
-            raise StartError(f"The file {problem.filename} cannot be read: {problem.strerror}.") from None
-        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How the side-car serves.
@@ -79,12 +52,12 @@ class Settings:
     Attributes:
         address: to listen on.
         port: of gRPC; 0 is a free one.
-        metrics_port: of Prometheus' /metrics, plain HTTP; 0 is a free one.
+        metrics_port: of the pages, plain HTTP; 0 is a free one.
         batch: jobs that are active at a time.
         queue: jobs that may wait.
         slice_steps: steps between which jobs join and leave.
         grace: seconds that streams have to end on SIGTERM.
-        tls: None is plain text.
+        door: who may ask.
     """
 
     address: str = "127.0.0.1"
@@ -94,7 +67,7 @@ class Settings:
     queue: int = 32
     slice_steps: int = 5
     grace: float = 10.0
-    tls: Tls | None = None
+    door: Door = field(default_factory=Door)
 
 
 async def serve(
@@ -121,14 +94,15 @@ async def serve(
     """
     meters = Meters()
     service = RefinementService(meters)
-    server = grpc.aio.server(options=_CHANNEL)
+    server = grpc.aio.server(options=_CHANNEL, interceptors=settings.door.interceptors())
     refine_pb2_grpc.add_RefinementServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    if settings.door.token is None:
+        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     await _say(checks, serving=False)
     port = _listen(server, settings)
-    pages, page_thread = _serve_metrics(meters, settings)
+    pages = _pages(meters, settings, ready=lambda: service.is_open)
     try:
         await server.start()
         loading = _in_thread(load)
@@ -143,13 +117,14 @@ async def serve(
         batcher.begin()
         service.open(engine, batcher)
         await _say(checks, serving=True)
-        metrics_url = f"http://{_where(settings.address, pages.server_port)}/metrics"
+        metrics_url = f"http://{_where(settings.address, pages.port)}/metrics"
         where = {"grpc": _where(settings.address, port), "metrics": metrics_url}
         log.info("serving", extra={**where, "domain": engine.domain, "generator": engine.generator})
         ready({**where, "pid": os.getpid()})
 
         status = await stop
         log.info("draining")
+        service.close()
         deadline = time.monotonic() + settings.grace
         await _say(checks, serving=False)
         # The streams need some of the time, once their jobs have ended.
@@ -159,9 +134,7 @@ async def serve(
         return status
     finally:
         await server.stop(0)
-        pages.shutdown()
-        pages.server_close()
-        page_thread.join()
+        pages.close()
 
 
 def stopping_on_signals() -> asyncio.Future[int]:
@@ -185,16 +158,16 @@ def _where(address: str, port: int) -> str:
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     where = _where(settings.address, settings.port)
     try:
-        if settings.tls is None:
+        if settings.door.tls is None:
             return server.add_insecure_port(where)
-        return server.add_secure_port(where, settings.tls.credentials())
+        return server.add_secure_port(where, settings.door.tls.credentials())
     except RuntimeError:
         raise StartError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
 
 
-def _serve_metrics(meters: Meters, settings: Settings) -> tuple[WSGIServer, threading.Thread]:
+def _pages(meters: Meters, settings: Settings, *, ready: Callable[[], bool]) -> Pages:
     try:
-        return start_http_server(settings.metrics_port, settings.address, registry=meters.registry)
+        return Pages(meters.registry, ready=ready, address=settings.address, port=settings.metrics_port)
     except OSError as problem:
         where = _where(settings.address, settings.metrics_port)
         raise StartError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None

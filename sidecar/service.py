@@ -38,10 +38,16 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         self._meters = meters
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
+        self.is_open = False
 
     def open(self, engine: Engine, batcher: Batcher) -> None:
         """Answer requests from now on."""
         self._engine, self._batcher = engine, batcher
+        self.is_open = True
+
+    def close(self) -> None:
+        """Say that no more requests are wanted; the batcher refuses them once it drains."""
+        self.is_open = False
 
     async def Refine(
         self, request: pb.RefineRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -95,6 +95,12 @@ def test_every_photo_has_its_folder_and_the_batch_its_report(place: Path, capsys
     assert not list(place.rglob("*.tmp"))
 
 
+@pytest.mark.usefixtures("triton")
+def test_resume_begins_where_nothing_was_begun(place: Path) -> None:
+    assert batch("--resume") == 0
+    assert (place / "out/report.json").exists()
+
+
 def test_nothing_is_made_twice(place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> None:
     assert batch() == 0
     asked, before = triton.inferences, results(place / "out")
@@ -281,7 +287,6 @@ def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--resume"], "no batch in out to go on with"),
         (["--retry-failed"], "no batch in out to go on with"),
         (["--concurrency", "0"], "from 1 to 256"),
         (["--shard", "2/2"], "i from 0 to n-1"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from client import (
+    AccessDenied,
     AnswerRefused,
     AsyncInverter,
     Checkpoint,
@@ -147,7 +148,7 @@ def test_what_is_not_chosen_is_left_to_the_server():
         (grpc.StatusCode.INVALID_ARGUMENT, "The steps are out of range.", RequestRejected),
         (grpc.StatusCode.FAILED_PRECONDITION, "The loss became NaN.", RefinementDiverged),
         (grpc.StatusCode.CANCELLED, "shutting down", ServerUnavailable),
-        (grpc.StatusCode.PERMISSION_DENIED, "no", RequestRejected),
+        (grpc.StatusCode.PERMISSION_DENIED, "no", AccessDenied),
         (grpc.StatusCode.INTERNAL, "some long\nand \x07 strange trace", ServerError),
     ],
 )

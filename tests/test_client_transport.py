@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from client import (
+    AccessDenied,
     AnswerRefused,
     ClientError,
     ModelMissing,
@@ -128,7 +129,7 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
         (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'ffhq_mapping' is not found", ModelMissing),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'z'", RequestRejected),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too large", RequestRejected),
-        (grpc.StatusCode.PERMISSION_DENIED, "This protocol is restricted", RequestRejected),
+        (grpc.StatusCode.PERMISSION_DENIED, "This protocol is restricted", AccessDenied),
         (grpc.StatusCode.CANCELLED, "broken off", ServerError),
         (grpc.StatusCode.UNIMPLEMENTED, "no such method", ServerError),
         (grpc.StatusCode.INTERNAL, "onnxruntime:\nsome long\x07 trace", ServerError),

@@ -22,9 +22,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from sidecar import cli, log, server
+from sidecar.door import Door, StartError, Tls
 from sidecar.job import Engine
 from sidecar.metrics import OUTCOMES
-from sidecar.server import Settings, StartError, Tls, printed
+from sidecar.server import Settings, printed
 from sidecar.service import NAME, STARTING
 from tests.sidecar_fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
 
@@ -162,7 +163,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def locked(request: pytest.FixtureRequest, certificates: Path) -> Iterator[tuple[str, Running]]:
     authority = certificates / "client.pem" if request.param == "mutual" else None
     tls = Tls(certificate=certificates / "server.pem", key=certificates / "server.key", client_ca=authority)
-    with running(tls=tls) as side:
+    with running(door=Door(tls=tls)) as side:
         side.engine.go(1000)
         yield request.param, side
 
@@ -196,7 +197,7 @@ def test_only_who_may_is_answered(locked: tuple[str, Running], certificates: Pat
 def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
     tls = Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key")
     with pytest.raises(StartError, match=r"The file \S+nothing\.key cannot be read: No such file or directory\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 @pytest.mark.parametrize("wrong", ["certificate", "key", "client_ca"])
@@ -206,13 +207,13 @@ def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, 
     files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
     tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
     with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
     tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
     with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, tls=tls)))
+        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 @pytest.fixture

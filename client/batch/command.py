@@ -18,7 +18,7 @@ from client.files import shown, write_all
 from client.inverter import AsyncInverter
 from client.inverting import parsed_edit, preset_of
 from client.refining import chosen
-from client.results import FAILED, OK, Report, addresses, distinct, progress, timeout
+from client.results import FAILED, OK, Report, connection, distinct, progress, timeout
 
 
 def edit(options: argparse.Namespace) -> Report:
@@ -52,12 +52,10 @@ def _run(pipeline: Pipeline, ledger: Ledger, options: argparse.Namespace) -> Non
     Raises:
         KeyboardInterrupt, ClientError: with another message.
     """
-    url, refine_url = addresses(options)
+    connected = connection(options)
 
     async def work() -> None:
-        async with AsyncInverter(
-            url, domain=options.domain, timeout=timeout(options), refine_url=refine_url
-        ) as inverter:
+        async with AsyncInverter(**connected) as inverter:
             await pipeline.run(inverter, concurrency=options.concurrency)
 
     try:
@@ -98,7 +96,7 @@ def _open(ledger: Ledger, plan: Plan, options: argparse.Namespace, shard: Shard)
     where, wanted = shown(options.out), {"photos": options.photos, **json.loads(json.dumps(plan.account()))}
     begun = ledger.plan
     if begun is None:
-        if options.resume or options.retry_failed:
+        if options.retry_failed:
             raise ParameterError(f"There is no batch in {where} to go on with.")
         if not ledger.begin(wanted, items(options.photos, shard)):
             raise ParameterError(

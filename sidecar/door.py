@@ -1,0 +1,117 @@
+"""Who may ask the side-car: TLS with clients' certificates, and a token."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+HEADER: Final = "authorization"
+# A probe has no token.
+OPEN: Final = "/grpc.health.v1.Health/"
+REFUSAL: Final = "The token is missing or wrong."
+Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class StartError(ValueError):
+    """The server cannot start; the message is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """Files in PEM form: the server's certificate and key; with ``client_ca``, clients must show a certificate too."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What gRPC takes.
+
+        Raises:
+            StartError: a file cannot be read.
+        """
+        pair = (_read(self.key), _read(self.certificate))
+        ca = None if self.client_ca is None else _read(self.client_ca)
+        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """``tls``: None is plain text; ``token``: None lets everybody in who can connect."""
+
+    tls: Tls | None = None
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def locked(cls, folder: Path) -> Door:
+        """The door of a folder of ``tls.crt``, ``tls.key``, ``ca.crt`` and ``token``.
+
+        Raises:
+            StartError: the token is missing or cannot be one.
+        """
+        tls = Tls(certificate=folder / "tls.crt", key=folder / "tls.key", client_ca=folder / "ca.crt")
+        tls.credentials()
+        return cls(tls=tls, token=token_of(folder / "token"))
+
+    def interceptors(self) -> tuple[grpc.aio.ServerInterceptor, ...]:
+        """What stands before the services."""
+        return () if self.token is None else (_TokenCheck(self.token),)
+
+
+def token_of(path: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        StartError: there is none.
+    """
+    token = _read(path).decode(errors="replace").strip()
+    if not (token and token.isascii() and token.isprintable()):
+        raise StartError(f"The file {path} holds no token: 1 or more printable ASCII characters.")
+    return token
+
+
+class _TokenCheck(grpc.aio.ServerInterceptor):
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(self, continuation: Next, details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(details)
+        if details.method.startswith(OPEN):
+            return handler
+        shown = [value for name, value in details.invocation_metadata or () if name == HEADER]
+        if len(shown) == 1 and hmac.compare_digest(str(shown[0]).encode(), self._expected):
+            return handler
+        return _refusal(handler)
+
+
+def _refusal(handler: Any) -> Any:
+    """A handler of the same kind, which gRPC asks for, that lets nobody in."""
+
+    async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+
+    async def refuse_stream(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+        yield  # a stream, for gRPC
+
+    if handler is None:
+        return grpc.unary_unary_rpc_method_handler(refuse)
+    if handler.request_streaming and handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(refuse)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(refuse_stream)
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise StartError(f"The file {path} cannot be read: {problem.strerror}.") from None
