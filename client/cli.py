@@ -31,10 +31,12 @@ from client.refinement import (
     RefineOptions,
 )
 from client.refining import PREVIEW_EVERY
+from client.request import SERVICE, named
 from client.results import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
 from client.session import MAX_STRENGTH, VERSION
 from client.transport import Timeout
 from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS
+from protocol.tracing import tracing
 
 EXIT_CODES = (
     "exit codes: 0 done; 1 some photos of a batch failed; 2 bad input or usage; 3 no server, or trouble with it; "
@@ -159,12 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = signal.getsignal(signal.SIGINT)
     try:
-        report = options.run(options)
+        with named() as request, tracing(SERVICE).span(f"client {options.command}", request_id=request):
+            report = options.run(options)
     except ClientError as problem:
         code = SERVER_TROUBLE if isinstance(problem, ServerError) else BAD_INPUT
-        return _failed(options, type(problem).__name__, str(problem), code)
+        return _failed(options, type(problem).__name__, str(problem), code, request)
     except KeyboardInterrupt as problem:
-        return _failed(options, "Interrupted", str(problem) or "interrupted", INTERRUPTED)
+        return _failed(options, "Interrupted", str(problem) or "interrupted", INTERRUPTED, request)
     finally:
         with suppress(ValueError, TypeError):
             # A refinement that is stopped turns Ctrl-C off until its file is written.
@@ -173,9 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(report.code)
 
 
-def _failed(options: argparse.Namespace, kind: str, message: str, code: int) -> int:
+def _failed(options: argparse.Namespace, kind: str, message: str, code: int, request: str) -> int:
     if options.json:
-        print(json.dumps({"error": {"kind": kind, "message": message}}))
+        print(json.dumps({"error": {"kind": kind, "message": message, "request": request}}))
     print(f"client: {message}", file=sys.stderr)
     return code
 

@@ -26,8 +26,10 @@ from client.errors import (
 from client.files import shown
 from client.refine_transport import Finished, Message, Preview, Progress, Queued, RefineRequest, State
 from client.refinement import Floats, Metrics, Reason, RefineOptions, Terms
+from client.request import SERVICE
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
+from protocol.tracing import tracing
 
 _MAX_DIMENSIONS = 8
 _FLOAT32 = np.dtype("<f4")
@@ -62,7 +64,7 @@ class GrpcRefineTransport:
 
     def refine(self, request: RefineRequest, *, timeout: float | None) -> Generator[Message, None, None]:
         """Open one stream; see ``RefineTransport``."""
-        call = self._stub.Refine(to_request(request), timeout=timeout, metadata=self._access.sidecar_metadata())
+        call = self._stub.Refine(to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
             for event in call:
                 if (message := from_event(event)) is not None:
@@ -97,7 +99,7 @@ class AsyncGrpcRefineTransport:
                 else grpc.aio.insecure_channel(self.url, options)
             )
         stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
-        call = stub.Refine(to_request(request), timeout=timeout, metadata=self._access.sidecar_metadata())
+        call = stub.Refine(to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
             async for event in call:
                 if (message := from_event(event)) is not None:
@@ -112,6 +114,10 @@ class AsyncGrpcRefineTransport:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
+
+
+def _metadata(access: Access) -> tuple[tuple[str, str], ...]:
+    return (*access.sidecar_metadata(), *tracing(SERVICE).headers().items())
 
 
 def to_request(request: RefineRequest) -> pb.RefineRequest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import secrets
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
@@ -30,6 +29,7 @@ from client.refine_transport import (
     State,
 )
 from client.refinement import MAX_STEPS, Floats, Metrics, Refinement, RefineOptions, check_optimiser
+from client.request import request_id
 from client.transport import FIRST_BACKOFF, Timeout
 
 LAST_BACKOFF: Final = 5.0
@@ -89,7 +89,7 @@ class Refiner:
             w_m_plus=inversion.w_m_plus,
             f_o=inversion.f_o,
             options=chosen,
-            request_id=secrets.token_hex(8),
+            request_id=request_id(),
         )
         self._state: State | None = None
         if before is not None and resumes:

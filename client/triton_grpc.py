@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from client.errors import (
     ServerUnavailable,
 )
 from client.files import shown
+from client.request import SERVICE, request_id
 from client.transport import (
     AskConfig,
     AskLive,
@@ -34,6 +37,7 @@ from client.transport import (
     ServerInfo,
     TensorSpec,
 )
+from protocol.tracing import tracing
 
 
 class TritonTransport:
@@ -56,7 +60,9 @@ class TritonTransport:
         """Send once; see ``Transport``."""
         method, arguments = _request(call, blocking)
         try:
-            raw = getattr(self._client, method)(**arguments, headers=self._headers, client_timeout=timeout)
+            with _span(call) as context:
+                headers = {**self._headers, **context}
+                raw = getattr(self._client, method)(**arguments, headers=headers, client_timeout=timeout)
         except utils.InferenceServerException as problem:
             raise _explained(problem, call, self.url, timeout) from None
         return _answer(call, raw)
@@ -80,7 +86,9 @@ class AsyncTritonTransport:
             self._client = asynchronous.InferenceServerClient(self.url, **self._arguments)
         method, arguments = _request(call, asynchronous)
         try:
-            raw = await getattr(self._client, method)(**arguments, headers=self._headers, client_timeout=timeout)
+            with _span(call) as context:
+                headers = {**self._headers, **context}
+                raw = await getattr(self._client, method)(**arguments, headers=headers, client_timeout=timeout)
         except utils.InferenceServerException as problem:
             raise _explained(problem, call, self.url, timeout) from None
         return _answer(call, raw)
@@ -92,12 +100,23 @@ class AsyncTritonTransport:
             self._client = None
 
 
-def _connection(url: str, access: Access) -> tuple[dict[str, str] | None, dict[str, Any]]:
+@contextmanager
+def _span(call: Call) -> Iterator[dict[str, str]]:
+    """The headers of a call's trace; only what runs a model is worth a span."""
+    if not isinstance(call, Infer):
+        yield {}
+        return
+    traces = tracing(SERVICE)
+    with traces.span(f"infer {call.model}", kind="client", model=call.model):
+        yield traces.headers()
+
+
+def _connection(url: str, access: Access) -> tuple[dict[str, str], dict[str, Any]]:
     access.checked(url)
     arguments: dict[str, Any] = {"channel_args": channel_options(url)}
     if credentials := access.credentials():
         arguments |= {"ssl": True, "creds": credentials}
-    return access.triton_headers() or None, arguments
+    return access.triton_headers(), arguments
 
 
 def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 - one return per kind of call
@@ -121,7 +140,8 @@ def _request(call: Call, library: Any) -> tuple[str, dict[str, Any]]:  # noqa: P
                 tensor.set_data_from_numpy(np.ascontiguousarray(value))
                 tensors.append(tensor)
             wanted = [library.InferRequestedOutput(name) for name in outputs]
-            return "infer", {"model_name": model, "inputs": tensors, "outputs": wanted}
+            named = {"model_name": model, "request_id": request_id()}
+            return "infer", {**named, "inputs": tensors, "outputs": wanted}
 
 
 def _answer(call: Call, raw: Any) -> object:

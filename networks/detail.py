@@ -19,7 +19,7 @@ from networks.perceptual import STLPIPS
 from networks.synthesis import W_PLUS
 
 RANK = 512
-LIMIT = 8.0
+LIMIT = 2.5
 PATCH = 6  # side of what a cell of the grid averages
 
 
@@ -68,9 +68,10 @@ class Detail(nn.Module):
 
     def of_features(self, features: Tensor) -> Tensor:
         """float32 [B, F] -> w_m_plus, as :meth:`forward`."""
-        # The components have unit variance; what lies far outside would give styles that burst the generator.
-        components = self.hidden((features - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
-        w: Tensor = self.styles(components)
+        components = self.hidden((features - self.mean) / self.scale)
+        # Of samples, each has unit variance. What lies far outside is drawn in: its styles would burst the generator.
+        length = components.square().mean(dim=1, keepdim=True).sqrt()
+        w: Tensor = self.styles(components * (LIMIT / length.clamp(min=LIMIT)))
         return w.view(-1, self.count, STYLE_DIM)
 
     def forward(self, image: Tensor) -> Tensor:

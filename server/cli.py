@@ -142,7 +142,11 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         timeout=options.timeout,
         grace=options.grace,
         secrets=options.secrets,
+        traces=options.traces,
     )
+    if options.traces:
+        # Of the side-car and of the command of run.
+        os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = options.traces
     sidecar = None
     if options.sidecar:
         sidecar = LocalSidecar(
@@ -258,6 +262,12 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         metavar="DIR",
         help="serve with the production settings: TLS, clients' certificates, tokens and no HTTP, by DIR's tls.crt, "
         "tls.key, ca.crt, token and admin-token (default: plain text, for everybody who can connect)",
+    )
+
+    command.add_argument(
+        "--traces",
+        metavar="URL",
+        help="send OpenTelemetry traces of requests that belong to one, to http://host:4318/v1/traces (default: off)",
     )
 
 

@@ -44,6 +44,7 @@ class LocalTriton:
         grace: seconds between the request to stop and the kill. A client that holds a stream open keeps the server
             from stopping on its own: close streams first.
         secrets: a folder of `server.secrets`: serve with the production settings; None is plain text for everybody.
+        traces: where OpenTelemetry's traces go (``http://host:4318/v1/traces``): of requests that belong to one.
         arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.
     """
 
@@ -58,6 +59,7 @@ class LocalTriton:
         timeout: float = 180,
         grace: float = 10,
         secrets: Path | None = None,
+        traces: str | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -65,7 +67,7 @@ class LocalTriton:
         self.timeout = timeout
         self.grace = grace
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
-        self._secrets = secrets
+        self._secrets, self._traces = secrets, traces
         self._extra = tuple(arguments)
         self._ports: dict[str, int] = {}
         self._guard: subprocess.Popen[bytes] | None = None
@@ -241,7 +243,7 @@ class LocalTriton:
             if name in self._ports:
                 arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
         hardened = triton_arguments(self._secrets) if self._secrets else []
-        return [*arguments, *hardened, *self._extra]
+        return [*arguments, *hardened, *_tracing(self._traces), *self._extra]
 
     def _wait_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
@@ -287,3 +289,12 @@ class LocalTriton:
             return f"Triton could not load {reasons}. Its log is {self.log_path}."
         how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
         return f"Triton ended before it was ready ({how}); its log is {self.log_path}."
+
+
+def _tracing(url: str | None) -> list[str]:
+    if url is None:
+        return []
+    # Rate 0: only what comes with a trace's context.
+    settings = ("mode=opentelemetry", "rate=0", "level=TIMESTAMPS")
+    own = (f"opentelemetry,url={url}", "opentelemetry,resource=service.name=triton")
+    return [f"--trace-config={setting}" for setting in (*settings, *own)]

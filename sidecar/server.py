@@ -22,12 +22,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protocol import refine_pb2_grpc
+from protocol.tracing import tracing
 from sidecar.batcher import Batcher
 from sidecar.door import Door, StartError
 from sidecar.job import Engine
 from sidecar.metrics import Meters
 from sidecar.pages import Pages
-from sidecar.service import LINGER_S, NAME, RefinementService
+from sidecar.service import LINGER_S, NAME, SERVICE, RefinementService
 
 log = logging.getLogger("sidecar")
 
@@ -135,6 +136,7 @@ async def serve(
     finally:
         await server.stop(0)
         pages.close()
+        await asyncio.to_thread(tracing(SERVICE).close)
 
 
 def stopping_on_signals() -> asyncio.Future[int]:

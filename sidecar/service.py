@@ -12,6 +12,7 @@ import grpc
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
+from protocol.tracing import tracing
 from sidecar import convert
 from sidecar.batcher import Batcher, Draining, QueueFull
 from sidecar.job import Engine, InvalidRequest
@@ -22,6 +23,8 @@ from sidecar.ticket import DRAINING, Ticket
 log = logging.getLogger("sidecar")
 
 NAME = "refine.v1.Refinement"
+# What traces call this program.
+SERVICE = "unaligned-sidecar"
 # gRPC's Python client drops what it has not read once an error status is there: so long it has to read.
 LINGER_S = 1.0
 STARTING = "The side-car is starting: it answers once its networks are loaded."
@@ -80,6 +83,9 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             self._meters.refused("error")
             await context.abort(grpc.StatusCode.INTERNAL, "The job cannot be opened; the server's log says why.")
             return
+        span = tracing(SERVICE).start(
+            "refine", kind="server", carrier=_headers(context), request_id=ticket.request_id, steps=ticket.job.steps
+        )
         try:
             while not ticket.closed:
                 for event in await outbox.take():
@@ -87,12 +93,18 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             for event in outbox.rest():
                 yield event
         finally:
+            failed = ticket.failure[0].name if ticket.failure else "" if ticket.closed else "CANCELLED"
+            span.end(failed=failed, step=ticket.job.step)
             # Also where the client hung up or its deadline passed: the stream is then cancelled here.
             if not ticket.closed:
                 batcher.cancel(ticket)
         if ticket.failure is not None:
             await asyncio.sleep(LINGER_S)
             await context.abort(*ticket.failure)
+
+
+def _headers(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
 def _ticket(request: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket:

@@ -196,8 +196,12 @@ def test_a_head_stays_in_bounds_whatever_it_sees() -> None:
     torch.manual_seed(0)
     detail = Detail()
     far = torch.randn(2, len(detail.mean)) * torch.tensor([[1e3], [1e6]])
-    first, second = detail.of_features(far)
-    assert (first - second).abs().max() < 20 * LIMIT * detail.styles.weight.abs().max() * 512**0.5
+    reach = LIMIT * 512**0.5 * detail.styles.weight.norm(dim=1)
+    for styles in detail.of_features(far):
+        assert ((styles.flatten() - detail.styles.bias).abs() <= reach * 1.001).all()
+    near = torch.randn(2, len(detail.mean))
+    straight = detail.styles(detail.hidden((near - detail.mean) / detail.scale))
+    assert torch.equal(detail.of_features(near).flatten(1), straight)
 
 
 def test_a_head_reads_the_same_styles_off_a_face_elsewhere() -> None:

@@ -52,6 +52,9 @@ class Request:
     def requested_output_names(self) -> list[str]:
         return list(self._outputs)
 
+    def request_id(self) -> str:
+        return ""
+
     def is_cancelled(self) -> bool:
         return self._cancelled
 
@@ -72,7 +75,7 @@ class Response:
 @pytest.fixture
 def batching(monkeypatch: pytest.MonkeyPatch) -> Any:
     utils = types.ModuleType("triton_python_backend_utils")
-    logger = types.SimpleNamespace(log_info=lambda _: None, log_warn=lambda _: None)
+    logger = types.SimpleNamespace(log_info=lambda _: None, log_warn=lambda _: None, log_error=lambda _: None)
     vars(utils).update(Tensor=Tensor, TritonError=Error, InferenceResponse=Response, Logger=logger)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
     module = load(BACKENDS / "common" / "batching.py", "batching")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +22,12 @@ from client.inverter import AsyncInverter
 from client.photo import Crop, Photo
 from client.refinement import RefineOptions
 from client.refiner import Refined
+from client.request import SERVICE, named
 from client.results import part_of
 from client.session import checked_method
 from client.sheet import jpeg, png
 from protocol.methods import DEFAULT, METHODS
+from protocol.tracing import tracing
 
 Format = Literal["jpeg", "png"]
 FORMATS: Final[Mapping[Format, str]] = {"jpeg": ".jpg", "png": ".png"}
@@ -91,6 +94,11 @@ class Plan:
         Raises:
             ClientError: it cannot be made; nothing is written then.
         """
+        request = request_of(item)
+        with named(request), tracing(SERVICE).span("photo", request_id=request):
+            await self._make(inverter, item, folder)
+
+    async def _make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
         photo = await asyncio.to_thread(Photo.open, item.path)
         crop = None if item.crop is None else Crop.parse(item.crop)
         result = await inverter.invert(photo, crop, method=self.method, cut=self.cut)
@@ -115,6 +123,11 @@ class Plan:
             if isinstance(event, Refined):
                 return event.inversion
         raise AnswerRefused("The side-car ended the refinement without a result.")
+
+
+def request_of(item: Item) -> str:
+    """What a photo is called in the servers' logs and in traces: the same in every attempt, and not its name."""
+    return hashlib.sha256(item.name.encode()).hexdigest()[:16]
 
 
 def thumbnail(path: Path, side: int) -> Image8:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from client.batch.ledger import Entry, Ledger
-from client.batch.plan import Plan, thumbnail
+from client.batch.plan import Plan, request_of, thumbnail
 from client.errors import PhotoError
 from client.files import shown
 from client.photo import Crop, Photo
@@ -76,5 +76,11 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
 
 
 def _told(entry: Entry) -> dict[str, Any]:
-    told: dict[str, Any] = {"photo": entry.item.path, "name": entry.item.name, "seconds": entry.seconds}
+    item = entry.item
+    told: dict[str, Any] = {
+        "photo": item.path,
+        "name": item.name,
+        "request": request_of(item),
+        "seconds": entry.seconds,
+    }
     return told if entry.sentence is None else {**told, "sentence": entry.sentence, "attempts": entry.attempts}

@@ -39,9 +39,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One request of a batch: its place in it, its inputs, and the outputs it asks for."""
+    """One request of a batch: its place in it, what its sender calls it, its inputs, and the outputs it asks for."""
 
     index: int
+    request_id: str
     inputs: dict[str, Array]
     outputs: list[str]
 
@@ -97,7 +98,7 @@ def respond(requests: Sequence[Any], run: Run, *, batching: bool) -> list[Any]:
             responses[index] = _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
             continue
         inputs = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
-        entry = _Entry(index, inputs, list(request.requested_output_names()))
+        entry = _Entry(index, request.request_id(), inputs, list(request.requested_output_names()))
         key = frozenset((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items())
         groups.setdefault(key if batching else index, []).append(entry)
     for group in groups.values():
@@ -112,7 +113,9 @@ def _run_group(group: list[_Entry], run: Run, responses: list[Any]) -> None:
             arrays = run(entry.inputs, entry.outputs)
             responses[entry.index] = _response(entry.outputs, arrays)
         except Exception as error:
-            responses[entry.index] = _error(" ".join(str(error).split()) or type(error).__name__)
+            message = " ".join(str(error).split()) or type(error).__name__
+            pb_utils.Logger.log_error(f"[request id: {entry.request_id or '<id_unknown>'}] {message}")
+            responses[entry.index] = _error(message)
         return
     names = list(dict.fromkeys(name for entry in group for name in entry.outputs))
     try:
