@@ -82,7 +82,7 @@ class Tracing:
             return
         from opentelemetry.trace import use_span
 
-        span = self.start(name, kind=kind, **attributes)
+        span = self.start(name, kind=kind, carrier=None, **attributes)
         try:
             with use_span(span._span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
                 yield
