@@ -17,10 +17,11 @@ import tritonclient.grpc as grpc
 from PIL import Image
 
 from client import Inversion
-from server.paths import project_root
+from server.paths import build_dir, project_root
 from server.ports import free_port
 from server.triton import LocalTriton
 from server_tests.conftest import unbuilt
+from server_tests.test_L0_client_refine import STEPS, Sidecar, assert_same
 
 data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")
 COUNT = 6
@@ -96,3 +97,34 @@ def test_a_triton_that_is_killed_and_restarted_costs_nothing(
         assert client.is_server_live()
     ran(second.url, command(photos, tmp_path / "whole"))
     assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_a_side_car_that_is_killed_and_restarted_costs_nothing(
+    triton: LocalTriton, photos: Path, tmp_path: Path
+) -> None:
+    if not (build_dir() / ".judges").exists():
+        pytest.skip("the side-car's weights are not there: run python -m export fetch --judges")
+    for photo in sorted(photos.iterdir())[2:]:
+        photo.unlink()
+    fixed = ["batch", "edit", "--steps", str(STEPS), "--checkpoint-every", "1", "--concurrency", "1", "--json"]
+    run = [sys.executable, "-m", "client", *fixed, "--photos"]
+    with Sidecar() as first:
+        environment = {**os.environ, "UNALIGNED_URL": triton.url, "UNALIGNED_REFINE_URL": first.url}
+        # The second one, which the side-car is killed in the middle of.
+        one = [*run, str(photos / "1.png"), "--out", str(tmp_path / "whole")]
+        whole = subprocess.run(one, env=environment, capture_output=True, check=False)
+        assert whole.returncode == 0, whole.stderr
+        process = subprocess.Popen(
+            [*run, str(photos), "--out", str(tmp_path / "out")],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not list((tmp_path / "out").glob("*/reconstruction.jpg")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        os.kill(first.process.pid, signal.SIGKILL)
+    with Sidecar(int(first.url.rpartition(":")[2])):
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads(out)["photos"] == {"pending": 0, "done": 2, "failed": 0}
+    name = "1.png/photo.inversion.safetensors"
+    assert_same(Inversion.load(tmp_path / "out" / name), Inversion.load(tmp_path / "whole" / name))

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,7 @@ def test_a_killed_process_goes_on_to_the_same_results(place: Path, triton: FakeT
 
 BOOT = """
 import sys
+import time
 from pathlib import Path
 import client.directions
 client.directions.FOLDER = Path(sys.argv[1])
@@ -209,6 +211,28 @@ def test_a_server_that_is_away_one_time_in_three_costs_nothing_but_time(
     triton.on_infer = None
     assert batch(out="whole") == 0
     assert results(place / "out") == results(place / "whole")
+
+
+def test_a_server_that_is_slow_loses_nothing(
+    place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow within the deadline is only slow; beyond it, the photo is asked for again, and then left for later."""
+    monkeypatch.setattr(pipeline, "_PAUSE", 0.01)
+    triton.on_infer = lambda *_: time.sleep(0.3)
+    assert batch("--timeout", "5") == 0
+    capsys.readouterr()
+
+    def stuck(servicer: FakeTriton, _context: object) -> None:
+        time.sleep(0 if servicer.inferences < before + 5 else 1.5)
+
+    before, triton.on_infer = triton.inferences, stuck
+    code, message = failed(capsys, "--timeout", "0.5", "--patience", "1", "--concurrency", "1", out="stuck")
+    assert code == 3
+    assert "gave no answer within" in message
+    assert "2 of 5 photos are done" in message
+    triton.on_infer = None
+    assert batch("--resume", out="stuck") == 0
+    assert results(place / "stuck") == results(place / "out")
 
 
 @pytest.mark.usefixtures("place")
