@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,11 @@ class Access:
         if not self.secure:
             return None
         return grpc.ssl_channel_credentials(_pem(self.ca), _pem(self.key), _pem(self.certificate))
+
+    def absolute(self) -> Access:
+        """The same for processes with other working directories."""
+        files = {name: getattr(self, name) for name in ("ca", "certificate", "key")}
+        return replace(self, **{name: path.absolute() for name, path in files.items() if path is not None})
 
     def triton_headers(self) -> dict[str, str]:
         """Of every request to Triton."""

@@ -232,6 +232,14 @@ def _add_batch(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add("--concurrency", type=int, default=4, metavar="N", help="photos at a time, up to 256 (default: 4)")
     add("--format", choices=FORMATS, default="jpeg", help="of the pictures (default: jpeg)")
+    add("--engine", choices=["local", "ray"], default="local", help="this process, or a Ray cluster (default: local)")
+    add(
+        "--address",
+        metavar="ADDR",
+        help="of the Ray cluster, whose workers share the photos' and the results' file system, or local to start one "
+        "here (default: $RAY_ADDRESS)",
+    )
+    add("--workers", type=int, default=2, metavar="N", help="of Ray, each with --concurrency photos (default: 2)")
     _add_refinement(command)
     _add_server(command)
     command.set_defaults(run=edit_batch)

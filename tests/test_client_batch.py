@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client import Inversion, cli
-from client.batch import pipeline
-from client.batch.ledger import Ledger
+from client.batch import maker
+from client.batch.ledger import Ledger, Outcome
 from client.batch.manifest import Item, Shard, items, name_of
 from client.batch.plan import Plan
 from client.errors import OutputError, ParameterError
@@ -200,7 +200,7 @@ sys.exit(main(sys.argv[2:]))
 def test_a_server_that_is_away_one_time_in_three_costs_nothing_but_time(
     place: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_PAUSE", 0.01)
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
 
     def flaky(servicer: FakeTriton, context) -> None:
         if servicer.inferences % 3 == 0:
@@ -217,7 +217,7 @@ def test_a_server_that_is_slow_loses_nothing(
     place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slow within the deadline is only slow; beyond it, the photo is asked for again, and then left for later."""
-    monkeypatch.setattr(pipeline, "_PAUSE", 0.01)
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
     triton.on_infer = lambda *_: time.sleep(0.3)
     assert batch("--timeout", "5") == 0
     capsys.readouterr()
@@ -239,7 +239,7 @@ def test_a_server_that_is_slow_loses_nothing(
 def test_a_server_that_stays_away_leaves_the_rest(
     triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_PAUSE", 0.01)
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
 
     def gone(servicer: FakeTriton, context) -> None:
         if servicer.inferences > 4:
@@ -376,8 +376,8 @@ def test_the_ledger_remembers(tmp_path: Path) -> None:
         assert ledger.begin({"edits": [1]}, iter(photos))
         left = ledger.pending()
         assert next(left) == photos[0]
-        ledger.done(photos[0], 1.5)
-        ledger.failed(photos[1], 2.5, "No.")
+        ledger.mark(photos[0].name, Outcome("done", 1.5))
+        ledger.mark(photos[1].name, Outcome("failed", 2.5, "No."))
         assert list(left) == photos[1:]  # as it was when the first ones were asked for
     with Ledger(path) as ledger:
         assert ledger.plan == {"edits": [1]}

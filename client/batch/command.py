@@ -6,10 +6,13 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from client.batch import report
+from client.batch import cluster, report
+from client.batch.cluster import Job
 from client.batch.ledger import Ledger
+from client.batch.maker import Maker
 from client.batch.manifest import Shard, items
 from client.batch.pipeline import Pipeline
 from client.batch.plan import Plan
@@ -25,6 +28,8 @@ def edit(options: argparse.Namespace) -> Report:
     """Invert and edit what is left of a batch."""
     if not 1 <= options.concurrency <= 256:
         raise ParameterError(f"The number of photos at a time is from 1 to 256, not {options.concurrency}.")
+    if not 1 <= options.workers <= 1024:
+        raise ParameterError(f"The number of workers is from 1 to 1024, not {options.workers}.")
     shard = Shard.parse(options.shard) if options.shard else Shard()
     plan, folder = _plan(options), Path(options.out)
     part = "" if shard.count == 1 else f"-{shard.index}-of-{shard.count}"
@@ -35,8 +40,8 @@ def edit(options: argparse.Namespace) -> Report:
         began, before = time.monotonic(), ledger.counts()
         with progress("photos", sum(before.values()), options) as bar:
             bar.n = bar.initial = bar.last_print_n = sum(before.values()) - before["pending"]
-            made = Pipeline(plan, ledger, folder, patience=timeout(options).patience, progress=bar.update)
-            _run(made, ledger, options)
+            job = Job(plan, folder, connection(options), timeout(options).patience, options.concurrency)
+            _run(job, ledger, options, bar.update)
         after = ledger.counts()
         found = report.account(ledger, seconds=time.monotonic() - began, made=after["done"] - before["done"])
         files = {folder / f"report{part}.json": json.dumps(found, indent=1).encode()}
@@ -46,20 +51,23 @@ def edit(options: argparse.Namespace) -> Report:
     return Report(found, report.lines(found, folder), FAILED if after["failed"] else OK)
 
 
-def _run(pipeline: Pipeline, ledger: Ledger, options: argparse.Namespace) -> None:
-    """Run the pipeline; what stops it is told with what is left.
+def _run(job: Job, ledger: Ledger, options: argparse.Namespace, progress: Callable[[], object]) -> None:
+    """Run the engine; what stops it is told with what is left.
 
     Raises:
         KeyboardInterrupt, ClientError: with another message.
     """
-    connected = connection(options)
 
     async def work() -> None:
-        async with AsyncInverter(**connected) as inverter:
-            await pipeline.run(inverter, concurrency=options.concurrency)
+        maker = Maker(job.plan, job.folder, patience=job.patience)
+        async with AsyncInverter(**job.connection) as inverter:
+            await Pipeline(maker, ledger, progress=progress).run(inverter, concurrency=job.concurrency)
 
     try:
-        asyncio.run(work())
+        if options.engine == "ray":
+            cluster.run(job, ledger, workers=options.workers, address=options.address, progress=progress)
+        else:
+            asyncio.run(work())
     except (KeyboardInterrupt, ClientError) as problem:
         counts = ledger.counts()
         what = str(problem).rstrip(".") or "Interrupted"

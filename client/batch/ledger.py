@@ -39,6 +39,15 @@ CREATE INDEX IF NOT EXISTS by_state ON photos (state, number);
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of a photo, in how many seconds; ``sentence`` says why it failed."""
+
+    state: Literal["done", "failed"]
+    seconds: float
+    sentence: str | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """A photo in the ledger: how often it was tried, how long the last try took, and why it failed."""
 
@@ -132,13 +141,12 @@ class Ledger:
             last = rows[-1][0]
             yield from (Item(*row[1:]) for row in rows)
 
-    def done(self, item: Item, seconds: float) -> None:
-        """Its files are there."""
-        self._mark(item, "done", seconds, None)
-
-    def failed(self, item: Item, seconds: float, sentence: str) -> None:
-        """It cannot be made, and why."""
-        self._mark(item, "failed", seconds, sentence)
+    def mark(self, name: str, outcome: Outcome) -> None:
+        """Say what became of a photo by its name: its files are there, or it cannot be made, and why."""
+        self._change(
+            "UPDATE photos SET state = ?, seconds = ?, sentence = ?, attempts = attempts + 1 WHERE name = ?",
+            *(outcome.state, outcome.seconds, outcome.sentence, name),
+        )
 
     def retry_failed(self) -> int:
         """Put what failed back to what is left; returns how many."""
@@ -157,12 +165,6 @@ class Ledger:
             f"ORDER BY {order} LIMIT ?"
         )
         return [Entry(Item(*row[:3]), *row[3:]) for row in self._rows(query, state, limit)]
-
-    def _mark(self, item: Item, state: State, seconds: float, sentence: str | None) -> None:
-        self._change(
-            "UPDATE photos SET state = ?, seconds = ?, sentence = ?, attempts = attempts + 1 WHERE name = ?",
-            *(state, seconds, sentence, item.name),
-        )
 
     def _change(self, query: str, *values: Any) -> int:
         try:
