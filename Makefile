@@ -31,7 +31,7 @@ sources := $(wildcard export/*.py judges/*.py networks/*.py networks/weights/ffh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help invert serve test lint format verify bench clean
+.PHONY: help invert serve test lint format verify bench images clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: $(VENV)/.dev $(repository) build/.judges ## Measure: throughput, generato
 	@python -m bench generators
 	@python -m bench refine
 	@python -m server run -- python -m bench quality
+
+images: build/.judges ## Build the images of the side-car and of the client; BASE=debootstrap builds them without a registry
+	@docker/images.sh
 
 clean: ## Remove everything that is built, the environment included
 	rm -rf $(VENV) build out *.egg-info model_repository/*/[0-9]*

@@ -12,6 +12,7 @@ from server.errors import ServerError
 
 COMMANDS = {
     "throughput": "compare the served models with bare ONNX Runtime on the same graphs",
+    "batch": "compare batches of edits with the bare graphs, one process and Ray, and their memory",
     "quality": "compare reconstructions with photos and generator samples, against a running server",
     "generators": "how fast generators run in every format and precision, without a server",
     "paper": "compare the methods of inversion as the paper does, on photos and on faces that are moved",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import urllib.request
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +33,13 @@ from server.errors import ExitedError
 from server.paths import build_dir, project_root
 from server.sidecar import LocalSidecar
 from server_tests import tiny_repository as tiny
+from server_tests.bad_jobs import bad_job
+from server_tests.good import Good
 from server_tests.test_L0_server_lifecycle import eventually, group, is_alive
 
 NAME = "refine.v1.Refinement"
 STEPS = 4
+BAD_JOBS = 1000
 # Not on a GPU: a job would be done before anything can end it.
 OPTIONS = ["--device=cpu", "--compile=off"]
 LIMITS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
@@ -122,6 +127,30 @@ def undisturbed(sidecar: LocalSidecar, job: Make) -> list[pb.RefineEvent]:
     """A job's stream from start to end."""
     with stub(sidecar.url) as service:
         return list(service.Refine(job(progress_every=1, preview_every=STEPS), timeout=300))
+
+
+def test_the_side_car_refuses_and_goes_on(sidecar: LocalSidecar, job: Make) -> None:
+    with stub(sidecar.url) as good_stub, stub(sidecar.url) as bad_stub:
+
+        def result() -> np.ndarray:
+            *_, last = good_stub.Refine(job(steps=1), timeout=120)
+            return values(last.done.w_m_plus)
+
+        expected, refused = result(), metric(sidecar, 'refine_jobs_total{outcome="refused"}')
+        draw, seen = random.Random(1), Counter[str]()
+        with Good(lambda: np.array_equal(result(), expected)) as good:
+            for _ in range(BAD_JOBS):
+                kind, wrong = bad_job(draw, job)
+                seen[kind] += 1
+                with pytest.raises(grpc.RpcError) as caught:
+                    list(bad_stub.Refine(wrong, timeout=120))
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, (kind, caught.value)
+                assert str(caught.value.details()).endswith("."), kind
+        assert len(seen) == 18
+        assert min(seen.values()) > 20
+        assert (good.wrong, good.right > 1) == (0, True)
+        assert metric(sidecar, 'refine_jobs_total{outcome="refused"}') - refused == BAD_JOBS
+        assert metric(sidecar, "refine_active_jobs") == 0
 
 
 def test_health_and_reflection_tell_what_is_served(sidecar: LocalSidecar) -> None:

@@ -15,6 +15,7 @@ from bench.__main__ import main as bench_main
 from client.cli import parser
 from export.__main__ import COMMANDS, MODULES
 from export.__main__ import main as export_main
+from server.cli import _parser as server_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,6 +42,8 @@ def test_every_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyP
         assert arguments[0] in TARGETS
     elif program == "client":
         assert parser().parse_args(arguments).command == arguments[0]
+    elif arguments[1] == "server":
+        assert server_parser().parse_args(arguments[2:]).command == arguments[2]
     elif arguments[1] == "bench":
         assert program == "python"
         monkeypatch.setattr(import_module(f"bench.{arguments[2]}"), "run", lambda _: None)

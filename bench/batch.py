@@ -1,0 +1,231 @@
+"""How much of the bare graphs' rate a batch of edits keeps: ``python -m bench batch``.
+
+The bare side runs ``ffhq_invert`` and ``ffhq_edit`` for one photo after another in this process, in as many threads as
+the batch has photos under way. The batch is ``client batch edit --fast`` as a process of its own, from its first photo
+to its last: it also decodes, sends, encodes and writes. Sides alternate within a round, and never run at the same time.
+
+Exception tree: `BatchError` (a ValueError), besides `bench.bare.ModelError`, `bench.page.PageError` and those of
+`server.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench import page
+from bench.bare import Arrays, Bare
+from bench.throughput import feeds
+from client import directions
+from export.paths import REPOSITORY
+from server.triton import LocalTriton
+
+MARK = "batch"
+IN_FLIGHT = (1, 2, 4)
+WORKERS = (1, 2)
+EDIT = "age=-3,3"
+HEAD = """
+import sys, ray
+ray.init(address="local", object_store_memory=10**8, include_dashboard=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
+
+
+class BatchError(ValueError):
+    """The batch does not run through."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of running a batch: photos a minute of both sides, round by round."""
+
+    name: str
+    in_flight: int
+    bare: tuple[float, ...]
+    batch: tuple[float, ...]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Batch over bare."""
+        return [batch / bare for bare, batch in zip(self.bare, self.batch, strict=True)]
+
+
+def photos(folder: Path, count: int) -> Path:
+    """So many photos of 512 px."""
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:512, :512] / 512
+    for number in range(count):
+        phase = rng.uniform(0, 6, (3, 2))
+        waves = [127 + 100 * np.sin(6 * x + a) * np.cos(5 * y + b) for a, b in phase]
+        Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=92)
+    return folder
+
+
+class BareEdit:
+    """A photo's inversion and its edits by the graphs alone."""
+
+    def __init__(self) -> None:
+        self._invert, self._edit = Bare(REPOSITORY, "ffhq_invert"), Bare(REPOSITORY, "ffhq_edit")
+        feed = feeds(REPOSITORY)
+        self._image, self._strengths = feed["ffhq_invert"], np.array([-3.0, 3.0], np.float32)
+        self._direction = feed["ffhq_edit"]["direction"]
+
+    def __call__(self) -> None:
+        """Once."""
+        code: Arrays = self._invert.run(self._image)
+        tensors = {name: code[name][0] for name in ("f", "w_m_plus")}
+        self._edit.run({**tensors, "direction": self._direction, "strengths": self._strengths})
+
+    def rate(self, count: int, *, in_flight: int) -> float:
+        """Photos a minute."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(in_flight) as pool:
+            for done in [pool.submit(self) for _ in range(count)]:
+                done.result()
+        return 60 * count / (time.perf_counter() - began)
+
+
+def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
+    """Photos a minute of a batch into a new folder, and the most memory that its process had, in bytes.
+
+    Raises:
+        BatchError: it does not run through.
+    """
+    out = Path(tempfile.mkdtemp(dir=place)) / "out"
+    command = [sys.executable, "-m", "client", "batch", "edit", "--photos", str(folder), "--out", str(out)]
+    command += ["--edit", EDIT, "--fast", "--url", url, "--json", *more]
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(command, stdout=told)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        told.seek(0)
+        answer = told.read()
+    if process.returncode:
+        raise BatchError(f"The batch ended with {process.returncode}: {answer.decode(errors='replace')[:300]}")
+    return float(json.loads(answer)["run"]["per_minute"]), usage.ru_maxrss * 1024
+
+
+def measure(url: str, place: Path, *, count: int, rounds: int, address: str | None) -> Iterator[Row]:
+    """Every way of running a batch, in turn with the bare graphs."""
+    folder, bare = photos(place / "photos", count), BareEdit()
+    bare.rate(2, in_flight=1)
+    ways = [("one process", n, ["--concurrency", str(n)]) for n in IN_FLIGHT]
+    if address is not None:
+        ray = ["--engine", "ray", "--address", address, "--concurrency", "2"]
+        ways += [(f"Ray, {n} worker{'s' * (n > 1)}", 2 * n, [*ray, "--workers", str(n)]) for n in WORKERS]
+    for name, in_flight, more in ways:
+        pairs = []
+        for number in range(rounds):
+            sides = [
+                lambda: bare.rate(count, in_flight=in_flight),  # noqa: B023 - called within its turn
+                lambda: batch(url, folder, place, *more)[0],  # noqa: B023
+            ]
+            first = number % 2
+            found = {first: sides[first](), 1 - first: sides[1 - first]()}
+            pairs.append((found[0], found[1]))
+        yield Row(name, in_flight, *(tuple(side) for side in zip(*pairs, strict=True)))
+
+
+def memory(url: str, place: Path, counts: tuple[int, int]) -> list[tuple[int, int]]:
+    """The most memory of a batch's process, in bytes, by the number of its photos."""
+    found = []
+    for count in counts:
+        folder = photos(place / f"photos-{count}", count)
+        found.append((count, batch(url, folder, place)[1]))
+    return found
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this machine."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HEAD],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+def table(rows: list[Row], peaks: list[tuple[int, int]], machine: str) -> str:
+    """Two Markdown tables, and the machine they hold for."""
+    lines = [
+        "| batch | photos under way | batch / bare | min..max | batch, photos/min | bare, photos/min |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
+        rates = f"{median(row.batch):.1f} | {median(row.bare):.1f}"
+        lines.append(f"| {row.name} | {row.in_flight} | **{median(row.ratios):.2f}** | {span} | {rates} |")
+    if peaks:
+        lines += ["", "| photos | most memory of the client |", "|---|---|"]
+        lines += [f"| {count} | {peak / 2**20:.0f} MiB |" for count, peak in peaks]
+    return "\n".join([*lines, "", machine, ""])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench batch``."""
+    add = parser.add_argument
+    add("--photos", type=int, default=16, metavar="N", help="photos of a batch (default: 16)")
+    add("--rounds", type=int, default=5, help="pairs of sides (default: 5)")
+    add("--ray", action="store_true", help="also on a Ray cluster of this machine")
+    add("--memory", type=int, nargs=2, metavar="N", help="also the most memory for batches of N and of N photos")
+    add("--write", type=Path, metavar="FILE", help=f"put the tables between the marks of {MARK} in a file")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        BatchError: an option is out of its range; besides those of `measure`.
+    """
+    if not 2 <= args.photos <= 1000 or not 1 <= args.rounds <= 100:
+        raise BatchError("--photos is from 2 to 1000, --rounds from 1 to 100.")
+    if args.write:
+        page.replaced(args.write.read_text(), "", MARK)
+    directions.load("ffhq", "age")
+    ways = len(IN_FLIGHT) + len(WORKERS) * args.ray
+    with tempfile.TemporaryDirectory() as folder, LocalTriton(REPOSITORY) as triton:
+        place = Path(folder)
+
+        def rows(address: str | None) -> list[Row]:
+            found = measure(triton.url, place, count=args.photos, rounds=args.rounds, address=address)
+            return list(tqdm(found, total=ways, desc="batch", disable=None))
+
+        if args.ray:
+            with cluster() as address:
+                made = rows(address)
+        else:
+            made = rows(None)
+        peaks = memory(triton.url, place, tuple(args.memory)) if args.memory else []
+    cores = len(os.sched_getaffinity(0))
+    machine = (
+        f"{cores} CPU cores; batches of {args.photos} photos, edits {EDIT}, rounds: {args.rounds}. The rate of Ray's "
+        "batches includes the start of its workers."
+    )
+    print(table(made, peaks, machine))
+    if args.write:
+        page.write(args.write, table(made, peaks, machine), MARK)
