@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
-
-import grpc
+from typing import TYPE_CHECKING, Final
 
 from client.errors import AccessDenied, ParameterError
 from client.files import shown
+
+if TYPE_CHECKING:
+    import grpc
 
 # Triton compares the header of a restricted protocol, which `server/hardened.args` calls unaligned-token.
 TRITON_HEADER: Final = "triton-grpc-protocol-unaligned-token"
@@ -70,6 +71,8 @@ class Access:
         """
         if not self.secure:
             return None
+        import grpc  # takes a while, which commands that ask no server do without
+
         return grpc.ssl_channel_credentials(_pem(self.ca), _pem(self.key), _pem(self.certificate))
 
     def absolute(self) -> Access:

@@ -38,7 +38,8 @@ def configure(form: Format) -> None:
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    # What begins with _ is some library's own.
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD and not name.startswith("_")}
 
 
 def _time(record: logging.LogRecord) -> str:
