@@ -61,9 +61,10 @@ format: $(VENV)/.dev ## Rewrite the code in the project's style
 verify: $(repository) ## Compare torch, ONNX Runtime and the served models
 	@python -m export verify
 
-bench: $(VENV)/.dev $(repository) build/.judges ## Measure: throughput, generators, the quality of --fast, the recipes of the refinement
+bench: $(VENV)/.dev $(repository) build/.judges ## Measure: throughput, generators, batches, the quality of --fast, the recipes of the refinement
 	@python -m bench throughput
 	@python -m bench generators
+	@python -m bench batch
 	@python -m bench refine
 	@python -m server run -- python -m bench quality
 

@@ -40,8 +40,9 @@ else
     engine=$(command -v docker || command -v podman)
     command=("$engine" build "${options[@]}")
 fi
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 for image in ${IMAGES:-client sidecar}; do
-    "${command[@]}" --tag "unaligned/$image" --file "docker/$image/Dockerfile" .
+    "${command[@]}" --tag "unaligned/$image:$version" --file "docker/$image/Dockerfile" .
 done
 if [ "$base" = debootstrap ]; then
     "${tool[@]}" images

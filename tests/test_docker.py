@@ -247,6 +247,17 @@ def test_kustomize_names_every_file() -> None:
     assert set(kustomization["resources"]) == {path.name for path in KUBERNETES} - others
 
 
+def test_every_image_is_of_this_version() -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert version
+    kustomization = KUBERNETES[DOCKER / "kubernetes/kustomization.yaml"][0]
+    tags = {image["newTag"] for image in kustomization["images"]}
+    own = [service["image"] for service in COMPOSE["services"].values() if service["image"].startswith("unaligned/")]
+    job = next(found for found in OBJECTS if found["kind"] == "Job")
+    own.append(job["spec"]["template"]["spec"]["containers"][0]["image"])
+    assert {image.partition(":")[2] for image in own} | tags == {version[1]}
+
+
 def test_pods_are_locked() -> None:
     for spec, container in containers():
         assert spec["securityContext"]["runAsNonRoot"] is True

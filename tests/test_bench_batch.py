@@ -1,0 +1,45 @@
+"""The measurement of batches: its numbers, its tables, its refusals; a measurement itself needs a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.__main__ import main
+from bench.batch import BatchError, Row, batch, photos, table
+
+
+def test_the_ratio_is_batch_over_bare() -> None:
+    row = Row("one process", 2, bare=(100.0, 50.0, 80.0), batch=(90.0, 50.0, 60.0))
+    assert row.ratios == [0.9, 1.0, 0.75]
+
+
+def test_the_tables_have_medians_and_peaks() -> None:
+    rows = [Row("one process", 1, (100.0, 50.0, 80.0), (90.0, 50.0, 60.0))]
+    text = table(rows, [(50, 100 * 2**20), (500, 101 * 2**20)], "2 CPU cores.")
+    assert "| one process | 1 | **0.90** | 0.75..1.00 | 60.0 | 80.0 |" in text
+    assert "| 50 | 100 MiB |\n| 500 | 101 MiB |" in text
+    assert text.endswith("\n\n2 CPU cores.\n")
+    assert "most memory" not in table(rows, [], "")
+
+
+def test_the_photos_are_whole_and_differ(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 3)
+    made = sorted(folder.iterdir())
+    assert len({path.read_bytes() for path in made}) == len(made) == 3
+    with Image.open(made[0]) as photo:
+        assert photo.size == (512, 512)
+
+
+def test_a_batch_that_fails_is_told(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 1)
+    with pytest.raises(BatchError, match="ended with 3: .*No Triton server answers"):
+        batch("127.0.0.1:9", folder, tmp_path, "--patience", "1", "--timeout", "1")
+
+
+@pytest.mark.parametrize("arguments", [["--photos", "1"], ["--rounds", "0"], ["--write", "/dev/null"]])
+def test_what_cannot_be_measured_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch", *arguments]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
