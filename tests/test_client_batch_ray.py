@@ -12,23 +12,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from client import cli
+from client import Access, cli
 from client.batch import cluster
 from client.batch.ledger import Ledger
+from client.batch.manifest import Item
 from tests.client_fakes import FakeTriton, direction_file, serving
 
-# Ray itself is imported later: it reads how it proves who it is when it is.
 if importlib.util.find_spec("ray") is None:
     pytest.skip("the extra ray is not installed", allow_module_level=True)
 COUNT = 12
-# Ray leaves it to the end of the process to close what it talked to its processes by.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 HEAD = """
@@ -75,10 +76,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, triton: FakeTriton, h
         yield tmp_path
 
 
-def batch(*arguments: str, out: str = "out", engine: str = "ray") -> int:
-    edit = f"{Path('age.safetensors').absolute()}=-1,2"
-    fixed = ["batch", "edit", "--photos", "photos", "--edit", edit, "--fast", "--concurrency", "1"]
-    return cli.main([*fixed, "--out", out, "--engine", engine, *arguments])
+def batch(*arguments: str, out: str = "out", engine: str = "ray") -> subprocess.CompletedProcess[str]:
+    """A process of its own: Ray leaves its traces in whatever it runs in, and takes it down with its cluster."""
+    fixed = ["batch", "edit", "--photos", "photos", "--edit", "age.safetensors=-1,2", "--fast", "--concurrency", "1"]
+    command = [sys.executable, "-m", "client", *fixed, "--out", out, "--engine", engine, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def made(*arguments: str, code: int = 0, **where: str) -> dict[str, Any]:
+    """The report of a batch, which is all of what it prints; Ray's own log may be on stderr."""
+    done = batch("--json", *arguments, **where)
+    assert done.returncode == code, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -102,13 +112,11 @@ def workers() -> dict[int, str]:
     return found
 
 
-def test_two_workers_make_what_one_process_makes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert batch("--json") == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["photos"] == {"pending": 0, "done": COUNT, "failed": 0}
-    assert batch(out="alone", engine="local") == 0
+def test_two_workers_make_what_one_process_makes(place: Path) -> None:
+    assert made()["photos"] == {"pending": 0, "done": COUNT, "failed": 0}
+    made(out="alone", engine="local")
     assert results(place / "out") == results(place / "alone")
-    assert batch("--resume", "--json") == 0
+    assert made("--resume")["run"]["made"] == 0
 
 
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton: FakeTriton) -> None:
@@ -125,53 +133,73 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    assert batch() == 0
+    made()
     killer.join()
     assert killed
     triton.on_infer = None
     with Ledger(place / "out/ledger.sqlite") as ledger:
         assert ledger.counts() == {"pending": 0, "done": COUNT, "failed": 0}
         assert {entry.attempts for entry in ledger.entries("done", limit=COUNT)} == {1}
-    assert batch(out="alone", engine="local") == 0
+    made(out="alone", engine="local")
     assert results(place / "out") == results(place / "alone")
 
 
-def test_a_photo_that_cannot_be_made_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_photo_that_cannot_be_made_is_told(place: Path) -> None:
     (place / "photos/05.png").write_bytes(b"no photo")
-    assert batch("--json") == 1
-    report = json.loads(capsys.readouterr().out)
+    report = made(code=1)
     assert report["photos"] == {"pending": 0, "done": COUNT - 1, "failed": 1}
     assert "05.png" in report["failures"][0]["sentence"]
 
 
-def test_servers_that_stay_away_leave_the_rest(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = os.environ["UNALIGNED_URL"]
     monkeypatch.setenv("UNALIGNED_URL", "127.0.0.1:9")
-    assert batch("--patience", "1", "--timeout", "1") == 3
-    told = capsys.readouterr().err
-    assert "No Triton server answers at 127.0.0.1:9" in told
-    assert told.endswith("; 0 of 12 photos are done: go on by the same command with --resume.\n")
+    done = batch("--patience", "1", "--timeout", "1")
+    assert (done.returncode, done.stdout) == (3, "")
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("client: No Triton server answers at 127.0.0.1:9")
+    assert sentence.endswith("; 0 of 12 photos are done: go on by the same command with --resume.")
     monkeypatch.setenv("UNALIGNED_URL", url)
-    monkeypatch.setattr(cluster, "_CHUNK", 5)
-    assert batch("--resume") == 0
-    assert batch(out="alone", engine="local") == 0
+    made("--resume")
+    made(out="alone", engine="local")
     assert results(place / "out") == results(place / "alone")
 
 
 @pytest.mark.usefixtures("place")
-def test_a_cluster_must_be_there(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert batch("--address", "127.0.0.1:9") == 3
-    assert "No Ray cluster answers at 127.0.0.1:9; 0 of 12 photos are done" in capsys.readouterr().err
+def test_a_cluster_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = batch("--address", "127.0.0.1:9")
+    assert done.returncode == 3
+    assert done.stderr.startswith("client: No Ray cluster answers at 127.0.0.1:9; 0 of 12 photos are done")
     monkeypatch.delenv("RAY_ADDRESS")
-    assert batch("--resume") == 2
-    assert "--address names a Ray cluster, or is local" in capsys.readouterr().err
-    assert batch("--workers", "0") == 2
+    done = batch("--resume")
+    assert done.returncode == 2
+    assert "--address names a Ray cluster, or is local" in done.stderr
+    assert batch("--workers", "0").returncode == 2
+
+
+def test_a_batch_of_more_than_one_chunk_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray is given at a time, without Ray."""
+    left = [Item(f"{number}", f"{number}.png") for number in range(COUNT)]
+    chunks: list[list[Item]] = []
+
+    def rows(_job: cluster.Job, items: list[Item], _workers: int) -> Iterator[dict[str, Any]]:
+        chunks.append(items)
+        yield from ({"name": i.name, "state": "done", "seconds": 1, "sentence": "", "kind": ""} for i in items)
+
+    marked: list[str] = []
+    ledger = SimpleNamespace(pending=lambda: iter(left), mark=lambda name, _: marked.append(name))
+    monkeypatch.setattr(cluster, "_CHUNK", 5)
+    monkeypatch.setattr(cluster, "_rows", rows)
+    monkeypatch.setattr(cluster, "_cluster", lambda *_: nullcontext())
+    job = cluster.Job(cast("Any", None), Path("out"), {"access": Access()}, 1.0, 1)
+    cluster.run(job, cast("Any", ledger), workers=2, address="somewhere", progress=lambda: None)
+    assert [len(chunk) for chunk in chunks] == [5, 5, 2]
+    assert marked == [item.name for item in left]
 
 
 @pytest.mark.usefixtures("place")
 def test_without_ray_there_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert batch() == 2
+    fixed = ["batch", "edit", "--photos", "photos", "--fast", "--out", "out", "--engine", "ray"]
+    assert cli.main(fixed) == 2
     assert "pip install 'unaligned[client,ray]'" in capsys.readouterr().err

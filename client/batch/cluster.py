@@ -11,9 +11,10 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -162,9 +163,9 @@ def _check(where: str) -> None:
 @contextmanager
 def _cluster(where: str, workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Its log and its warnings of itself would stand beside the one sentence that says what went wrong.
+    # What it says of itself has no place in a report, nor beside the one sentence that says what went wrong.
     _check(where)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         import ray
         from ray.data import DataContext
