@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -156,10 +157,10 @@ def memory(url: str, place: Path, counts: tuple[int, int]) -> list[tuple[int, in
 @contextmanager
 def cluster() -> Iterator[str]:
     """The address of a Ray cluster of this machine."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    # Those who connect take them from here, too.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HEAD],
-        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
