@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -114,14 +115,25 @@ def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
     command = [sys.executable, "-m", "client", "batch", "edit", "--photos", str(folder), "--out", str(out)]
     command += ["--edit", EDIT, "--fast", "--url", url, "--json", *more]
     with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen(command, stdout=told)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process, peak = subprocess.Popen(command, stdout=told), 0
+        while process.poll() is None:
+            peak = max(peak, _peak(process.pid))
+            time.sleep(0.2)
         told.seek(0)
         answer = told.read()
     if process.returncode:
         raise BatchError(f"The batch ended with {process.returncode}: {answer.decode(errors='replace')[:300]}")
-    return float(json.loads(answer)["run"]["per_minute"]), usage.ru_maxrss * 1024
+    return float(json.loads(answer)["run"]["per_minute"]), peak
+
+
+def _peak(pid: int) -> int:
+    """The most memory that a process had so far, in bytes; what ``wait4`` says is also its parent's, from before exec."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def measure(url: str, place: Path, *, count: int, rounds: int, address: str | None) -> Iterator[Row]:
