@@ -127,7 +127,7 @@ def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
 
 
 def _peak(pid: int) -> int:
-    """The most memory that a process had so far, in bytes; what ``wait4`` says is also its parent's, from before exec."""
+    """The most memory that a process had so far, in bytes; ``wait4`` also counts its parent, from before exec."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
