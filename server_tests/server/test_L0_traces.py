@@ -180,7 +180,7 @@ tracing(SERVICE).close()
 
 def test_the_side_cars_span_belongs_to_the_clients(collector: Collector) -> None:
     environment = {**os.environ, ENDPOINTS[0]: collector.url}
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", SIDECAR], cwd=root, env=environment, check=True, timeout=120)
     found = collector.wait("command", "refine")
     assert found["refine"]["parent"] == found["command"]["id"]

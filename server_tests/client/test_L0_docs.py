@@ -10,7 +10,7 @@ from PIL import Image
 
 from server.triton import LocalTriton
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{i}")
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

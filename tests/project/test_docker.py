@@ -20,7 +20,7 @@ from server.secrets import ARGUMENTS, SERVER, make, triton_arguments
 from sidecar.cli import parser as sidecar_parser
 from sidecar.metrics import Meters
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 KUBERNETES = {

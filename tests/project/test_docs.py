@@ -17,7 +17,7 @@ from export.__main__ import COMMANDS, MODULES
 from export.__main__ import main as export_main
 from server.cli import _parser as server_parser
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 

@@ -21,8 +21,8 @@ from client import Inversion
 from server.paths import build_dir, project_root
 from server.ports import free_port
 from server.triton import LocalTriton
+from server_tests.client.test_L0_refine import STEPS, Sidecar, assert_same
 from server_tests.conftest import unbuilt
-from server_tests.test_L0_client_refine import STEPS, Sidecar, assert_same
 
 data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")
 COUNT = 6

@@ -9,7 +9,7 @@ import pytest
 from bench import quality, throughput
 from bench.page import PageError, marks, replaced, write
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 START, END = marks("part")
 
 

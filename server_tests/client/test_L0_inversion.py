@@ -233,7 +233,7 @@ def test_every_config_says_its_generator(triton):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "shared/photos").glob("*")), ids=lambda path: path.stem
+    "path", sorted((Path(__file__).parents[3] / "shared/photos").glob("*")), ids=lambda path: path.stem
 )
 def test_real_photos(path, inverter):
     found = inverter.invert(path)

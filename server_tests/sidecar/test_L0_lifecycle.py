@@ -33,9 +33,9 @@ from server.errors import ExitedError
 from server.paths import build_dir, project_root
 from server.sidecar import LocalSidecar
 from server_tests import tiny_repository as tiny
-from server_tests.bad_jobs import bad_job
 from server_tests.good import Good
-from server_tests.test_L0_server_lifecycle import eventually, group, is_alive
+from server_tests.server.test_L0_lifecycle import eventually, group, is_alive
+from server_tests.sidecar.bad_jobs import bad_job
 
 NAME = "refine.v1.Refinement"
 STEPS = 4

@@ -7,7 +7,7 @@ import urllib.request
 
 from client import Inverter
 from server.triton import LocalTriton
-from tests.test_docker import every_metric
+from tests.project.test_docker import every_metric
 
 
 def test_triton_has_every_metric_that_is_asked_for(triton: LocalTriton) -> None:
