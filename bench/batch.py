@@ -33,7 +33,7 @@ from tqdm import tqdm
 from bench import page
 from bench.bare import Arrays, Bare
 from bench.throughput import feeds
-from client import directions
+from client.files import direction as directions
 from export.paths import REPOSITORY
 from server.triton import LocalTriton
 

@@ -18,10 +18,10 @@ from bench import page
 from bench.quality_report import SHEET, Result, Row, markdown, strips
 from bench.reconstructions import METHODS, Kept, Reconstructions, mean_style
 from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
-from client.files import write_all
-from client.inverter import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
-from client.refinement import RefineOptions
-from client.triton_grpc import TritonTransport
+from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
+from client.files.atomic import write_all
+from client.sidecar.record import RefineOptions
+from client.triton.grpc import TritonTransport
 from export.paths import BUILD, ROOT
 from judges.reconstruction import Judge
 from sidecar.recipe import PRESETS

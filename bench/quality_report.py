@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from bench.targets import Image8
-from client.sheet import sheet
+from client.files.sheet import sheet
 from judges.reconstruction import Quality
 
 SHEET = "quality.jpg"

@@ -19,15 +19,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from bench.targets import Image8
-from client.files import write_all
-from client.inversion import SUFFIX, Inversion
-from client.inverter import DEFAULT_DOMAIN, Inverter
-from client.photo import Photo
-from client.refine_transport import Progress
-from client.refinement import Floats, RefineOptions
-from client.refiner import Checkpoint, Refined
-from client.sheet import TILE, png
-from client.transport import Infer, Timeout, Transport, persist, run
+from client.api import DEFAULT_DOMAIN, Inverter
+from client.files.atomic import write_all
+from client.files.inversion import SUFFIX, Inversion
+from client.files.photo import Photo
+from client.files.sheet import TILE, png
+from client.sidecar.record import Floats, RefineOptions
+from client.sidecar.resume import Checkpoint, Refined
+from client.sidecar.transport import Progress
+from client.triton.transport import Infer, Timeout, Transport, persist, run
 from export.paths import ROOT
 from judges.reconstruction import Quality
 from sidecar.recipe import PRESETS

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
-from client.sheet import png, sheet
+from client.files.sheet import png, sheet
 from export.generator import load_generator
 from export.graphs import DetailGraph, EncoderGraph, to_uint8
 from export.paths import BUILD, ROOT, detail_file, encoder_file

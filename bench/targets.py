@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.errors import PhotoError
-from client.photo import Photo
+from client.files.photo import Photo
 
 Image8 = NDArray[np.uint8]
 

@@ -38,8 +38,7 @@ Exceptions, each with a message of one sentence::
 
 from __future__ import annotations
 
-from client.access import Access
-from client.directions import Direction
+from client.api import AsyncInverter, Inverter
 from client.errors import (
     AccessDenied,
     AnswerRefused,
@@ -58,14 +57,15 @@ from client.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
-from client.inversion import Inversion
-from client.inverter import AsyncInverter, Inverter
-from client.photo import Crop, Photo
-from client.refine_transport import AsyncRefineTransport, Preview, Progress, Queued, RefineTransport
-from client.refinement import Metrics, Refinement, RefineOptions, Terms
-from client.refiner import Checkpoint, Refined, RefineEvent, Waiting
-from client.session import InversionResult, ModelStatus, Status
-from client.transport import AsyncTransport, Timeout, Transport
+from client.files.direction import Direction
+from client.files.inversion import Inversion
+from client.files.photo import Crop, Photo
+from client.sidecar.record import Metrics, Refinement, RefineOptions, Terms
+from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
+from client.sidecar.transport import AsyncRefineTransport, Preview, Progress, Queued, RefineTransport
+from client.triton.session import InversionResult, ModelStatus, Status
+from client.triton.transport import AsyncTransport, Timeout, Transport
+from client.wire.access import Access
 
 __all__ = [
     "Access",

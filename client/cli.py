@@ -14,13 +14,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from client import commands, inverting
-from client.batch.command import edit as edit_batch
+from client.api import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from client.batch.plan import FORMATS
+from client.commands import invert as inverting
+from client.commands import served as commands
+from client.commands.batch import edit as edit_batch
+from client.commands.refining import PREVIEW_EVERY
+from client.commands.report import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
 from client.errors import ClientError, ServerError
-from client.inverter import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
-from client.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
-from client.refinement import (
+from client.files.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+from client.sidecar.record import (
     MAX_CLIP,
     MAX_DISTANCE,
     MAX_SECONDS,
@@ -30,11 +33,9 @@ from client.refinement import (
     WEIGHTS,
     RefineOptions,
 )
-from client.refining import PREVIEW_EVERY
-from client.request import SERVICE, named
-from client.results import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
-from client.session import MAX_STRENGTH, VERSION
-from client.transport import Timeout
+from client.triton.session import MAX_STRENGTH, VERSION
+from client.triton.transport import Timeout
+from client.wire.request_id import SERVICE, named
 from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS
 from protocol.tracing import tracing
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from client.directions import FOLDER, Direction, names
+from client.files.direction import FOLDER, Direction, names
 from export.boundary import fit, independent
 from export.cards import Card, write_direction
 from export.directions import ATTRIBUTES, COMPONENTS, DirectionsError, fit_attributes, score_samples

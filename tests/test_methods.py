@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from client.errors import ParameterError
-from client.refinement import PRESETS as CHOICES
-from client.session import checked_method
+from client.sidecar.record import PRESETS as CHOICES
+from client.triton.session import checked_method
 from networks import synthesis
 from protocol import methods
 from protocol.methods import METHODS, PRESETS, prefix, space_of

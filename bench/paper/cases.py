@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.targets import SIDE, Image8, Move, moved
 from client.errors import PhotoError
-from client.photo import Photo
+from client.files.photo import Photo
 from judges.alignment import aligned_square
 from judges.faces import FaceDetector
 

@@ -17,7 +17,7 @@ from bench.paper.contenders import CONTENDERS
 from bench.paper.measures import Measures
 from bench.paper.runs import Edit, Runs
 from bench.targets import FIRST_SEED, Image8
-from client.inverter import Inverter
+from client.api import Inverter
 from export.paths import REPOSITORY, ROOT
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton

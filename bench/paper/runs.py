@@ -20,12 +20,12 @@ from bench.paper.contenders import CONTENDERS
 from bench.paper.measures import Measured, Measures
 from bench.reconstructions import JUDGES, digest, finished
 from bench.targets import Image8
-from client.files import write_all
-from client.inversion import SUFFIX
-from client.inverter import Inverter
-from client.photo import Photo
-from client.refinement import RefineOptions
-from client.sheet import TILE, png
+from client.api import Inverter
+from client.files.atomic import write_all
+from client.files.inversion import SUFFIX
+from client.files.photo import Photo
+from client.files.sheet import TILE, png
+from client.sidecar.record import RefineOptions
 from sidecar.recipe import PRESETS
 
 _OWN = Path(__file__).with_name("measures.py").read_bytes()

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Self
 
 from client.batch.manifest import Item
 from client.errors import OutputError, ParameterError
-from client.files import shown
+from client.files.atomic import shown
 
 State = Literal["pending", "done", "failed"]
 SCHEMA: Final = 1

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from client.commands.report import part_of
 from client.errors import ParameterError
-from client.files import shown
-from client.photo import FORMATS, Crop
-from client.results import part_of
+from client.files.atomic import shown
+from client.files.photo import FORMATS, Crop
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 assert {"JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"} == set(FORMATS)

@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client import directions
+from client.api import AsyncInverter
 from client.batch.manifest import Item
+from client.commands.report import part_of
 from client.errors import AnswerRefused, ParameterError
-from client.files import write_all
-from client.inversion import SUFFIX, Inversion
-from client.inverter import AsyncInverter
-from client.photo import Crop, Photo
-from client.refinement import RefineOptions
-from client.refiner import Refined
-from client.request import SERVICE, named
-from client.results import part_of
-from client.session import checked_method
-from client.sheet import jpeg, png
+from client.files import direction as directions
+from client.files.atomic import write_all
+from client.files.inversion import SUFFIX, Inversion
+from client.files.photo import Crop, Photo
+from client.files.sheet import jpeg, png
+from client.sidecar.record import RefineOptions
+from client.sidecar.resume import Refined
+from client.triton.session import checked_method
+from client.wire.request_id import SERVICE, named
 from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
 

@@ -10,9 +10,9 @@ import numpy as np
 from client.batch.ledger import Entry, Ledger
 from client.batch.plan import Plan, request_of, thumbnail
 from client.errors import PhotoError
-from client.files import shown
-from client.photo import Crop, Photo
-from client.sheet import jpeg
+from client.files.atomic import shown
+from client.files.photo import Crop, Photo
+from client.files.sheet import jpeg
 
 SLOWEST: Final = 5
 # More are in the ledger.

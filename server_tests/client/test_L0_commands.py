@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Inversion, directions
+from client import Inversion
+from client.files import direction as directions
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
 
@@ -34,7 +35,7 @@ def client(place: Path, *arguments: str, url: str) -> subprocess.CompletedProces
 
 
 def own_direction(place: Path, generator: str) -> Path:
-    from client import tensors
+    from client.files import tensors
 
     path = place / "own.safetensors"
     vector = np.eye(1, 512, dtype=np.float32)[0]

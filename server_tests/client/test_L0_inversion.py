@@ -23,9 +23,9 @@ from client import (
     Photo,
     RequestRejected,
 )
-from client.session import MODELS, MORE
-from client.transport import AskConfig, Infer
-from client.triton_grpc import TritonTransport
+from client.triton.grpc import TritonTransport
+from client.triton.session import MODELS, MORE
+from client.triton.transport import AskConfig, Infer
 from server.triton import LocalTriton
 
 data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")

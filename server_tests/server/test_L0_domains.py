@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from client.directions import Direction
+from client.api import Inverter
 from client.errors import GeneratorMismatch, ModelMissing
-from client.inversion import Inversion
-from client.inverter import Inverter
-from client.photo import Crop
+from client.files.direction import Direction
+from client.files.inversion import Inversion
+from client.files.photo import Crop
 from server.paths import project_root
 from server.triton import LocalTriton
 from tests.test_conversion import rosinality_file, saved, stylegan2, stylegan_file

@@ -19,10 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient import grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from client.access import Access
 from client.errors import AccessDenied, ServerError, ServerUnavailable
-from client.transport import AskConfig, AskLive, AskReady, AskServer, AskVersions, Call, Infer
-from client.triton_grpc import TritonTransport
+from client.triton.grpc import TritonTransport
+from client.triton.transport import AskConfig, AskLive, AskReady, AskServer, AskVersions, Call, Infer
+from client.wire.access import Access
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from server.secrets import make

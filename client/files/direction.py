@@ -1,0 +1,152 @@
+"""Directions of W: a name such as ``age``, or one's own file, and what is sent to edit along it.
+
+A direction file is safetensors with the tensor ``direction``, float32 [512], of unit length in W, and string
+metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what strength 1 means), ``scale``
+(length of strength 1 in W, default 1), ``layers`` (the styles it moves, first-last, default all),
+``suggested_range`` (low,high) and ``source``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import DirectionError
+from client.files import tensors
+from client.files.atomic import shown
+
+STYLE_DIM: Final = 512
+FOLDER: Final = Path(__file__).parents[1] / "directions"
+_SUFFIX: Final = ".safetensors"
+_MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A direction of W.
+
+    Attributes:
+        name: for people.
+        vector: float32 [512], of length 1.
+        generator: fingerprint of the generator whose W it belongs to.
+        scale: length in W of a step of strength 1.
+        layers: first and last style that it moves, counted over all of W+; None is all.
+        description: what changes along it.
+        unit: what strength 1 means.
+        suggested_range: strengths that give believable faces, low and high.
+        source: where it comes from.
+
+    Raises:
+        DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers or
+            suggested_range are out of range.
+    """
+
+    name: str
+    vector: NDArray[np.float32]
+    generator: str
+    scale: float = 1.0
+    layers: tuple[int, int] | None = None
+    description: str = ""
+    unit: str = ""
+    suggested_range: tuple[float, float] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        vector = self.vector
+        if vector.dtype != np.float32 or vector.shape != (STYLE_DIM,) or not np.isfinite(vector).all():
+            raise DirectionError(f"The direction {self.name} is not a finite float32 [{STYLE_DIM}].")
+        if not math.isclose(float(np.linalg.norm(vector.astype(np.float64))), 1.0, abs_tol=1e-3):
+            raise DirectionError(f"The direction {self.name} is not of length 1.")
+        if not (math.isfinite(self.scale) and 0 < self.scale <= 1000):
+            raise DirectionError(
+                f"The scale of the direction {self.name} is {self.scale:g}, not above 0 and up to 1000."
+            )
+        if self.suggested_range is not None:
+            low, high = self.suggested_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise DirectionError(f"The suggested range of the direction {self.name} is not low,high.")
+        if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
+            raise DirectionError(f"The layers of the direction {self.name} are not first-last.")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Direction:
+        """Read and validate a direction file.
+
+        Raises:
+            DirectionError: it is missing, damaged, not safetensors, or not a direction.
+        """
+        found, metadata = tensors.load(path, limit=_MAX_BYTES, error=DirectionError)
+        what = shown(path)
+        vector = tensors.require(found, "direction", what=what, error=DirectionError)
+        if not metadata.get("generator"):
+            raise DirectionError(f"{what} does not say which generator it belongs to.")
+        texts = {key: shown(metadata.get(key, "")) for key in ("description", "unit", "source", "generator")}
+        try:
+            layers = tuple(int(part) for part in metadata["layers"].split("-")) if "layers" in metadata else None
+            limits = metadata.get("suggested_range")
+            low_high = tuple(float(part) for part in limits.split(",")) if limits else None
+            scale = float(metadata.get("scale", "1"))
+        except ValueError:
+            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range.") from None
+        if (layers is not None and len(layers) != 2) or (low_high is not None and len(low_high) != 2):
+            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range.")
+        return cls(
+            name=shown(metadata.get("name") or Path(path).stem, limit=40),
+            vector=vector,
+            scale=scale,
+            layers=None if layers is None else (layers[0], layers[1]),
+            suggested_range=None if low_high is None else (low_high[0], low_high[1]),
+            **texts,
+        )
+
+    def step(self, *, before: int, styles: int) -> NDArray[np.float32]:
+        """Return the step of strength 1 in M+: float32 [styles, 512], zero for the styles outside ``layers``.
+
+        Args:
+            before: number of styles before M, which ``f`` has used up.
+            styles: number of styles from M on.
+        """
+        first, last = self.layers or (0, before + styles - 1)
+        moved = np.zeros((styles, STYLE_DIM), dtype=np.float32)
+        moved[max(first - before, 0) : max(last - before + 1, 0)] = self.vector * np.float32(self.scale)
+        if not moved.any():
+            raise DirectionError(
+                f"The direction {self.name} moves only styles before the cut, so it cannot edit this inversion."
+            )
+        return moved
+
+    def require_generator(self, generator: str) -> None:
+        """Raise ``DirectionError`` where the direction belongs to another generator."""
+        if self.generator != generator:
+            raise DirectionError(
+                f"The direction {self.name} belongs to generator {self.generator}, "
+                f"but the server runs generator {shown(generator)}."
+            )
+
+
+def names(domain: str) -> list[str]:
+    """Return the names of the directions that come with the package for a domain, sorted."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in (FOLDER / domain).glob(f"*{_SUFFIX}"))
+
+
+def load(domain: str, name: str) -> Direction:
+    """Return a direction by its name, or from one's own file (anything that ends in ``.safetensors``).
+
+    Raises:
+        DirectionError: there is none of that name, or the file is not a direction.
+    """
+    if name.endswith(_SUFFIX):
+        return Direction.load(name)
+    known = names(domain)
+    if name not in known:
+        choice = f"the known ones are {', '.join(known)}" if known else "none are installed"
+        raise DirectionError(
+            f"There is no direction '{shown(name)}' for {shown(domain)}: {choice}, or give a .safetensors file."
+        )
+    return Direction.load(FOLDER / domain / f"{name}{_SUFFIX}")

@@ -1,0 +1,1 @@
+"""Triton: what the client asks of it, and the transports that carry it."""

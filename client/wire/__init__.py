@@ -1,0 +1,1 @@
+"""Connections: access, channels, request ids and settings."""

@@ -1,0 +1,277 @@
+"""A pretended server of the domain: as a transport, and as a real gRPC endpoint; small images keep it quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+from hypothesis import HealthCheck, settings
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from client.errors import ModelMissing, ServerError
+from client.files import tensors
+from client.triton.transport import (
+    AskConfig,
+    AskLive,
+    AskReady,
+    AskServer,
+    AskVersions,
+    Call,
+    Infer,
+    ModelConfig,
+    ServerInfo,
+    TensorSpec,
+)
+from protocol.methods import prefix
+
+# A shared machine may be slow at any moment.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+GENERATOR = "0123456789abcdef"
+SIDE = 32
+PHOTO_SIDE = 64
+F, M_PLUS = (512, 16, 16), (12, 512)
+SHAPES = {16: (F, M_PLUS), 8: ((512, 8, 8), (14, 512)), 4: ((512, 4, 4), (16, 512))}
+F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
+IMAGE, SMALL = (U8, (SIDE, SIDE, 3)), (U8, (PHOTO_SIDE, PHOTO_SIDE, 3))
+TABLE: dict[str, tuple[int, dict, dict]] = {
+    "mapping": (64, {"z": (F32, (512,)), "psi": (F32, (1,))}, {"w": (F32, (512,))}),
+    "coarse": (16, {"w": (F32, (4, 512))}, {"f": (F32, F)}),
+}
+for _cut, (_f, _w) in SHAPES.items():
+    _code = {"f": (F32, _f), "w_m_plus": (F32, _w)}
+    _edit = {**_code, "direction": (F32, _w), "strengths": (F32, (-1,))}
+    TABLE |= {
+        f"{prefix('', _cut)}_{role}".lstrip("_"): model
+        for role, model in {
+            "fine": (8, _code, {"image": IMAGE}),
+            "encoder": (16, {"image": SMALL}, {"f": (F32, _f)}),
+            "detail": (16, {"image": SMALL}, {"w_m_plus": (F32, _w)}),
+            "invert": (8, {"image": SMALL}, {**_code, "reconstruction": IMAGE}),
+            "shift": (0, _edit, {"f_batch": (F32, (-1, *_f)), "w_m_plus_batch": (F32, (-1, *_w))}),
+            "edit": (0, _edit, {"images": (U8, (-1, SIDE, SIDE, 3))}),
+        }.items()
+    }
+
+
+def cut_of(model: str) -> int:
+    """The cut that a model's name says."""
+    return next((cut for cut in (8, 4) if f"cut{cut}_" in model), 16)
+
+
+def config(name: str, *, generator: str = GENERATOR, domain: str = "ffhq") -> ModelConfig:
+    batch, inputs, outputs = TABLE[name.removeprefix(f"{domain}_")]
+    cut = cut_of(name)
+    return ModelConfig(
+        name=name,
+        max_batch=batch,
+        inputs={key: TensorSpec(*value) for key, value in inputs.items()},
+        outputs={key: TensorSpec(*value) for key, value in outputs.items()},
+        parameters={
+            "generator": generator,
+            "domain": domain,
+            "cut": str(cut),
+            "coarse_styles": str(16 - SHAPES[cut][1][0]),
+        },
+    )
+
+
+def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arithmetic that shows in the result which inputs it was given."""
+    f_shape, styles = SHAPES[cut_of(model)]
+    match model.rpartition("_")[2]:
+        case "invert":
+            value = np.float32(inputs["image"].mean() / 255)
+            f = np.full((1, *f_shape), value, np.float32)
+            return {
+                "f": f,
+                "w_m_plus": np.full((1, *styles), 0.5, np.float32),
+                "reconstruction": np.full((1, SIDE, SIDE, 3), round(float(value) * 255), np.uint8),
+            }
+        case "encoder":
+            return {"f": np.full((1, *f_shape), 0.25, np.float32)}
+        case "mapping":
+            return {"w": inputs["z"] * inputs["psi"]}
+        case "coarse":
+            return {"f": np.resize(inputs["w"].sum(axis=1), (1, *F)).astype(np.float32)}
+        case "fine":
+            level = np.tanh(inputs["f"].mean() + inputs["w_m_plus"].std()) * 100 + 128
+            return {"image": np.full((1, SIDE, SIDE, 3), level, np.uint8)}
+        case "edit":
+            moved = inputs["strengths"] * np.abs(inputs["direction"]).max() * 10 + 128
+            return {
+                "images": np.ones((len(moved), SIDE, SIDE, 3), np.uint8) * moved.astype(np.uint8)[:, None, None, None]
+            }
+    raise AssertionError(model)
+
+
+def check_sentence(error: BaseException) -> None:
+    """Fail unless the error is one printable sentence."""
+    message = str(error)
+    assert message.isprintable(), message
+    assert message.endswith("."), message
+    assert len(message) > 20, message
+
+
+class FakeTransport:
+    """Answers calls from the table; ``faults`` is asked first, and may raise or answer in the server's place."""
+
+    url = "fake:8001"
+
+    def __init__(
+        self,
+        *,
+        generator: str = GENERATOR,
+        missing: tuple[str, ...] = (),
+        fault: Callable[[Call], object | None] | None = None,
+        cuts: tuple[int, ...] = (16,),
+    ) -> None:
+        self.generator = generator
+        self.cuts = cuts
+        self.missing = missing
+        self.fault = fault
+        self.calls: list[Call] = []
+        self.timeouts: list[float] = []
+        self.closed = False
+
+    def send(self, call: Call, *, timeout: float) -> object:
+        self.calls.append(call)
+        self.timeouts.append(timeout)
+        if self.fault is not None and (answer := self.fault(call)) is not None:
+            return answer
+        model = getattr(call, "model", None) or ""
+        if model in self.missing or cut_of(model) not in self.cuts:
+            raise ModelMissing(f"The server at {self.url} does not serve the model {model}.")
+        match call:
+            case AskLive() | AskReady():
+                return True
+            case AskServer():
+                return ServerInfo("triton", "2.51.0")
+            case AskVersions():
+                return ("1",)
+            case AskConfig(model):
+                return config(model, generator=self.generator)
+            case Infer(model, inputs, outputs):
+                answers = compute(model, dict(inputs))
+                return {name: answers[name] for name in outputs}
+        raise ServerError("unknown call")
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def inferences(self) -> list[Infer]:
+        return [call for call in self.calls if isinstance(call, Infer)]
+
+
+class FakeAsyncTransport:
+    """``FakeTransport`` with coroutines."""
+
+    def __init__(self, inner: FakeTransport) -> None:
+        self.inner = inner
+        self.url = inner.url
+
+    async def send(self, call: Call, *, timeout: float) -> object:
+        return self.inner.send(call, timeout=timeout)
+
+    async def close(self) -> None:
+        self.inner.close()
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Triton's gRPC service over the same table; ``on_infer`` runs first and may abort the context."""
+
+    def __init__(
+        self, *, missing: tuple[str, ...] = (), on_infer: Callable | None = None, cuts: tuple[int, ...] = (16,)
+    ) -> None:
+        self.missing = missing
+        self.cuts = cuts
+        self.on_infer = on_infer
+        self.inferences = 0
+
+    def ServerLive(self, _request, _context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ServerReady(self, _request, _context):
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    def ModelReady(self, request, _context):
+        return service_pb2.ModelReadyResponse(ready=request.name not in self.missing)
+
+    def ServerMetadata(self, _request, _context):
+        return service_pb2.ServerMetadataResponse(name="triton", version="2.51.0")
+
+    def ModelMetadata(self, request, context):
+        self._find(request.name, context)
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
+
+    def ModelConfig(self, request, context):
+        self._find(request.name, context)
+        found = config(request.name)
+        message = model_config_pb2.ModelConfig(name=found.name, max_batch_size=found.max_batch)
+        types = {F32: model_config_pb2.TYPE_FP32, U8: model_config_pb2.TYPE_UINT8}
+        for specs, add in ((found.inputs, message.input.add), (found.outputs, message.output.add)):
+            for name, spec in specs.items():
+                add(name=name, data_type=types[spec.dtype], dims=spec.dims)
+        for key, value in found.parameters.items():
+            message.parameters[key].string_value = value
+        return service_pb2.ModelConfigResponse(config=message)
+
+    def ModelInfer(self, request, context):
+        self._find(request.model_name, context)
+        self.inferences += 1
+        if self.on_infer is not None:
+            self.on_infer(self, context)
+        kinds = {"FP32": np.float32, "UINT8": np.uint8}
+        inputs = {
+            tensor.name: np.frombuffer(raw, kinds[tensor.datatype]).reshape(tensor.shape)
+            for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+        answers = compute(request.model_name, inputs)
+        for name in (output.name for output in request.outputs):
+            kind = "FP32" if answers[name].dtype == F32 else "UINT8"
+            response.outputs.add(name=name, datatype=kind, shape=answers[name].shape)
+            response.raw_output_contents.append(answers[name].tobytes())
+        return response
+
+    def _find(self, name, context):
+        if name in self.missing or name.removeprefix("ffhq_") not in TABLE or cut_of(name) not in self.cuts:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
+
+
+@contextmanager
+def serving(servicer: service_pb2_grpc.GRPCInferenceServiceServicer, port: int = 0) -> Iterator[str]:
+    """Serve on a port of this machine, a free one by default, and give its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{bound}"
+    finally:
+        server.stop(None).wait()
+
+
+def direction_file(path: Path, *, generator: str = GENERATOR, vector: np.ndarray | None = None, **extra: str) -> Path:
+    """Write a direction along the first axis of W, or along ``vector``."""
+    if vector is None:
+        vector = np.eye(1, 512, dtype=np.float32)[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"name": path.stem, "generator": generator, "description": "made up", **extra}
+    tensors.save(path, {"direction": vector}, {key: value for key, value in metadata.items() if value})
+    return path
+
+
+if __name__ == "__main__":
+    # A server whose process ends in the middle of its first inference.
+    with serving(FakeTriton(on_infer=lambda _servicer, _context: os._exit(9))) as address:
+        print(address, flush=True)
+        threading.Event().wait(60)
+        sys.exit(1)

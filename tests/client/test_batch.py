@@ -1,0 +1,439 @@
+"""``client batch edit``: every photo once, whatever is stopped when; failures told and tried again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from client import Inversion, cli
+from client.batch import maker
+from client.batch.ledger import Ledger, Outcome
+from client.batch.manifest import Item, Shard, items, name_of
+from client.batch.plan import Plan
+from client.errors import OutputError, ParameterError
+from tests.client.fakes import FakeTriton, direction_file, serving
+from tests.client.sidecar_fakes import FakeSidecar, refining
+
+COUNT = 5
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton(cuts=(16, 8, 4))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, triton: FakeTriton) -> Iterator[Path]:
+    """A folder to work in, with a server, five photos in ``photos``, and two directions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
+    for name in ("age", "smile"):
+        direction_file(tmp_path / f"installed/ffhq/{name}.safetensors")
+    Path("photos").mkdir()
+    for number in range(COUNT):
+        save(Path(f"photos/{number}.png"), number)
+    with serving(triton) as address:
+        monkeypatch.setenv("UNALIGNED_URL", address)
+        yield tmp_path
+
+
+def save(path: Path, seed: int) -> None:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (70, 90, 3), np.uint8)).save(path)
+
+
+def batch(*arguments: str, photos: str = "photos", out: str = "out") -> int:
+    return cli.main(["batch", "edit", "--photos", photos, "--out", out, "--edit", "age=-1,2", "--fast", *arguments])
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str, **places: str) -> tuple[int, str]:
+    code = batch(*arguments, **places)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("client: ") and captured.err.endswith(".\n") and captured.err.count("\n") == 1
+    return code, captured.err
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Every result of a batch, without the ledger and the report, which tell times."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(("ledger", "report"))
+    }
+
+
+def test_every_photo_has_its_folder_and_the_batch_its_report(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch("--edit", "smile=1", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["photos"] == {"pending": 0, "done": COUNT, "failed": 0}
+    assert report["run"]["made"] == COUNT and report["run"]["per_minute"] > 0
+    assert len(report["slowest"]) == 5 and report["failures"] == []
+    assert json.loads((place / "out/report.json").read_text()) == report
+    names = ["age+2.jpg", "age-1.jpg", "photo.inversion.safetensors", "reconstruction.jpg", "smile+1.jpg"]
+    for number in range(COUNT):
+        folder = place / f"out/{number}.png"
+        assert sorted(path.name for path in folder.iterdir()) == names
+        inversion = Inversion.load(folder / "photo.inversion.safetensors")
+        assert inversion.photo_name == f"{number}.png"
+    with Image.open("out/sheet.jpg") as sheet:
+        assert sheet.size == (5 * 160, COUNT * 160)
+    assert not list(place.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("triton")
+def test_resume_begins_where_nothing_was_begun(place: Path) -> None:
+    assert batch("--resume") == 0
+    assert (place / "out/report.json").exists()
+
+
+def test_nothing_is_made_twice(place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch() == 0
+    asked, before = triton.inferences, results(place / "out")
+    stamps = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.jpg") if path.name != "sheet.jpg"}
+    assert batch("--resume", "--json") == 0
+    assert triton.inferences == asked
+    assert results(place / "out") == before
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"]["made"] == 0
+
+
+def test_a_photo_that_fails_is_told_and_tried_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = Path("photos/2.png").read_bytes()
+    Path("photos/2.png").write_bytes(good[:200])
+    assert batch() == 1
+    told = capsys.readouterr().out
+    assert "4 photos are done, 1 failed, 0 are left" in told
+    assert "photos/2.png: 2.png is a truncated or damaged PNG file." in told
+    assert not (place / "out/2.png").exists()
+    # It is not tried again unless that is asked for.
+    Path("photos/2.png").write_bytes(good)
+    assert batch("--resume") == 1
+    assert batch("--retry-failed") == 0
+    assert "5 photos are done, 0 failed" in capsys.readouterr().out
+    assert (place / "out/2.png/reconstruction.jpg").exists()
+    assert batch(out="whole") == 0
+    assert results(place / "out") == results(place / "whole")
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_an_interrupted_batch_goes_on_to_the_same_results(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    made: list[str] = []
+    make = Plan.make
+
+    async def interrupted(self: Plan, inverter, item: Item, folder: Path) -> None:
+        if len(made) == stop:
+            raise KeyboardInterrupt
+        await make(self, inverter, item, folder)
+        made.append(item.name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Plan, "make", interrupted)
+        code, message = failed(capsys, "--concurrency", "1")
+    assert code == 130
+    assert f"{stop} of {COUNT} photos are done: go on by the same command with --resume" in message
+    assert batch("--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"]["made"] == COUNT - stop
+    assert batch(out="whole") == 0
+    assert results(place / "out") == results(place / "whole")
+
+
+def test_a_killed_process_goes_on_to_the_same_results(place: Path, triton: FakeTriton) -> None:
+    """SIGKILL while requests are under way, again and again, until the batch is done."""
+    killed = 0
+    for attempt in range(20):
+        ready = threading.Event()
+        start = triton.inferences
+
+        def on_infer(servicer: FakeTriton, _context, start=start, ready=ready) -> None:
+            if servicer.inferences >= start + 3:
+                ready.set()
+
+        triton.on_infer = on_infer
+        command = ["batch", "edit", "--photos", "photos", "--out", "out", "--edit", "age=-1,2", "--fast"]
+        run = [sys.executable, "-c", BOOT, str(place / "installed"), *command, *(["--resume"] if attempt else [])]
+        with subprocess.Popen(run, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            while process.poll() is None and not ready.wait(0.01):
+                pass
+            if process.poll() is None:
+                process.kill()
+                killed += 1
+            elif process.returncode == 0:
+                break
+            else:
+                raise AssertionError(process.stderr.read())
+    triton.on_infer = None
+    assert killed
+    assert batch("--resume") == 0
+    assert batch(out="whole") == 0
+    assert results(place / "out") == results(place / "whole")
+
+
+BOOT = """
+import sys
+import time
+from pathlib import Path
+import client.files.direction
+client.files.direction.FOLDER = Path(sys.argv[1])
+from client.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_server_that_is_away_one_time_in_three_costs_nothing_but_time(
+    place: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+
+    def flaky(servicer: FakeTriton, context) -> None:
+        if servicer.inferences % 3 == 0:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    triton.on_infer = flaky
+    assert batch() == 0
+    triton.on_infer = None
+    assert batch(out="whole") == 0
+    assert results(place / "out") == results(place / "whole")
+
+
+def test_a_server_that_is_slow_loses_nothing(
+    place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow within the deadline is only slow; beyond it, the photo is asked for again, and then left for later."""
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+    triton.on_infer = lambda *_: time.sleep(0.3)
+    assert batch("--timeout", "5") == 0
+    capsys.readouterr()
+
+    def stuck(servicer: FakeTriton, _context: object) -> None:
+        time.sleep(0 if servicer.inferences < before + 5 else 1.5)
+
+    before, triton.on_infer = triton.inferences, stuck
+    code, message = failed(capsys, "--timeout", "0.5", "--patience", "1", "--concurrency", "1", out="stuck")
+    assert code == 3
+    assert "gave no answer within" in message
+    assert "2 of 5 photos are done" in message
+    triton.on_infer = None
+    assert batch("--resume", out="stuck") == 0
+    assert results(place / "stuck") == results(place / "out")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_server_that_stays_away_leaves_the_rest(
+    triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+
+    def gone(servicer: FakeTriton, context) -> None:
+        if servicer.inferences > 4:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    triton.on_infer = gone
+    code, message = failed(capsys, "--patience", "1", "--concurrency", "1", "--timeout", "1")
+    assert code == 3
+    assert "2 of 5 photos are done: go on by the same command with --resume" in message
+    triton.on_infer = None
+    assert batch("--resume") == 0
+
+
+def test_a_full_disk_leaves_the_rest(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from client.batch import plan
+
+    written: list[Path] = []
+    write_all = plan.write_all
+
+    def full(contents) -> None:
+        if len(written) == 2:
+            raise OutputError("The results cannot be written to out: no space left on device.")
+        write_all(contents)
+        written.append(next(iter(contents)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plan, "write_all", full)
+        code, message = failed(capsys, "--concurrency", "1")
+    assert code == 2
+    assert "no space left on device; 2 of 5 photos are done" in message
+    assert batch("--resume") == 0
+    assert batch(out="whole") == 0
+    assert results(place / "out") == results(place / "whole")
+
+
+def test_shards_are_the_whole(place: Path) -> None:
+    for index in range(2):
+        assert batch("--shard", f"{index}/2") == 0
+    assert sorted(p.name for p in Path("out").glob("ledger*.sqlite")) == [
+        "ledger-0-of-2.sqlite",
+        "ledger-1-of-2.sqlite",
+    ]
+    assert batch(out="whole") == 0
+    parts, whole = (
+        {name: data for name, data in results(place / out).items() if not name.startswith("sheet")}
+        for out in ("out", "whole")
+    )
+    assert parts == whole
+
+
+@pytest.mark.usefixtures("place")
+def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("photos/", ignore_errors=True)
+    Path("photos").mkdir()
+    save(Path("photos/one.png"), 1)
+    sidecar = FakeSidecar()
+    with refining(sidecar) as address:
+        monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
+        common = ["batch", "edit", "--photos", "photos", "--method", "idinvert", "--steps", "6", "--format", "png"]
+        assert cli.main([*common, "--out", "out"]) == 0
+    inversion = Inversion.load("out/one.png/photo.inversion.safetensors")
+    assert (inversion.method, inversion.cut) == ("refined:idinvert", 4)
+    assert inversion.refinement is not None and inversion.refinement.step == 6
+    assert Path("out/one.png/reconstruction.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--retry-failed"], "no batch in out to go on with"),
+        (["--concurrency", "0"], "from 1 to 256"),
+        (["--shard", "2/2"], "i from 0 to n-1"),
+        (["--shard", "x"], "i/n"),
+        (["--shard", "7/9"], "no photo in photos for this shard"),
+        (["--photos", "nowhere"], "neither a folder"),
+        (["--photos", "installed"], "no photo in installed"),
+        (["--edit", "age"], "name=strength"),
+        (["--edit", "nose=1"], "age, smile"),
+        (["--steps", "3"], "--fast leaves out"),
+        (["--method", "im2s"], "no encoder"),
+        (["--photos", "bad.jsonl"], 'Line 2 of bad.jsonl is no object with a "photo"'),
+        (["--photos", "more.jsonl"], "'size', which is none of photo, crop and name"),
+        (["--photos", "twice.jsonl"], "Two photos of the batch have one name"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    Path("bad.jsonl").write_text('{"photo": "photos/1.png"}\n[]\n')
+    Path("more.jsonl").write_text('{"photo": "photos/1.png", "size": 3}\n')
+    Path("twice.jsonl").write_text('{"photo": "photos/1.png"}\n{"photo": "photos/1.png"}\n')
+    code, message = failed(capsys, *arguments)
+    assert code == 2
+    assert words in message
+    assert not list(Path().rglob("*.jpg"))
+    # What was refused has begun nothing.
+    assert batch(photos="photos") == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_a_batch_is_gone_on_with_as_it_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch() == 0
+    capsys.readouterr()
+    for arguments, words in (
+        ([], "There is a batch in out already: --resume"),
+        (["--resume", "--edit", "smile=1"], "another choice of edits"),
+        (["--resume", "--cut", "8"], "another choice of cut"),
+        (["--resume", "--photos", "photos/*.png"], "another choice of photos"),
+    ):
+        code, message = failed(capsys, *arguments)
+        assert code == 2 and words in message
+    Path("out/ledger.sqlite").write_bytes(b"no ledger" * 100)
+    code, message = failed(capsys, "--resume")
+    assert code == 2 and "no ledger of a batch" in message
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as first:
+        first.begin({}, [Item("a", "a")])
+        with pytest.raises(OutputError, match="Another process works on"):
+            Ledger(tmp_path / "ledger.sqlite")
+    with Ledger(tmp_path / "ledger.sqlite") as second:
+        assert second.counts() == {"pending": 1, "done": 0, "failed": 0}
+
+
+def test_the_ledger_remembers(tmp_path: Path) -> None:
+    path = tmp_path / "deep/ledger.sqlite"
+    photos = [Item(str(n), f"/{n}.png", "1,2,30" if n % 2 else None) for n in range(600)]
+    with Ledger(path) as ledger:
+        assert ledger.plan is None
+        assert not ledger.begin({"edits": []}, [])
+        assert ledger.plan is None
+        assert ledger.begin({"edits": [1]}, iter(photos))
+        left = ledger.pending()
+        assert next(left) == photos[0]
+        ledger.mark(photos[0].name, Outcome("done", 1.5))
+        ledger.mark(photos[1].name, Outcome("failed", 2.5, "No."))
+        assert list(left) == photos[1:]  # as it was when the first ones were asked for
+    with Ledger(path) as ledger:
+        assert ledger.plan == {"edits": [1]}
+        assert ledger.counts() == {"pending": 598, "done": 1, "failed": 1}
+        assert list(ledger.pending()) == photos[2:]
+        (entry,) = ledger.entries("failed", limit=5)
+        assert (entry.item, entry.attempts, entry.seconds, entry.sentence) == (photos[1], 1, 2.5, "No.")
+        assert ledger.retry_failed() == 1
+        assert next(ledger.pending()) == photos[1]
+        with pytest.raises(ParameterError, match="one name"):
+            ledger.begin({}, [Item("2", "x")])
+        assert sum(ledger.counts().values()) == 600
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM photos").fetchone() == (600,)
+
+
+def test_memory_is_flat_in_the_number_of_photos(tmp_path: Path) -> None:
+    """Ten times the photos, the same peak: nothing keeps them all."""
+    peaks = []
+    for count in (3_000, 30_000):
+        with Ledger(tmp_path / f"{count}.sqlite") as ledger:
+            tracemalloc.start()
+            ledger.begin({}, (Item(f"{n}.png", f"/photos/{n}.png") for n in range(count)))
+            assert sum(1 for _ in ledger.pending()) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+@given(st.integers(1, 7), st.integers(0, 30))
+def test_shards_part_any_number(count: int, photos: int) -> None:
+    found = [Shard.parse(f"{index}/{count}") for index in range(count)]
+    parts = [{n for n in range(photos) if n % s.count == s.index} for s in found]
+    assert sorted(n for part in parts for n in part) == list(range(photos))
+
+
+def test_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.JPG", "b.png", ".c.png", "d.txt", "sub/e.webp", "sub/f.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"")
+    assert [i.name for i in items(".")] == ["a.JPG", "b.png"]
+    assert [i.name for i in items("sub/*.png")] == ["f.png"]
+    assert [i.name for i in items("**/*")] == ["a.JPG", "b.png", "sub__e.webp", "sub__f.png"]
+    assert [i.name for i in items(f"{tmp_path}/*/e.*")] == ["sub__e.webp"]
+    assert [(i.name, i.path) for i in items("b.png")] == [("b.png", "b.png")]
+    Path("sub/m.jsonl").write_text('{"photo": "e.webp", "crop": "1,2,30"}\n\n{"photo": "/x/y.png", "name": "why"}\n')
+    assert list(items("sub/m.jsonl")) == [Item("e.webp", "sub/e.webp", "1,2,30"), Item("why", "/x/y.png")]
+    assert list(items("sub/m.jsonl", Shard(1, 2))) == [Item("why", "/x/y.png")]
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_names_are_safe_and_apart(one: str, other: str) -> None:
+    for text in (one, other):
+        name = name_of(text)
+        assert name and "/" not in name and not name.startswith(".") and len(name.encode()) < 200
+        assert name.isprintable()
+    if one != other and one.strip("._") and other.strip("._"):
+        assert name_of(f"a{one}") != name_of(f"a{other}") or one.replace("/", "__") == other.replace("/", "__")

@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Inversion, cli
+from client.files.photo import MAX_MEGAPIXELS
+from client.files.sheet import TILE, png, sheet
+from tests.client.fakes import GENERATOR, SIDE, FakeTriton, direction_file, serving
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serving(FakeTriton()) as address:
+        yield address
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, url):
+    """An empty folder to work in, with a server, a photo, and two directions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNALIGNED_URL", url)
+    monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
+    direction_file(tmp_path / "installed/ffhq/age.safetensors", unit="one standard deviation", suggested_range="-3,3")
+    direction_file(tmp_path / "installed/ffhq/smile.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save("me.png")
+    return tmp_path
+
+
+def files(place: Path) -> list[str]:
+    """Everything written, apart from what the fixture made."""
+    given = {"me.png", "installed"}
+    return sorted(
+        str(path.relative_to(place)) for path in place.rglob("*") if path.relative_to(place).parts[0] not in given
+    )
+
+
+def opened(path: str | Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def failed(capsys, *arguments: str) -> tuple[int, str]:
+    """Run a command that fails: its exit code and its one sentence."""
+    code = cli.main(arguments)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    message = captured.err
+    assert message.count("\n") == 1
+    assert message.startswith("client: ")
+    assert message.endswith(".\n")
+    assert "Traceback" not in message
+    return code, message
+
+
+def test_invert_with_edits(place, capsys):
+    assert cli.main(["invert", "--fast", "me.png", "--edit", "age=-3,3", "--edit", "smile=1.5"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    expected = [
+        "out",
+        "out/me",
+        "out/me/me.age+3.png",
+        "out/me/me.age-3.png",
+        "out/me/me.inversion.safetensors",
+        "out/me/me.reconstruction.png",
+        "out/me/me.sheet.png",
+        "out/me/me.smile+1.5.png",
+    ]
+    assert files(place) == expected
+    for name in expected[2:]:
+        assert name in captured.out
+    inversion = Inversion.load("out/me/me.inversion.safetensors")
+    assert (inversion.generator, inversion.photo_name) == (GENERATOR, "me.png")
+    assert opened("out/me/me.reconstruction.png").size == (SIDE, SIDE)
+    page = opened("out/me/me.sheet.png")
+    assert page.width > 5 * TILE
+    assert page.height < 2 * TILE
+
+
+def test_the_sheet_is_written_without_edits_too(place, capsys):
+    assert cli.main(["invert", "--fast", "me.png", "--out", "here/there", "--crop", "1,2,60", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["edits"] == []
+    assert report["crop"] == [1, 2, 60]
+    assert report["photo"]["size"] == [120, 90]
+    assert report["generator"] == GENERATOR
+    for key in ("inversion", "reconstruction", "sheet"):
+        assert Path(report[key]).is_file()
+        assert Path(report[key]).parent == Path("here/there")
+    assert len(files(place)) == 5
+
+
+def test_results_are_replaced(place):
+    assert cli.main(["invert", "--fast", "me.png", "--crop", "0,0,20"]) == 0
+    assert cli.main(["invert", "--fast", "me.png"]) == 0
+    assert Inversion.load("out/me/me.inversion.safetensors").crop.size == 90
+    assert len(files(place)) == 5
+
+
+def test_edit(place, capsys):
+    assert cli.main(["invert", "--fast", "me.png"]) == 0
+    capsys.readouterr()
+    command = ["edit", "out/me/me.inversion.safetensors", "--direction", "age", "--strength", "-3", "--strength", "3"]
+    assert cli.main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sheet"] == "out/me/me.age.sheet.png"
+    assert [(edit["direction"], edit["strength"]) for edit in report["edits"]] == [("age", -3.0), ("age", 3.0)]
+    dark, light = (np.asarray(opened(edit["image"])).mean() for edit in report["edits"])
+    assert (dark, light) == (98, 158)
+    assert len(files(place)) == 8
+
+
+def test_own_directions(place, capsys):
+    own = direction_file(place / "installed/own.safetensors", name="my way")
+    assert cli.main(["invert", "--fast", "me.png", "--edit", f"{own}=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["edits"][0]["image"] == "out/me/me.my way+2.png"
+
+
+def test_generate(place, capsys):
+    assert cli.main(["generate", "--seed", "7", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["image"], report["psi"]) == ("out/generated/seed-7.png", 0.7)
+    first = Path(report["image"]).read_bytes()
+    assert cli.main(["generate", "--seed", "7"]) == 0
+    assert Path(report["image"]).read_bytes() == first
+    assert files(place) == ["out", "out/generated", "out/generated/seed-7.png"]
+
+
+def test_directions(place, capsys, monkeypatch):
+    assert cli.main(["directions"]) == 0
+    text = capsys.readouterr().out
+    assert "age" in text
+    assert "-3 to 3" in text
+    assert "one standard deviation" in text
+    assert cli.main(["directions", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [direction["name"] for direction in report["directions"]] == ["age", "smile"]
+    monkeypatch.setattr("client.files.direction.FOLDER", place / "none")
+    assert cli.main(["directions"]) == 0
+    assert "No directions" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("place")
+def test_status(capsys):
+    assert cli.main(["status"]) == 0
+    text = capsys.readouterr().out
+    assert "triton 2.51.0" in text
+    assert GENERATOR in text
+    assert re.search(r"ffhq_fine +ready +version 1\n", text)
+    assert cli.main(["status", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["usable"] is True
+    assert len(report["models"]) == 8
+
+
+@pytest.mark.usefixtures("place")
+def test_status_of_a_server_without_a_model(capsys):
+    with serving(FakeTriton(missing=("ffhq_edit",))) as other:
+        assert cli.main(["status", "--url", other]) == 3
+    assert re.search(r"ffhq_edit +missing\n", capsys.readouterr().out)
+
+
+def broken_files() -> None:
+    Path("text.jpg").write_text("hello")
+    Path("cut.jpg").write_bytes(jpeg()[:300])
+    Path("folder.jpg").mkdir()
+    Image.new("RGB", (1, 1)).save("dot.png")
+    Image.new("RGB", (20_000, 10)).save("line.png")
+
+
+def jpeg() -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["text.jpg"], "not an image"),
+        (["cut.jpg"], "truncated"),
+        (["folder.jpg"], "directory"),
+        (["none.jpg"], "does not exist"),
+        (["dot.png"], "1x1"),
+        (["line.png"], "20000x10"),
+        (["me.png", "--crop", "100,0,50"], "120x90"),
+        (["me.png", "--crop", "middle"], "x,y,size"),
+        (["me.png", "--edit", "age"], "name=strength"),
+        (["me.png", "--edit", "age="], "name=strength"),
+        (["me.png", "--edit", "age=much"], "name=strength"),
+        (["me.png", "--edit", "age=nan"], "strength"),
+        (["me.png", "--edit", "=3"], "name=strength"),
+        (["me.png", "--edit", "nose=3"], "age, smile"),
+        (["me.png", "--url", "http://there:1"], "host:port"),
+        (["me.png", "--timeout", "0"], "timeout"),
+        (["me.png", "--timeout", "nan"], "timeout"),
+        (["me.png", "--domain", "a/b"], "domain"),
+        (["me.png", "--out", "me.png"], "cannot be written"),
+    ],
+)
+def test_bad_input_to_invert(place, capsys, arguments, words):
+    broken_files()
+    before = files(place)
+    code, message = failed(capsys, "invert", "--fast", *arguments)
+    assert code == 2
+    assert words in message
+    assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["edit", "none", "--direction", "age", "--strength", "1"], "does not exist"),
+        (["edit", "me.png", "--direction", "age", "--strength", "1"], "not a safetensors"),
+        (["edit", "cut", "--direction", "age", "--strength", "1"], "truncated"),
+        (["edit", "other", "--direction", "age", "--strength", "1"], "ffffffffffffffff"),
+        (["edit", "good", "--direction", "nose", "--strength", "1"], "age, smile"),
+        (["edit", "good", "--direction", "me.safetensors", "--strength", "1"], "does not exist"),
+        (["edit", "good", "--direction", "age", "--strength", "inf"], "strength"),
+        (["generate", "--seed", "-1"], "seed"),
+        (["generate", "--seed", "1", "--psi", "nan"], "psi"),
+    ],
+)
+def test_bad_input_to_the_others(place, capsys, arguments, words):
+    assert cli.main(["invert", "--fast", "me.png", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    good = Path(report["inversion"])
+    found = Inversion.load(good)
+    object.__setattr__(found, "generator", "f" * 16)
+    found.save("other")
+    Path("cut").write_bytes(good.read_bytes()[:-10])
+    good.rename("good")
+    before = files(place)
+    code, message = failed(capsys, *arguments)
+    assert code == 2
+    assert words in message
+    assert files(place) == before
+
+
+def test_no_server(place, capsys):
+    code, message = failed(capsys, "invert", "--fast", "me.png", "--url", "127.0.0.1:1")
+    assert code == 3
+    assert "127.0.0.1:1" in message
+    assert files(place) == []
+    assert cli.main(["status", "--url", "127.0.0.1:1", "--json"]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["kind"] == "ServerUnavailable"
+
+
+def test_a_server_without_the_models(place, capsys):
+    with serving(FakeTriton(missing=("ffhq_invert",))) as other:
+        code, message = failed(capsys, "invert", "--fast", "me.png", "--url", other)
+    assert code == 3
+    assert "ffhq_invert" in message
+    assert files(place) == []
+
+
+def test_a_server_that_dies_in_the_middle(place):
+    server = [sys.executable, "-m", "tests.client.fakes"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, cwd=root) as dying:
+        address = dying.stdout.readline().strip()
+        command = [sys.executable, "-m", "client", "invert", "--fast", "me.png", "--url", address]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert dying.returncode == 9
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(rf"client: .*{address}.*\.\n", done.stderr)
+    assert files(place) == []
+
+
+def test_a_failed_edit_leaves_no_inversion_behind(place, capsys):
+    with serving(FakeTriton(missing=("ffhq_edit",))) as other:
+        code, message = failed(capsys, "invert", "--fast", "me.png", "--edit", "age=1", "--url", other)
+    assert code == 3
+    assert "ffhq_edit" in message
+    assert files(place) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(place, capsys, monkeypatch):
+    from client.files import atomic as writing
+
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "fsync", full)
+    code, message = failed(capsys, "invert", "--fast", "me.png")
+    assert code == 2
+    assert "no space left" in message
+    assert [name for name in files(place) if Path(name).is_file()] == []
+
+
+def test_ctrl_c_during_a_request(place):
+    waiting = threading.Event()
+    leave = threading.Event()
+
+    def stall(_servicer, _context):
+        waiting.set()
+        leave.wait(60)
+
+    with serving(FakeTriton(on_infer=stall)) as other:
+        command = [sys.executable, "-m", "client", "invert", "--fast", "me.png", "--url", other]
+        with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as process:
+            assert waiting.wait(60)
+            process.send_signal(signal.SIGINT)
+            error = process.communicate()[1]
+        leave.set()
+    assert process.returncode == 130
+    assert error == "client: interrupted\n"
+    assert files(place) == []
+
+
+def test_as_a_module_and_as_a_program(place):
+    script = Path(sys.executable).with_name("client")
+    commands = [[sys.executable, "-m", "client"]] + ([[str(script)]] if script.exists() else [])
+    for command in commands:
+        done = subprocess.run([*command, "status", "--json"], cwd=place, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["usable"] is True
+
+
+def test_json_is_alone_on_stdout_and_progress_shows_only_on_a_terminal(place):
+    import pty
+    import termios
+
+    arguments = [sys.executable, "-m", "client", "invert", "--fast", "me.png"]
+    seen = {}
+    for extra in ((), ("--json",)):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        done = subprocess.run([*arguments, *extra], cwd=place, stdout=subprocess.PIPE, stderr=theirs, check=True)
+        # What was written is lost when the last writer closes, so ours is held open.
+        os.set_blocking(ours, False)
+        try:
+            shown = os.read(ours, 100_000)
+        except BlockingIOError:
+            shown = b""
+        os.close(theirs)
+        os.close(ours)
+        seen[extra] = shown, done.stdout
+    assert b"inverting" in seen[()][0]
+    assert b"inverting" not in seen["--json",][0]
+    assert json.loads(seen["--json",][1])["method"] == "encoder"
+
+
+def subcommands() -> dict[str, argparse.ArgumentParser]:
+    return dict(leaves(cli.parser()))
+
+
+def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command by its words."""
+    actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    if not actions:
+        yield name, parser
+    for action in actions:
+        assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
+        for word, command in action.choices.items():
+            yield from leaves(command, f"{name} {word}".strip())
+
+
+def test_every_command_and_option_has_help():
+    assert set(subcommands()) == {"invert", "batch edit", "refine", "edit", "generate", "directions", "status"}
+    for name, command in subcommands().items():
+        assert command.description, name
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+        options = {option for action in command._actions for option in action.option_strings}
+        assert {"--json", "--domain"} <= options
+        assert "exit codes" in command.format_help()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "invert", "batch", "batch edit", "refine", "edit", "generate", "directions", "status"]
+)
+def test_help_is_printed(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*name.split(), "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    if name in ("", "invert"):
+        assert f"{MAX_MEGAPIXELS} megapixels" in text.replace("\n", " ")
+        assert "JPEG" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["invert"], ["refine"], ["edit", "x"], ["generate"], ["generate", "--seed", "x"]]
+)
+def test_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not README.is_file(), reason="README.md is not there")
+def test_the_readme_has_a_row_for_every_command():
+    rows = [line for line in README.read_text().splitlines() if line.startswith("|")]
+    for name in subcommands():
+        assert any(re.search(rf"`client {name}\b", row) for row in rows), f"no row for client {name}"
+
+
+def test_sheet():
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((TILE, TILE, 3), 200, np.uint8)
+    page = np.asarray(sheet([("photo", black), ("inversion", white)]))
+    height, width, _ = page.shape
+    assert width > 2 * TILE
+    assert TILE < height < 2 * TILE
+    middle = height // 3
+    assert page[middle, width // 4].tolist() == [0, 0, 0]
+    assert page[middle, 3 * width // 4].tolist() == [200, 200, 200]
+    captions = page[TILE + 14 :]
+    assert (captions[:, : width // 2] < 100).any()
+    assert (captions[:, width // 2 :] < 100).any()
+
+
+def test_sheet_wraps_and_long_captions_stay_below_their_tile():
+    tile = np.zeros((8, 8, 3), np.uint8)
+    assert sheet([("", tile)] * 7).size[1] > 2 * TILE
+    alone = np.asarray(sheet([("x" * 400, tile)]))
+    assert (alone[:, :10] == 255).all()
+    assert (alone[:, -10:] == 255).all()
+
+
+def test_png_keeps_pixels(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 3), np.uint8)
+    (tmp_path / "it.png").write_bytes(png(pixels))
+    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "it.png")), pixels)

@@ -1,0 +1,379 @@
+"""The side-car's protocol over real gRPC, both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import aclosing, closing
+
+import grpc
+import numpy as np
+import pytest
+
+from client import (
+    AccessDenied,
+    AnswerRefused,
+    AsyncInverter,
+    Checkpoint,
+    Inversion,
+    Inverter,
+    ParameterError,
+    Preview,
+    Progress,
+    Refined,
+    RefinementDiverged,
+    RefineOptions,
+    RequestRejected,
+    ServerBusy,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+    Terms,
+    Timeout,
+    Waiting,
+)
+from client.sidecar.grpc import AsyncGrpcRefineTransport, GrpcRefineTransport, from_event, to_request
+from client.sidecar.transport import RefineRequest, State
+from protocol import refine_pb2 as pb
+from protocol import refine_pb2_grpc
+from tests.client.fakes import FakeAsyncTransport, FakeTransport, check_sentence
+from tests.client.sidecar_fakes import (
+    STEPS,
+    FakeRefineTransport,
+    FakeSidecar,
+    from_request,
+    jpeg,
+    refining,
+    simulated,
+    to_event,
+    to_tensor,
+)
+from tests.client.test_inversion import made
+
+TARGET = b"any bytes: the service decodes them"
+STATE = State(
+    step=20,
+    seconds=10.0,
+    f=np.full((512, 16, 16), 0.5, np.float32),
+    w_m_plus=np.full((12, 512), 0.25, np.float32),
+    optimiser={"momentum": np.zeros((512, 16, 16), np.float32), "count": np.array(20, np.float32)},
+    terms=Terms(5.0, 4.0, 3.0, 2.0, 1.0),
+)
+
+
+@pytest.fixture(params=[False, True], ids=["blocking", "async"])
+def asynchronous(request):
+    return request.param
+
+
+def request(**changes) -> RefineRequest:
+    inversion = made()
+    fields = {
+        "generator": inversion.generator,
+        "domain": "ffhq",
+        "target": TARGET,
+        "f": inversion.f,
+        "w_m_plus": inversion.w_m_plus,
+        "f_o": inversion.f_o,
+        "options": RefineOptions(checkpoint_every=10, preview_every=20),
+        "request_id": "abc",
+    }
+    return RefineRequest(**{**fields, **changes})
+
+
+def messages_of(url: str, sent: RefineRequest, *, asynchronous: bool, timeout: float | None = 60.0) -> list:
+    """Everything that comes over a channel of its own."""
+    if not asynchronous:
+        transport = GrpcRefineTransport(url)
+        with closing(transport):
+            return list(transport.refine(sent, timeout=timeout))
+
+    async def go():
+        transport = AsyncGrpcRefineTransport(url)
+        try:
+            return [message async for message in transport.refine(sent, timeout=timeout)]
+        finally:
+            await transport.close()
+
+    return asyncio.run(go())
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if hasattr(one, "__dict__"):
+        return type(one) is type(other) and same(vars(one), vars(other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    return one == other
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(),
+        request(resume=STATE),
+        request(
+            options=RefineOptions(
+                preset="paper", steps=30, seconds=1.5, target=0.25, weights={"f": 0.0, "mse": 2.0}, checkpoint_every=7
+            )
+        ),
+    ],
+    ids=["start", "resume", "options"],
+)
+def test_requests_and_answers_survive_the_wire(sent, asynchronous):
+    servicer = FakeSidecar()
+    with refining(servicer) as url:
+        found = messages_of(url, sent, asynchronous=asynchronous)
+    assert same(from_request(servicer.requests[0]), sent)
+    expected = list(simulated(sent))
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert same(one, other), (one, other)
+
+
+def test_what_is_not_chosen_is_left_to_the_server():
+    options = to_request(request(options=RefineOptions())).options
+    assert (options.preset, options.steps, options.seconds, options.target) == ("default", 0, 0, 0)
+    assert not any(options.weights.HasField(name) for name in pb.Weights.DESCRIPTOR.fields_by_name)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "The server is draining.", ServerBusy),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", ServerUnavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full.", ServerBusy),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", RequestRejected),
+        (grpc.StatusCode.INVALID_ARGUMENT, "The steps are out of range.", RequestRejected),
+        (grpc.StatusCode.FAILED_PRECONDITION, "The loss became NaN.", RefinementDiverged),
+        (grpc.StatusCode.CANCELLED, "shutting down", ServerUnavailable),
+        (grpc.StatusCode.PERMISSION_DENIED, "no", AccessDenied),
+        (grpc.StatusCode.INTERNAL, "some long\nand \x07 strange trace", ServerError),
+    ],
+)
+def test_errors_are_told_apart_in_one_sentence(code, details, kind, asynchronous):
+    with (
+        refining(FakeSidecar(on_step=lambda step, context: step < 8 or context.abort(code, details))) as url,
+        pytest.raises(ServerError) as caught,
+    ):
+        messages_of(url, request(), asynchronous=asynchronous)
+    assert type(caught.value) is kind
+    check_sentence(caught.value)
+    assert url in str(caught.value)
+    assert ".." not in str(caught.value)
+
+
+def test_no_side_car_and_another_server(asynchronous):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(ServerUnavailable):
+            messages_of(f"127.0.0.1:{taken.getsockname()[1]}", request(), asynchronous=asynchronous)
+
+    class Other(refine_pb2_grpc.RefinementServicer):
+        pass
+
+    class Unimplemented(Other):
+        def Refine(self, _request, context):
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            yield
+
+    with refining(Unimplemented()) as url, pytest.raises(ServerError, match="not a side-car"):
+        messages_of(url, request(), asynchronous=asynchronous)
+
+
+def test_the_deadline_ends_the_job_there(asynchronous):
+    servicer = FakeSidecar()
+    servicer.on_step = lambda _step, _context: servicer.over.wait(60)
+    with refining(servicer) as url:
+        with pytest.raises(ServerTimeout):
+            messages_of(url, request(), asynchronous=asynchronous, timeout=0.3)
+        assert servicer.over.wait(60)
+
+
+def stalling(at: int) -> FakeSidecar:
+    """A side-car that gets no further than this step."""
+    servicer = FakeSidecar()
+    servicer.on_step = lambda step, _context: step < at or servicer.over.wait(60)
+    return servicer
+
+
+def test_leaving_early_ends_the_job_there(asynchronous):
+    servicer = stalling(at=8)
+    with refining(servicer) as url:
+        if asynchronous:
+
+            async def go():
+                transport = AsyncGrpcRefineTransport(url)
+                async with aclosing(transport.refine(request(), timeout=None)) as messages:
+                    async for message in messages:
+                        if isinstance(message, Progress):
+                            break
+                assert await asyncio.to_thread(servicer.over.wait, 60)
+                await transport.close()
+
+            asyncio.run(go())
+        else:
+            transport = GrpcRefineTransport(url)
+            with closing(transport):
+                with closing(transport.refine(request(), timeout=None)) as messages:
+                    next(message for message in messages if isinstance(message, Progress))
+                assert servicer.over.wait(60)
+
+
+def test_a_cancelled_task_ends_the_job_there():
+    servicer = stalling(at=8)
+
+    async def go(url):
+        given = {"transport": FakeAsyncTransport(FakeTransport(generator="a" * 16)), "refine_url": url}
+        async with AsyncInverter(**given) as inverter:
+            reached = asyncio.Event()
+
+            async def follow():
+                async for event in inverter.refine(held()):
+                    if isinstance(event, Progress):
+                        reached.set()
+
+            task = asyncio.create_task(follow())
+            await asyncio.wait_for(reached.wait(), 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(servicer.over.wait, 60)
+
+    with refining(servicer) as url:
+        asyncio.run(go(url))
+
+
+def tensor(shape, data: bytes) -> pb.Tensor:
+    return pb.Tensor(shape=shape, data=data)
+
+
+def checkpoint(**changes) -> pb.RefineEvent:
+    fields = {"step": 10, "f": to_tensor(STATE.f), "w_m_plus": to_tensor(STATE.w_m_plus), **changes}
+    return pb.RefineEvent(checkpoint=pb.Checkpoint(**fields))
+
+
+def done(**changes) -> pb.RefineEvent:
+    fields = {"f": to_tensor(STATE.f), "w_m_plus": to_tensor(STATE.w_m_plus), **changes}
+    return pb.RefineEvent(done=pb.Done(**fields))
+
+
+NAN_TERMS = pb.Terms(total=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (checkpoint(f=tensor([512, 16, 16], b"1234")), "bytes"),
+        (checkpoint(f=tensor([2**32 - 1, 2**32 - 1], b"")), "bytes"),
+        (checkpoint(f=tensor([1] * 100, bytes(4))), "bytes"),
+        (checkpoint(f=tensor([1], b"123")), "bytes"),
+        (checkpoint(terms=NAN_TERMS), "term total"),
+        (checkpoint(terms=pb.Terms(mse=float("inf"))), "term mse"),
+        (pb.RefineEvent(progress=pb.Progress(step=1, steps=2, terms=NAN_TERMS)), "term total"),
+        (pb.RefineEvent(preview=pb.Preview(step=1, jpeg=b"GIF89a")), "JPEG"),
+        (done(metrics=pb.Metrics()), "reason"),
+        (done(reason=77, metrics=pb.Metrics()), "reason"),
+        (done(reason=1, metrics=pb.Metrics(psnr=float("nan"))), "metric psnr"),
+        (done(reason=1, metrics=pb.Metrics(identity=float("inf"))), "metric identity"),
+    ],
+)
+def test_unreadable_answers_are_refused(event, words):
+    with pytest.raises(AnswerRefused, match=words) as caught:
+        from_event(event)
+    check_sentence(caught.value)
+
+
+def test_optional_metrics_and_events_of_another_version():
+    *_, last = simulated(request())
+    event = to_event(last)
+    for name in ("identity", "landmarks", "face"):
+        event.done.metrics.ClearField(name)
+    metrics = from_event(event).metrics
+    assert (metrics.identity, metrics.landmarks, metrics.face) == (None, None, None)
+    event.done.ClearField("metrics")
+    assert from_event(event).metrics is None
+    assert from_event(pb.RefineEvent()) is None
+    assert from_event(pb.RefineEvent(preview=pb.Preview(step=3, jpeg=jpeg(3)))).step == 3
+
+
+def held() -> Inversion:
+    """An inversion that holds its target."""
+    from tests.client.fakes import SIDE
+    from tests.client.test_inversion import target
+
+    return made(target=target(SIDE))
+
+
+def refined(url: str, *, asynchronous: bool, patience: float = 60.0, watch=lambda _event: None) -> list:
+    options = RefineOptions(checkpoint_every=10)
+    timeout = Timeout(patience=patience)
+    found = []
+    transport = FakeTransport(generator="a" * 16)
+    if not asynchronous:
+        with Inverter(transport=transport, refine_url=url, timeout=timeout) as inverter:
+            for event in inverter.refine(held(), options=options):
+                found.append(event)
+                watch(event)
+        return found
+
+    async def go():
+        given = {"transport": FakeAsyncTransport(transport), "refine_url": url, "timeout": timeout}
+        async with AsyncInverter(**given) as inverter:
+            async for event in inverter.refine(held(), options=options):
+                found.append(event)
+                await asyncio.to_thread(watch, event)
+
+    asyncio.run(go())
+    return found
+
+
+def test_a_side_car_that_restarts_on_its_port(asynchronous):
+    first, second = stalling(at=15), FakeSidecar()
+    serving = refining(first)
+    url = serving.__enter__()
+    again = refining(second, int(url.rpartition(":")[2]))
+    restarted = []
+
+    def watch(event):
+        if isinstance(event, Checkpoint) and event.inversion.refinement.step == 10 and not restarted:
+            serving.__exit__(None, None, None)
+            again.__enter__()
+            restarted.append(True)
+
+    try:
+        found = refined(url, asynchronous=asynchronous, watch=watch)
+    finally:
+        again.__exit__(None, None, None)
+    assert any(isinstance(event, Waiting) for event in found)
+    assert second.requests[0].resume.step == 10
+    assert isinstance(found[-1], Refined)
+    with Inverter(transport=FakeTransport(generator="a" * 16), refine_transport=FakeRefineTransport()) as inverter:
+        *_, alone = inverter.refine(held(), options=RefineOptions(checkpoint_every=10))
+    np.testing.assert_array_equal(found[-1].inversion.f, alone.inversion.f)
+    assert found[-1].inversion.refinement.step == STEPS
+
+
+def test_a_large_state_comes_through(asynchronous):
+    large = np.zeros(12 * 2**20, np.float32)
+
+    class Large(FakeSidecar):
+        def Refine(self, request, context):
+            for event in super().Refine(request, context):
+                if event.WhichOneof("event") == "checkpoint":
+                    event.checkpoint.state.append(pb.NamedTensor(name="history", value=to_tensor(large)))
+                yield event
+
+    with refining(Large()) as url:
+        found = refined(url, asynchronous=asynchronous)
+    kept = [event.inversion for event in found if isinstance(event, Checkpoint)]
+    assert kept[-1].refinement.optimiser["history"].shape == large.shape
+    assert not any(isinstance(event, Preview) for event in found)
+
+
+@pytest.mark.parametrize("url", ["", "there", "http://there:1", "there:0"])
+def test_malformed_addresses(url):
+    for kind in (GrpcRefineTransport, AsyncGrpcRefineTransport):
+        with pytest.raises(ParameterError):
+            kind(url)
