@@ -48,7 +48,7 @@ class Optimiser:
             moments = self._adam.state.get(leaf, {})
             for moment in _MOMENTS:
                 value = moments.get(moment, torch.zeros_like(leaf))
-                found[f"{name}.{moment}"] = value.detach()[0].cpu().numpy().copy()
+                found[f"{name}.{moment}"] = value.detach()[0].cpu().numpy().astype(np.float32)
         return found
 
     def load(self, state: Mapping[str, Floats], *, step: int) -> None:
@@ -65,9 +65,7 @@ class Optimiser:
             if (moments["exp_avg_sq"] < 0).any():
                 raise InvalidRequest(f"The checkpoint's {name}.exp_avg_sq has negative numbers.")
             if step:
-                kept = {
-                    moment: torch.from_numpy(value.copy())[None].to(leaf.device) for moment, value in moments.items()
-                }
+                kept = {moment: torch.from_numpy(value.copy())[None].to(leaf) for moment, value in moments.items()}
                 self._adam.state[leaf] = {"step": torch.tensor(float(step)), **kept}
 
 

@@ -44,18 +44,17 @@ class Refinement:
         self.reason: Reason | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
-        device = w_avg.device
-        self.f_o = _tensor(start.f_o, device)
+        self.f_o = _tensor(start.f_o, w_avg)
         if resume is None:
-            w = _tensor(start.w_m_plus, device)
+            w = _tensor(start.w_m_plus, w_avg)
             self.f, coordinates = (
-                _tensor(start.f, device),
+                _tensor(start.f, w_avg),
                 self._coordinates(w_avg.expand_as(w) if recipe.from_mean else w),
             )
         else:
             self.step, self.seconds = resume.step, resume.seconds
-            self.f = _tensor(resume.f, device)
-            coordinates = _tensor(resume.optimiser["w"], device)
+            self.f = _tensor(resume.f, w_avg)
+            coordinates = _tensor(resume.optimiser["w"], w_avg)
         self.f.requires_grad_()
         self._w = coordinates.requires_grad_()
         self._optimiser = Optimiser(self.f, self._w, recipe)
@@ -162,14 +161,14 @@ class Refinement:
         return State(self.step, self.seconds, _array(self.f), _array(self.w_m_plus), optimiser, self.terms)
 
 
-def _tensor(value: Floats, device: torch.device) -> Tensor:
-    """[...] to a copy [1, ...] on a device."""
-    return torch.from_numpy(value.copy()).to(device)[None]
+def _tensor(value: Floats, like: Tensor) -> Tensor:
+    """[...] to a copy [1, ...] of the dtype and on the device of ``like``."""
+    return torch.from_numpy(value.copy()).to(like)[None]
 
 
 def _array(value: Tensor) -> Floats:
     """[1, ...] on any device to a NumPy copy [...]."""
-    array: Floats = value.detach()[0].cpu().numpy().copy()
+    array: Floats = value.detach()[0].cpu().numpy().astype(np.float32)
     return array
 
 
