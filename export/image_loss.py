@@ -14,6 +14,7 @@ from export.identity_loss import IdentityLoss
 from export.samples import at_size
 from judges.perceptual import stlpips
 from networks.generator_file import Generator
+from networks.precision import half
 
 
 class ImageLoss(nn.Module):
@@ -37,7 +38,7 @@ class ImageLoss(nn.Module):
 
     def render(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """f [B, 512, cut, cut], w_m_plus [B, n, 512] -> images [B, 3, 256, 256], area-averaged."""
-        with torch.autocast(f.device.type, torch.bfloat16):
+        with half(f.device):
             image = self.synthesis.fine(f, w_m_plus).float()
         return at_size(image)
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from export.generator import load_generator
 from networks.generator_file import Generator
+from networks.precision import half
 
 SHARD = 128
 IMAGE_SIZE = 256
@@ -78,7 +79,7 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
     synthesis = generator.synthesis.to(device)
 
     def draw(w_plus: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
+        with half(device):
             image = synthesis(w_plus).float()
         return ((at_size(image).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 

@@ -26,6 +26,7 @@ from networks.detail import Detail
 from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator
 from networks.pnorm import PNorm
+from networks.precision import half
 from networks.synthesis import W_PLUS
 
 NETWORKS = ("encoder", "detail", "both")
@@ -165,13 +166,13 @@ class Task:
         if isinstance(self.encoder, Constant):
             return cast("Tensor", self.encoder(image))
         small = F.avg_pool2d(image, image.shape[-1] // self.encoder.input_size)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with half(self.device):
             guess: Tensor = self.encoder.body(small.contiguous(memory_format=torch.channels_last))
         return self.encoder.denormalise(guess.float())
 
     def _features(self, image: Tensor) -> Tensor:
         # image [B, 3, 256, 256] -> [B, 2310]
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.no_grad(), half(self.device):
             # One at a time is the fastest on a CPU: the maps then fit its cache.
             parts = torch.split(image, len(image) if image.is_cuda else 1)
             pooled: Tensor = torch.cat([self._pool(part) for part in parts])

@@ -20,6 +20,10 @@ from sidecar.door import Door, StartError, Tls, token_of
 from sidecar.job import Engine
 from sidecar.server import Settings, printed, serve, stopping_on_signals
 
+EPILOG = (
+    "SIGTERM and SIGINT drain: running jobs send a checkpoint and end with UNAVAILABLE. "
+    "Exit status: 1 the start failed, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."
+)
 COMPILE = {"auto": None, "on": True, "off": False}
 
 
@@ -88,15 +92,29 @@ def _loader(options: argparse.Namespace) -> Callable[[], Engine]:
     return load
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its help also says which precision this machine gets."""
+
+    def format_help(self) -> str:
+        """The usual text with that sentence; only here, because importing PyTorch takes seconds."""
+        import torch
+
+        from networks.precision import fast_half
+
+        found, why = fast_half(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = "bfloat16" if found else "float32"
+        self.epilog = f"Convolutions run in {chosen} on this machine: {why}. {EPILOG}"
+        return super().format_help()
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    found = argparse.ArgumentParser(
+    found = _Parser(
         prog="python -m sidecar",
         description="Serve the refinement of inversions by gRPC (refine.v1.Refinement, with grpc.health.v1 and server "
         "reflection). Weights come from the build folder ($UNALIGNED_BUILD, by default the project's build), filled by "
         "python -m export fetch --judges. Nothing is written to disk but PyTorch's cache of compiled code.",
-        epilog="SIGTERM and SIGINT drain: running jobs send a checkpoint and end with UNAVAILABLE. "
-        "Exit status: 1 the start failed, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM.",
+        epilog=EPILOG,
     )
     add = found.add_argument
     add("--address", default="127.0.0.1", metavar="IP", help="the address to listen on (default: %(default)s)")

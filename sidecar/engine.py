@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,12 +24,15 @@ from networks.generator_file import Generator, read_generator
 from networks.learned_file import load_detail
 from networks.perceptual import STLPIPS
 from networks.pnorm import PNorm, load_pnorm
+from networks.precision import fast_half
 from networks.synthesis import W_PLUS
 from server.paths import build_dir
 from sidecar.job import Image8, InvalidRequest, Job, Metrics, Options, Start, State, Terms
 from sidecar.losses import ImageTerms, Target, reduced
 from sidecar.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
 from sidecar.refinement import Refinement, checked, checked_state
+
+log = logging.getLogger("sidecar")
 
 PREVIEW_SIZE = 256
 LEARNED = Path(__file__).parents[1] / "networks" / "weights"
@@ -77,12 +81,12 @@ class TorchEngine:
         self._judge = judge
         perceptual = perceptual.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._w_encoder = None if w_encoder is None else w_encoder.to(device).requires_grad_(False)
-        # Half precision only where the processor has instructions for it: emulated, it is slower than float32.
-        fast_half = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self._fast_half, why = fast_half(device)
+        log.info("precision", extra={"half": "bfloat16" if self._fast_half else "float32", "because": why})
         self._terms, self._step = (
             {
                 h: ImageTerms(
-                    self._synthesis, perceptual, autocast=h and fast_half, compiled=c, encoder=self._w_encoder
+                    self._synthesis, perceptual, autocast=h and self._fast_half, compiled=c, encoder=self._w_encoder
                 )
                 for h in (False, True)
             }
