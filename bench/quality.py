@@ -24,7 +24,7 @@ from client.sidecar.record import RefineOptions
 from client.triton.grpc import TritonTransport
 from export.paths import BUILD, ROOT
 from judges.reconstruction import Judge
-from sidecar.recipe import PRESETS
+from sidecar.optimise.recipe import PRESETS
 
 MARK = "quality"
 # Rows of the contact sheet for each group.

@@ -30,7 +30,7 @@ from client.sidecar.transport import Progress
 from client.triton.transport import Infer, Timeout, Transport, persist, run
 from export.paths import ROOT
 from judges.reconstruction import Quality
-from sidecar.recipe import PRESETS
+from sidecar.optimise.recipe import PRESETS
 
 METHODS = ("mean", "fast", "refined")
 # What tells judges from others: their code, and the pins of their models.

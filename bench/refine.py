@@ -41,9 +41,9 @@ from export.paths import BUILD, ROOT, detail_file, encoder_file
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
-from sidecar.engine import TorchEngine, load_engine
 from sidecar.job import Start, State, Terms
-from sidecar.recipe import PAPER_WEIGHTS, PRESETS, Recipe
+from sidecar.optimise.engine import TorchEngine, load_engine
+from sidecar.optimise.recipe import PAPER_WEIGHTS, PRESETS, Recipe
 
 MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
 BATCHES = (1, 4)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sidecar import log
-from sidecar.door import Door, StartError, Tls, token_of
 from sidecar.job import Engine
-from sidecar.server import Settings, printed, serve, stopping_on_signals
+from sidecar.service import log
+from sidecar.service.door import Door, StartError, Tls, token_of
+from sidecar.service.server import Settings, printed, serve, stopping_on_signals
 
 EPILOG = (
     "SIGTERM and SIGINT drain: running jobs send a checkpoint and end with UNAVAILABLE. "
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if options.secrets and (options.tls_cert or options.token_file):
         parser().error("--secrets stands for --tls-cert, --tls-key, --tls-client-ca and --token-file")
     log.configure(options.log_format)
-    # What Pillow warns of is refused or tolerated by sidecar.photo; the log is the log's alone.
+    # What Pillow warns of is refused or tolerated by sidecar.service.photo; the log is the log's alone.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     status = 1
     try:
@@ -78,7 +78,7 @@ def _door(options: argparse.Namespace) -> Door:
 
 def _loader(options: argparse.Namespace) -> Callable[[], Engine]:
     def load() -> Engine:
-        from sidecar.engine import load_engine  # takes seconds, while the server already says that it starts
+        from sidecar.optimise.engine import load_engine  # takes seconds, while the server already says that it starts
 
         engine = load_engine(
             domain=options.domain,

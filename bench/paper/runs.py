@@ -26,7 +26,7 @@ from client.files.inversion import SUFFIX
 from client.files.photo import Photo
 from client.files.sheet import TILE, png
 from client.sidecar.record import RefineOptions
-from sidecar.recipe import PRESETS
+from sidecar.optimise.recipe import PRESETS
 
 _OWN = Path(__file__).with_name("measures.py").read_bytes()
 

@@ -28,8 +28,8 @@ from protocol import refine_pb2_grpc
 from server.secrets import make
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
-from sidecar.door import Door
-from tests.sidecar_fakes import Running, running
+from sidecar.service.door import Door
+from tests.sidecar.fakes import Running, running
 
 INFER = Infer("add_one", {"x": np.zeros((1, 4), np.float32)}, ("y",))
 RESTRICTED: tuple[Call, ...] = (AskServer(), AskVersions("add_one"), AskConfig("add_one"), INFER)

@@ -164,7 +164,7 @@ def test_tritons_log_names_the_request(triton: LocalTriton) -> None:
 
 SIDECAR = """
 import asyncio, sys
-from tests.sidecar_fakes import running, asked
+from tests.sidecar.fakes import running, asked
 from protocol import refine_pb2_grpc
 from client.wire.request_id import SERVICE
 from protocol.tracing import tracing

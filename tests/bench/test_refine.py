@@ -13,7 +13,7 @@ from bench.refine import RECIPES, Case, Kept, clock, curve
 from bench.refine_report import Point, Rate, elapsed, markdown, plot, reached
 from judges.reconstruction import Quality
 from sidecar.job import Image8, Start, State, Terms
-from sidecar.recipe import PRESETS, Recipe
+from sidecar.optimise.recipe import PRESETS, Recipe
 
 START = Start(
     target=np.zeros((8, 8, 3), np.uint8),

@@ -16,7 +16,7 @@ from client.wire.access import SIDECAR_HEADER, TRITON_HEADER, Access, denied, is
 from client.wire.settings import NAMES, Settings, settings
 from server.errors import SecretsError
 from server.secrets import SERVER, make, triton_arguments
-from sidecar.door import Door, StartError
+from sidecar.service.door import Door, StartError
 
 
 @pytest.fixture(scope="module")

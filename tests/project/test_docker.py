@@ -18,7 +18,7 @@ import yaml
 from client.cli import parser
 from server.secrets import ARGUMENTS, SERVER, make, triton_arguments
 from sidecar.cli import parser as sidecar_parser
-from sidecar.metrics import Meters
+from sidecar.service.metrics import Meters
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -277,7 +277,7 @@ def test_probes_ask_what_the_images_serve() -> None:
     exposed = {
         image: {int(port) for port in dict(instructions(image))["EXPOSE"].split()} for image in ("sidecar", "triton")
     }
-    pages = (ROOT / "sidecar/pages.py").read_text()
+    pages = (ROOT / "sidecar/service/pages.py").read_text()
     for _, container in containers()[:-1] if containers()[-1][1]["name"] == "client" else containers():
         if container["name"] == "client":
             continue

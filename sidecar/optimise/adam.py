@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sidecar.job import Floats, InvalidRequest
-from sidecar.recipe import Recipe
+from sidecar.optimise.recipe import Recipe
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -28,14 +28,14 @@ from networks.precision import fast_half
 from networks.synthesis import W_PLUS
 from server.paths import build_dir
 from sidecar.job import Image8, InvalidRequest, Job, Metrics, Options, Start, State, Terms
-from sidecar.losses import ImageTerms, Target, reduced
-from sidecar.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
-from sidecar.refinement import Refinement, checked, checked_state
+from sidecar.optimise.optimisation import Refinement, checked, checked_state
+from sidecar.optimise.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
+from sidecar.optimise.terms import ImageTerms, Target, reduced
 
 log = logging.getLogger("sidecar")
 
 PREVIEW_SIZE = 256
-LEARNED = Path(__file__).parents[1] / "networks" / "weights"
+LEARNED = Path(__file__).parents[2] / "networks" / "weights"
 Device = Literal["auto", "cpu", "cuda"]
 Loss = Literal["stlpips", "lpips"]
 

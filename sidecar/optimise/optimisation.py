@@ -13,9 +13,9 @@ from networks.mapping import STYLE_DIM
 from networks.pnorm import PNorm
 from networks.synthesis import CUTS, W_PLUS, Synthesis
 from sidecar.job import Floats, InvalidRequest, Reason, Start, State, Terms
-from sidecar.losses import Target
-from sidecar.optimiser import Optimiser
-from sidecar.recipe import Recipe
+from sidecar.optimise.adam import Optimiser
+from sidecar.optimise.recipe import Recipe
+from sidecar.optimise.terms import Target
 
 # What a checkpoint's state holds besides the optimiser's moments.
 _OWN = ("w", "coarse")

@@ -1,6 +1,6 @@
 """The side-car's process: the gRPC server with health and reflection, the metrics, start and end.
 
-Raises `sidecar.door.StartError`: an address is taken, a certificate cannot be used.
+Raises `sidecar.service.door.StartError`: an address is taken, a certificate cannot be used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from grpc_reflection.v1alpha import reflection
 
 from protocol import refine_pb2_grpc
 from protocol.tracing import tracing
-from sidecar.batcher import Batcher
-from sidecar.door import Door, StartError
 from sidecar.job import Engine
-from sidecar.metrics import Meters
-from sidecar.pages import Pages
-from sidecar.service import LINGER_S, NAME, SERVICE, RefinementService
+from sidecar.service.batcher import Batcher
+from sidecar.service.door import Door, StartError
+from sidecar.service.metrics import Meters
+from sidecar.service.pages import Pages
+from sidecar.service.servicer import LINGER_S, NAME, SERVICE, RefinementService
 
 log = logging.getLogger("sidecar")
 

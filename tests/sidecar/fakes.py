@@ -17,10 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from sidecar import server
-from sidecar.convert import tensor
 from sidecar.job import Engine, InvalidRequest, Metrics, Options, Reason, Start, State, Terms
-from sidecar.server import Settings
+from sidecar.service import server
+from sidecar.service.convert import tensor
+from sidecar.service.server import Settings
 
 GENERATOR, SIDE = "f" * 16, 16
 F = np.zeros((512, 8, 8), np.float32)

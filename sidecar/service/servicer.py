@@ -13,12 +13,12 @@ import grpc
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from protocol.tracing import tracing
-from sidecar import convert
-from sidecar.batcher import Batcher, Draining, QueueFull
 from sidecar.job import Engine, InvalidRequest
-from sidecar.metrics import Meters
-from sidecar.outbox import Outbox
-from sidecar.ticket import DRAINING, Ticket
+from sidecar.service import convert
+from sidecar.service.batcher import Batcher, Draining, QueueFull
+from sidecar.service.metrics import Meters
+from sidecar.service.outbox import Outbox
+from sidecar.service.ticket import DRAINING, Ticket
 
 log = logging.getLogger("sidecar")
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from protocol import refine_pb2 as pb
-from sidecar.convert import array
-from sidecar.outbox import Outbox
-from tests.sidecar_fakes import after, failure, kinds, running, until, wait_until
+from sidecar.service.convert import array
+from sidecar.service.outbox import Outbox
+from tests.sidecar.fakes import after, failure, kinds, running, until, wait_until
 
 
 def test_the_stream_of_one_job() -> None:

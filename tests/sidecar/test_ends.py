@@ -10,9 +10,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from protocol import refine_pb2 as pb
-from sidecar.convert import array
-from sidecar.service import NAME
-from tests.sidecar_fakes import Running, after, asked, failure, kinds, running, until, wait_until
+from sidecar.service.convert import array
+from sidecar.service.servicer import NAME
+from tests.sidecar.fakes import Running, after, asked, failure, kinds, running, until, wait_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 SHUTTING_DOWN = "The side-car is shutting down; go on elsewhere from the checkpoint."

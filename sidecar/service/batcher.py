@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from protocol import refine_pb2 as pb
-from sidecar import convert, preview
 from sidecar.job import Engine, Metrics, State
-from sidecar.metrics import Meters
-from sidecar.ticket import DRAINING, Failure, Ticket
+from sidecar.service import convert, preview
+from sidecar.service.metrics import Meters
+from sidecar.service.ticket import DRAINING, Failure, Ticket
 
 log = logging.getLogger("sidecar")
 

@@ -21,13 +21,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from sidecar import cli, log, server
-from sidecar.door import Door, StartError, Tls
+from sidecar import cli
 from sidecar.job import Engine
-from sidecar.metrics import OUTCOMES
-from sidecar.server import Settings, printed
-from sidecar.service import NAME, STARTING
-from tests.sidecar_fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
+from sidecar.service import log, server
+from sidecar.service.door import Door, StartError, Tls
+from sidecar.service.metrics import OUTCOMES
+from sidecar.service.server import Settings, printed
+from sidecar.service.servicer import NAME, STARTING
+from tests.sidecar.fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -10,7 +10,7 @@ from client.triton.session import checked_method
 from networks import synthesis
 from protocol import methods
 from protocol.methods import METHODS, PRESETS, prefix, space_of
-from sidecar import recipe
+from sidecar.optimise import recipe
 
 
 def test_every_refinement_of_a_method_is_a_recipe_of_its_space() -> None:

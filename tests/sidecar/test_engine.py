@@ -19,10 +19,10 @@ from networks.generator_file import Generator
 from networks.mapping import MappingNetwork
 from networks.pnorm import load_pnorm
 from networks.stylegan2 import Shape, StyleGAN2
-from sidecar.engine import LEARNED, EngineError, TorchEngine, load_engine
 from sidecar.job import InvalidRequest, Options, Start, State
-from sidecar.recipe import chosen
-from sidecar.refinement import Refinement
+from sidecar.optimise.engine import LEARNED, EngineError, TorchEngine, load_engine
+from sidecar.optimise.optimisation import Refinement
+from sidecar.optimise.recipe import chosen
 
 
 @pytest.fixture(scope="module")

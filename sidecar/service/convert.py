@@ -13,7 +13,7 @@ import numpy as np
 
 from protocol import refine_pb2 as pb
 from sidecar.job import Floats, InvalidRequest, Metrics, Options, Reason, Start, State, Terms
-from sidecar.photo import square
+from sidecar.service.photo import square
 
 MAX_DIMENSIONS = 4
 MAX_DIMENSION = 2**24

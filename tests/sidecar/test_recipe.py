@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.job import InvalidRequest, Options
-from sidecar.recipe import MAX_STEPS, PRESETS, TERMS, chosen
+from sidecar.optimise.recipe import MAX_STEPS, PRESETS, TERMS, chosen
 
 
 def test_the_paper_preset_is_the_official_recipe() -> None:

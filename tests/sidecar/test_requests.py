@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from protocol import refine_pb2 as pb
-from sidecar import convert
-from sidecar.convert import array, tensor
 from sidecar.job import InvalidRequest, Metrics, State, Terms
-from sidecar.recipe import chosen
-from tests.sidecar_fakes import Running, W, asked, failure, running
+from sidecar.optimise.recipe import chosen
+from sidecar.service import convert
+from sidecar.service.convert import array, tensor
+from tests.sidecar.fakes import Running, W, asked, failure, running
 
 NAN, INFINITY = math.nan, math.inf
 

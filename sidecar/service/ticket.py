@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from sidecar.convert import Cadence
 from sidecar.job import Job, Start
-from sidecar.outbox import Outbox
+from sidecar.service.convert import Cadence
+from sidecar.service.outbox import Outbox
 
 # Why a stream ended without its Done: a status code and one sentence.
 Failure = tuple[grpc.StatusCode, str]

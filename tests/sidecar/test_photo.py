@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from protocol import refine_pb2 as pb
-from sidecar import photo
 from sidecar.job import InvalidRequest
+from sidecar.service import photo
 
 COLOUR = (200, 100, 50)
 FORMS = {"PNG": ("RGB", "L", "P", "RGBA", "1"), "JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA")}

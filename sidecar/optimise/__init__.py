@@ -1,0 +1,1 @@
+"""The optimisation of BDInvert, section 3.3, in PyTorch."""

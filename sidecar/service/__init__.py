@@ -1,0 +1,1 @@
+"""The gRPC service: requests, queue, batches of jobs, streams, metrics and log. Knows no PyTorch."""
