@@ -41,7 +41,9 @@ from export.paths import BUILD, ROOT, detail_file, encoder_file
 from judges.perceptual import stlpips
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
-from sidecar.job import Start, State, Terms
+from protocol.messages import State
+from protocol.terms import Terms
+from sidecar.job import Start
 from sidecar.optimise.engine import TorchEngine, load_engine
 from sidecar.optimise.recipe import PAPER_WEIGHTS, PRESETS, Recipe
 

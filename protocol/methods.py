@@ -21,6 +21,7 @@ CUTS: Final = (8, 16)
 W_PLUS: Final = 4
 DEFAULT_CUT: Final = 16
 DEFAULT: Final = "bdinvert"
+DEFAULT_PRESET: Final = "default"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,20 @@
-"""What the service and the optimisation tell each other: a start, options, a job, its state."""
+"""What the service and the optimisation know of each other: an engine, its jobs, and where a job starts."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from protocol.messages import Floats, Reason, State
+from protocol.options import Options
+from protocol.terms import Metrics, Terms
+
 Image8 = NDArray[np.uint8]
-Reason = Literal["steps", "seconds", "target", "diverged"]
-
-
-class InvalidRequest(ValueError):
-    """A request that no server would take; the message is one sentence for its sender."""
+End = Reason | Literal["diverged"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,72 +32,6 @@ class Start:
     f: Floats
     w_m_plus: Floats
     f_o: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a request may choose; None is the preset's own.
-
-    Attributes:
-        preset: name of a recipe.
-        steps: of the whole job, 1 to 10000.
-        seconds: budget of optimisation over all attempts, above 0, at most 86400.
-        target: the job stops once the perceptual term at 256 px is at most this, above 0, at most 10.
-        weights: of the terms ``mse``, ``perceptual``, ``f``, ``p_norm`` and ``domain``, 0 to 1e6 each.
-        clip: bound of the numbers of P-norm+(w_M+) after each step, above 0, at most 1000.
-    """
-
-    preset: str = "default"
-    steps: int | None = None
-    seconds: float | None = None
-    target: float | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    clip: float | None = None
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The loss and its terms, not weighted (see ``Terms`` in refine.proto); all finite."""
-
-    total: float
-    mse: float
-    perceptual: float
-    f: float
-    p_norm: float
-    domain: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """A job at rest: enough to go on anywhere.
-
-    Attributes:
-        step: steps done.
-        seconds: of optimisation so far, over all attempts.
-        f: float32 [512, s, s].
-        w_m_plus: float32 [styles, 512].
-        optimiser: the optimiser's own float32 tensors by name.
-        terms: at the last step done; None before the first.
-    """
-
-    step: int
-    seconds: float
-    f: Floats
-    w_m_plus: Floats
-    optimiser: Mapping[str, Floats]
-    terms: Terms | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """How good a result is (see ``Metrics`` in refine.proto)."""
-
-    stlpips_alex: float
-    psnr_256: float
-    psnr: float
-    identity: float | None = None
-    landmarks: float | None = None
-    face: bool | None = None
 
 
 class Job(Protocol):
@@ -125,7 +58,7 @@ class Job(Protocol):
         """At the last step done; None before the first."""
 
     @property
-    def reason(self) -> Reason | None:
+    def reason(self) -> End | None:
         """Why it ended, or None while it goes on."""
 
     def state(self) -> State:
@@ -151,7 +84,7 @@ class Engine(Protocol):
         """A job at its start, or at ``resume``.
 
         Raises:
-            InvalidRequest: an unknown preset, an option out of range, wrong shapes, numbers that are not finite.
+            ContractError: an unknown preset, wrong shapes, numbers that are not finite.
         """
 
     def run(self, jobs: Sequence[Job], steps: int) -> None:

@@ -8,36 +8,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidecar.job import Floats, InvalidRequest
-from sidecar.optimise.recipe import Recipe
+from protocol.limits import ContractError
+from protocol.messages import Floats
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimiser:
-    """Adam (Kingma and Ba, arXiv 1412.6980) on the leaves of one job, at its recipe's rates.
+    """Adam (Kingma and Ba, arXiv 1412.6980) on the leaves of one job.
 
     Args:
         f: float32 [1, 512, s, s], a leaf.
         w: float32 [1, styles, 512], a leaf: the styles' coordinates.
-        recipe: the rates and the betas.
+        betas: decay of the two moments.
     """
 
-    def __init__(self, f: Tensor, w: Tensor, recipe: Recipe) -> None:
+    def __init__(self, f: Tensor, w: Tensor, betas: tuple[float, float]) -> None:
         self._leaves = {"f": f, "w": w}
-        self._recipe = recipe
-        self._adam = torch.optim.Adam([{"params": [f]}, {"params": [w]}], betas=recipe.betas, foreach=False)
+        self._adam = torch.optim.Adam([{"params": [f]}, {"params": [w]}], betas=betas, foreach=False)
 
-    def step(self, *, number: int, done: float) -> None:
-        """Take a step down the gradients that are there, and clear them.
+    def has_finite_gradient(self) -> bool:
+        """Whether every number of the gradients is finite."""
+        return all(bool(torch.isfinite(leaf.grad).all()) for leaf in self._leaves.values() if leaf.grad is not None)
 
-        Args:
-            number: steps taken before.
-            done: share of the steps or of the budget that is used up, 0 to 1.
-        """
-        factor = self._recipe.rate(done, number)
-        for group, rate in zip(self._adam.param_groups, (self._recipe.rate_f, self._recipe.rate_w), strict=True):
-            group["lr"] = rate * factor
+    def step(self, rates: tuple[float, float]) -> None:
+        """Take a step down the gradients, at the learning rates of ``f`` and of the styles, and clear them."""
+        for group, rate in zip(self._adam.param_groups, rates, strict=True):
+            group["lr"] = rate
         self._adam.step()
         self._adam.zero_grad()
 
@@ -55,15 +52,15 @@ class Optimiser:
         """Go on from what :meth:`state` gave after ``step`` steps, for leaves of the same shapes.
 
         Raises:
-            InvalidRequest: it is something else.
+            ContractError: it is something else.
         """
         names = {f"{name}.{moment}" for name in self._leaves for moment in _MOMENTS}
         if set(state) != names:
-            raise InvalidRequest(f"The checkpoint's state must hold w, {', '.join(sorted(names))}.")
+            raise ContractError(f"The checkpoint's state must hold w, {', '.join(sorted(names))}.")
         for name, leaf in self._leaves.items():
             moments = {moment: _checked(f"{name}.{moment}", state, tuple(leaf.shape[1:])) for moment in _MOMENTS}
             if (moments["exp_avg_sq"] < 0).any():
-                raise InvalidRequest(f"The checkpoint's {name}.exp_avg_sq has negative numbers.")
+                raise ContractError(f"The checkpoint's {name}.exp_avg_sq has negative numbers.")
             if step:
                 kept = {moment: torch.from_numpy(value.copy())[None].to(leaf) for moment, value in moments.items()}
                 self._adam.state[leaf] = {"step": torch.tensor(float(step)), **kept}
@@ -72,5 +69,5 @@ class Optimiser:
 def _checked(name: str, state: Mapping[str, Floats], shape: tuple[int, ...]) -> Floats:
     value = state[name]
     if value.shape != shape or value.dtype != np.float32 or not np.isfinite(value).all():
-        raise InvalidRequest(f"The checkpoint's {name} must be finite float32 {list(shape)}.")
+        raise ContractError(f"The checkpoint's {name} must be finite float32 {list(shape)}.")
     return value

@@ -26,11 +26,16 @@ from networks.perceptual import STLPIPS
 from networks.pnorm import PNorm, load_pnorm
 from networks.precision import fast_half
 from networks.synthesis import W_PLUS
+from protocol.limits import ContractError
+from protocol.messages import State
+from protocol.options import Options
+from protocol.terms import Metrics, Terms
 from server.paths import build_dir
-from sidecar.job import Image8, InvalidRequest, Job, Metrics, Options, Start, State, Terms
-from sidecar.optimise.optimisation import Refinement, checked, checked_state
-from sidecar.optimise.recipe import PAPER_WEIGHTS, TERMS, Recipe, chosen
-from sidecar.optimise.terms import ImageTerms, Target, reduced
+from sidecar.job import Image8, Job, Start
+from sidecar.optimise.optimisation import Optimisation, checked, checked_state
+from sidecar.optimise.recipe import PAPER_WEIGHTS, Recipe, chosen
+from sidecar.optimise.step import step
+from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled, measured, reduced
 
 log = logging.getLogger("sidecar")
 
@@ -80,18 +85,13 @@ class TorchEngine:
         self._pnorm = pnorm.to(device).requires_grad_(False)
         self._judge = judge
         perceptual = perceptual.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._w_encoder = None if w_encoder is None else w_encoder.to(device).requires_grad_(False)
+        encoder = None if w_encoder is None else w_encoder.to(device).requires_grad_(False)
         self._fast_half, why = fast_half(device)
         log.info("precision", extra={"half": "bfloat16" if self._fast_half else "float32", "because": why})
-        self._terms, self._step = (
-            {
-                h: ImageTerms(
-                    self._synthesis, perceptual, autocast=h and self._fast_half, compiled=c, encoder=self._w_encoder
-                )
-                for h in (False, True)
-            }
-            for c in (False, compiled)
-        )
+        self._perceptual = Perceptual(perceptual)
+        self._plain = every_term(perceptual, encoder, compiled=False)
+        self._terms = every_term(perceptual, encoder, compiled=compiled)
+        self._generate = maybe_compiled(self._image, compiled=compiled)
         self._largest = None if device.type == "cuda" else 1
 
     @property
@@ -114,24 +114,26 @@ class TorchEngine:
         """Side of its images in pixels."""
         return self._synthesis.size
 
-    def open(self, start: Start, options: Options, resume: State | None = None) -> Refinement:
+    def open(self, start: Start, options: Options, resume: State | None = None) -> Optimisation:
         """A job at its start, or at ``resume`` (see ``Engine.open``)."""
         checked(start, self._synthesis)
         return self.begin(start, chosen(options, cut=start.f.shape[-1]), resume)
 
-    def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Refinement:
+    def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Optimisation:
         """As :meth:`open`, by any recipe."""
         checked(start, self._synthesis)
-        if recipe.weights["domain"] and self._w_encoder is None:
-            raise InvalidRequest(f"The side-car has no encoder into W+ of {self._domain}, which the term domain needs.")
+        weighed = {name for name, weight in recipe.weights.items() if weight}
+        if weighed - {term.name for term in self._terms}:
+            raise ContractError(f"The side-car has no encoder into W+ of {self._domain}, which the term domain needs.")
         recipe = replace(recipe, sides=tuple(pair for pair in recipe.sides if pair[1] < self.resolution))
         if resume is not None:
             checked_state(resume, start, recipe)
-        return Refinement(start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, resume=resume)
+        lazy = frozenset(term.name for term in self._terms if term.lazy and term.name in weighed)
+        return Optimisation(start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, weighed=lazy, resume=resume)
 
     def run(self, jobs: Sequence[Job], steps: int) -> None:
         """Take up to ``steps`` steps with each job of one group (see ``Engine.run``)."""
-        mine = cast("Sequence[Refinement]", jobs)
+        mine = cast("Sequence[Optimisation]", jobs)
         if len({job.group for job in mine}) > 1:
             raise ValueError("the jobs of one run must be of one group")
         for job in mine:
@@ -142,12 +144,12 @@ class TorchEngine:
                 break
             began = time.perf_counter()
             size = self._largest or len(going)
-            sides: dict[int | None, list[Refinement]] = {}
+            sides: dict[int | None, list[Optimisation]] = {}
             for job in going:
                 sides.setdefault(job.side, []).append(job)
             for alike in sides.values():
                 for i in range(0, len(alike), size):
-                    self._advance(alike[i : i + size])
+                    self._step(alike[i : i + size])
             spent = time.perf_counter() - began
             for job in going:
                 job.spend(spent)
@@ -164,14 +166,19 @@ class TorchEngine:
     @torch.no_grad()
     def terms(self, start: Start, state: State) -> Terms:
         """The loss of the paper, with its weights, measured in float32."""
-        target = self._target(start.target, half=False)
         f, w = self._tensors(state)
-        mse, perceptual, _ = self._terms[False](f, w, target.image, *target.features)
-        f_o = torch.from_numpy(start.f_o.copy()).to(self._device)
-        norms = (float((f - f_o).square().mean()), float(self._pnorm(w).square().mean()))
-        parts = (float(mse), float(perceptual), *norms, 0.0)
-        total = sum(PAPER_WEIGHTS[name] * part for name, part in zip(TERMS, parts, strict=True))
-        return Terms(total, *parts)
+        seen = Seen(
+            image=self._image(f, w, False),
+            target=self._target(start.target, half=False),
+            f=f,
+            f_o=torch.from_numpy(start.f_o.copy()).to(f)[None],
+            w_m_plus=w,
+            v=self._pnorm(w),
+            half=False,
+        )
+        values = measured(self._plain, seen, frozenset())[0].tolist()
+        found = {term.name: value for term, value in zip(self._plain, values, strict=True)}
+        return Terms(total=sum(PAPER_WEIGHTS.get(name, 0.0) * value for name, value in found.items()), **found)
 
     def render(self, state: State) -> Image8:
         """What an inversion shows, uint8 [S, S, 3]."""
@@ -193,50 +200,34 @@ class TorchEngine:
             face=None if found.face is None else bool(found.face),
         )
 
-    def _advance(self, jobs: Sequence[Refinement]) -> None:
+    def _step(self, jobs: Sequence[Optimisation]) -> None:
         """One step of each job, as one batch."""
-        f = torch.cat([job.f for job in jobs])
-        w_m_plus = torch.cat([job.w_m_plus for job in jobs])
-        targets = [self._seen(job) for job in jobs]
-        image = torch.cat([target.image for target in targets])
-        features = [torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True)]
-        kept = jobs[0].recipe.weights["domain"] > 0
-        mse, perceptual, domain = self._step[jobs[0].recipe.half](f, w_m_plus, image, *features, domain=kept)
-        parts = torch.stack(
-            [
-                mse,
-                perceptual,
-                torch.cat([(job.f - job.f_o).square().mean()[None] for job in jobs]),
-                torch.cat([job.whitened.square().mean()[None] for job in jobs]),
-                domain,
-            ],
-            dim=1,
-        )
-        weights = torch.tensor([[job.recipe.weights[name] for name in TERMS] for job in jobs], device=self._device)
-        losses = (parts * weights).sum(dim=1)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        for job, loss, (m, p, d, n, e) in zip(jobs, losses.detach(), parts.tolist(), strict=True):
-            job.apply(loss, Terms(total=float(loss), mse=m, perceptual=p, f=d, p_norm=n, domain=e))
-
-    def _seen(self, job: Refinement) -> Target:
-        """What the loss keeps of a job's image at its present side."""
-        if job.target is None or job.target[0] != job.side:
-            job.target = (job.side, self._target(job.image, half=job.recipe.half, side=job.side))
-        return job.target[1]
+        half = jobs[0].recipe.half and self._fast_half
+        for job in jobs:
+            if job.target is None or job.target[0] != job.side:
+                job.target = (job.side, self._target(job.image, half=half, side=job.side))
+        step(jobs, self._generate, self._terms, half=half)
 
     def _target(self, image: Image8, *, half: bool, side: int | None = None) -> Target:
-        return self._terms[half].target(torch.from_numpy(image.copy()).to(self._device), side)
+        """What the terms keep of a photo, uint8 [S, S, 3]."""
+        pixels = torch.from_numpy(image.copy()).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        return self._perceptual.target(pixels, side, half=half)
+
+    def _image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
+        """G's fine half: float32 [B, 3, S, S] of f [B, C, s, s] and w_M+ [B, styles, 512]."""
+        with torch.autocast(f.device.type, torch.bfloat16, enabled=half):
+            return self._synthesis.fine(f, w_m_plus).float()
 
     def _tensors(self, state: State) -> tuple[Tensor, Tensor]:
         """f [1, 512, s, s] and w_M+ [1, styles, 512] on the device."""
-        f, w = (torch.from_numpy(x.copy()).to(self._device)[None] for x in (state.f, state.w_m_plus))
+        f, w = (torch.from_numpy(x.copy()).to(self._w_avg)[None] for x in (state.f, state.w_m_plus))
         return f, w
 
     @torch.no_grad()
     def _render(self, state: State, *, half: bool) -> Tensor:
         """float32 [1, 3, S, S]."""
         f, w = self._tensors(state)
-        return self._terms[half].image(f, w)
+        return self._image(f, w, half and self._fast_half)
 
 
 def load_engine(

@@ -1,4 +1,4 @@
-"""One refinement in progress: the variables, their optimiser, and where it stands."""
+"""One job: its variables, their optimiser, and where it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import Tensor
 from networks.mapping import STYLE_DIM
 from networks.pnorm import PNorm
 from networks.synthesis import CUTS, W_PLUS, Synthesis
-from sidecar.job import Floats, InvalidRequest, Reason, Start, State, Terms
+from protocol.limits import ContractError
+from protocol.messages import Floats, State
+from protocol.terms import Terms
+from sidecar.job import End, Start
 from sidecar.optimise.adam import Optimiser
 from sidecar.optimise.recipe import Recipe
 from sidecar.optimise.terms import Target
@@ -21,27 +24,35 @@ from sidecar.optimise.terms import Target
 _OWN = ("w", "coarse")
 
 
-class Refinement:
-    """A job: ``f`` and the styles as leaves of its own, with optimisers of its own, so that no job sees its neighbours.
+class Optimisation:
+    """A job: leaves and an optimiser of its own, so that no job sees its neighbours.
 
     Args:
         start: checked by :func:`checked`.
         recipe: how to optimise.
         pnorm: of the generator.
         w_avg: float32 [512], the mean of W.
+        weighed: names of the lazy terms that the recipe weighs.
         resume: where an earlier attempt got, checked by :func:`checked_state`.
     """
 
     def __init__(
-        self, start: Start, recipe: Recipe, *, pnorm: PNorm, w_avg: Tensor, resume: State | None = None
+        self,
+        start: Start,
+        recipe: Recipe,
+        *,
+        pnorm: PNorm,
+        w_avg: Tensor,
+        weighed: frozenset[str] = frozenset(),
+        resume: State | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.weighed = recipe, weighed
         self.image = start.target
         # What the loss keeps of the image, made by the engine with the first step: a job may wait for long.
         self.target: tuple[int | None, Target] | None = None
         # Whether it may still have coarse steps: a start that has left f^o lies on the photo already.
         self._coarse = np.array_equal(start.f, start.f_o) if resume is None else bool(resume.optimiser["coarse"])
-        self.reason: Reason | None = None
+        self.reason: End | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
         self.f_o = _tensor(start.f_o, w_avg)
@@ -57,17 +68,17 @@ class Refinement:
             coordinates = _tensor(resume.optimiser["w"], w_avg)
         self.f.requires_grad_()
         self._w = coordinates.requires_grad_()
-        self._optimiser = Optimiser(self.f, self._w, recipe)
+        self.optimiser = Optimiser(self.f, self._w, recipe.betas)
         if resume is not None:
             moments = {name: value for name, value in resume.optimiser.items() if name not in _OWN}
-            self._optimiser.load(moments, step=resume.step)
+            self.optimiser.load(moments, step=resume.step)
         self._finite = self._snapshot()
         self._stop_where_due()
 
     @property
     def group(self) -> Hashable:
-        """Jobs of one cut and precision share a batch, and with the term of the domain or without."""
-        return self.f_o.shape[-1], self.recipe.half, self.recipe.weights["domain"] > 0
+        """Jobs of one cut, precision and set of lazy terms share a batch."""
+        return self.f_o.shape[-1], self.recipe.half, self.weighed
 
     @property
     def steps(self) -> int:
@@ -77,7 +88,7 @@ class Refinement:
     @property
     def side(self) -> int | None:
         """Side in pixels at which its next step compares images, or None for the full size."""
-        return self.recipe.side(self._done) if self._coarse else None
+        return self.recipe.side(self.done) if self._coarse else None
 
     @property
     def w_m_plus(self) -> Tensor:
@@ -85,7 +96,13 @@ class Refinement:
         return self._pnorm.inverse(self._w) if self.recipe.whitened else self._w
 
     @property
-    def whitened(self) -> Tensor:
+    def seen_target(self) -> Target:
+        """What the terms compare with at the present side."""
+        assert self.target is not None and self.target[0] == self.side
+        return self.target[1]
+
+    @property
+    def v(self) -> Tensor:
         """float32 [1, styles, 512]: P-norm+ of the styles."""
         return self._w if self.recipe.whitened else self._pnorm(self._w)
 
@@ -97,21 +114,18 @@ class Refinement:
         """Keep the present state to fall back to."""
         self._finite = self._snapshot()
 
-    def apply(self, loss: Tensor, terms: Terms) -> None:
-        """Take one step down a gradient that is already there.
+    def has_finite_gradient(self) -> bool:
+        """Whether a step can be taken."""
+        return self.optimiser.has_finite_gradient()
 
-        Args:
-            loss: the scalar that was differentiated; a step is refused where it or a gradient is not finite.
-            terms: its parts.
-        """
-        gradients = [leaf.grad for leaf in (self.f, self._w) if leaf.grad is not None]
-        if not all(bool(torch.isfinite(value).all()) for value in (loss, *gradients)):
-            self.reason = "diverged"
-            self.step, self.terms = self._finite.step, self._finite.terms
-            return
+    def diverge(self) -> None:
+        """End at the state that was marked last."""
+        self.reason = "diverged"
+        self.step, self.terms = self._finite.step, self._finite.terms
+
+    def count(self, terms: Terms) -> None:
+        """Note that a step was taken, with these terms before it."""
         full = self.side is None
-        self._optimiser.step(number=self.step, done=self._done)
-        self._hold()
         # For good: where steps are added later, their shares begin anew.
         self._coarse = not full
         self.step += 1
@@ -124,7 +138,7 @@ class Refinement:
         self._stop_where_due()
 
     @property
-    def _done(self) -> float:
+    def done(self) -> float:
         """Share of the steps or of the budget that is used up."""
         return max(self.step / self.recipe.steps, self.seconds / (self.recipe.seconds or math.inf))
 
@@ -148,16 +162,16 @@ class Refinement:
         return v if self.recipe.clip is None else v.clamp(-self.recipe.clip, self.recipe.clip)
 
     @torch.no_grad()
-    def _hold(self) -> None:
+    def hold(self) -> None:
         """Clip P-norm+ of the styles, where the recipe bounds it."""
         if (bound := self.recipe.hold) is not None:
-            v = self.whitened.clamp(-bound, bound)
+            v = self.v.clamp(-bound, bound)
             self._w.copy_(v if self.recipe.whitened else self._pnorm.inverse(v))
 
     @torch.no_grad()
     def _snapshot(self) -> State:
         own = {"w": _array(self._w), "coarse": np.array([self._coarse], np.float32)}
-        optimiser = {**own, **self._optimiser.state()}
+        optimiser = {**own, **self.optimiser.state()}
         return State(self.step, self.seconds, _array(self.f), _array(self.w_m_plus), optimiser, self.terms)
 
 
@@ -176,18 +190,18 @@ def checked(start: Start, synthesis: Synthesis) -> None:
     """Refuse a start that does not fit the generator.
 
     Raises:
-        InvalidRequest: a wrong shape or dtype, numbers that are not finite.
+        ContractError: a wrong shape or dtype, numbers that are not finite.
     """
     cut, resolution = start.f.shape[-1] if start.f.ndim == 3 else 0, synthesis.size
     if cut not in (W_PLUS, *CUTS) or start.f.shape != (synthesis.f_channels(cut), cut, cut):
         channels = synthesis.f_channels(CUTS[0])
-        raise InvalidRequest(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16, or 4 in W+.")
+        raise ContractError(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16, or 4 in W+.")
     styles = (synthesis.fine_styles(cut), STYLE_DIM)
     _require("f_o", start.f_o, start.f.shape)
     _require("f", start.f, start.f.shape)
     _require("w_m_plus", start.w_m_plus, styles)
     if start.target.shape != (resolution, resolution, 3) or start.target.dtype != np.uint8:
-        raise InvalidRequest(
+        raise ContractError(
             f"The photo is {list(start.target.shape)}, and must be uint8 [{resolution}, {resolution}, 3]."
         )
 
@@ -196,22 +210,22 @@ def checked_state(state: State, start: Start, recipe: Recipe) -> None:
     """Refuse a checkpoint that does not belong to a start and its recipe; the optimiser checks its own part.
 
     Raises:
-        InvalidRequest: a wrong shape, numbers that are not finite, an impossible step.
+        ContractError: a wrong shape, numbers that are not finite, an impossible step.
     """
     _require("the checkpoint's f", state.f, start.f.shape)
     _require("the checkpoint's w_m_plus", state.w_m_plus, start.w_m_plus.shape)
     for name, shape in (("w", start.w_m_plus.shape), ("coarse", (1,))):
         if name not in state.optimiser:
-            raise InvalidRequest(f"The checkpoint's state must hold {name}.")
+            raise ContractError(f"The checkpoint's state must hold {name}.")
         _require(f"the checkpoint's {name}", state.optimiser[name], shape)
     if not 0 <= state.step <= recipe.steps:
-        raise InvalidRequest(f"The checkpoint is at step {state.step}, and the job has {recipe.steps}.")
+        raise ContractError(f"The checkpoint is at step {state.step}, and the job has {recipe.steps}.")
     if not (np.isfinite(state.seconds) and state.seconds >= 0):
-        raise InvalidRequest("The checkpoint's seconds are not a number from 0 on.")
+        raise ContractError("The checkpoint's seconds are not a number from 0 on.")
 
 
 def _require(name: str, value: Floats, shape: tuple[int, ...]) -> None:
     if value.shape != shape or value.dtype != np.float32:
-        raise InvalidRequest(f"{name} is {value.dtype} {list(value.shape)}, and must be float32 {list(shape)}.")
+        raise ContractError(f"{name} is {value.dtype} {list(value.shape)}, and must be float32 {list(shape)}.")
     if not np.isfinite(value).all():
-        raise InvalidRequest(f"{name} holds numbers that are not finite.")
+        raise ContractError(f"{name} holds numbers that are not finite.")

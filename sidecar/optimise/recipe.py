@@ -6,20 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from protocol.limits import ContractError, shortened
 from protocol.methods import DEFAULT_CUT, space_of
 from protocol.methods import PRESETS as SPACES
-from sidecar.job import InvalidRequest, Options
+from protocol.options import Options
 
-TERMS = ("mse", "perceptual", "f", "p_norm", "domain")
-# BDInvert, section 3.3, and the values of its official recipe.
-PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01, "domain": 0.0}
+# BDInvert, section 3.3, and the values of its official recipe; a term that is not named has no weight.
+PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01}
 # Of images alone, at the balance of the default recipe.
-IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0, "f": 0.0, "p_norm": 0.0, "domain": 0.0}
-MAX_STEPS = 10_000
-MAX_SECONDS = 86_400.0
-MAX_TARGET = 10.0
-MAX_WEIGHT = 1e6
-MAX_CLIP = 1e3
+IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +25,7 @@ class Recipe:
         steps: at most.
         seconds: budget of optimisation, or None.
         target: the job stops once the perceptual term is at most this, or None.
-        weights: of the loss terms, by name.
+        weights: of the loss terms, by name; 0 where absent.
         rate_f: learning rate of ``f``.
         rate_w: learning rate of the styles, in the coordinates in which they are optimised.
         betas: decay of the two moments; the gradients shrink faster than the usual 0.999 can follow.
@@ -71,6 +66,11 @@ class Recipe:
         """
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         return rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)) if self.decay else 1.0)
+
+    def rates(self, done: float, step: int) -> tuple[float, float]:
+        """Learning rates of f and of the styles; arguments as for :meth:`rate`."""
+        factor = self.rate(done, step)
+        return factor * self.rate_f, factor * self.rate_w
 
     def side(self, done: float) -> int | None:
         """Side in pixels at which a step compares images, or None for the full size; ``done`` as for :meth:`rate`."""
@@ -143,35 +143,20 @@ def chosen(options: Options, *, cut: int = DEFAULT_CUT) -> Recipe:
     """The recipe of a request for codes whose f has the side ``cut``.
 
     Raises:
-        InvalidRequest: the preset is unknown or of another space, or an option is out of its range.
+        ContractError: the preset is unknown, or of another space.
     """
     if options.preset not in PRESETS:
-        raise InvalidRequest(f"There is no preset {options.preset[:40]!r}; there are {' and '.join(sorted(PRESETS))}.")
+        raise ContractError(f"There is no preset {shortened(options.preset)}, only {', '.join(PRESETS)}.")
     if SPACES[options.preset] != (space := space_of(cut)):
         fitting = " and ".join(name for name in PRESETS if SPACES[name] == space)
-        raise InvalidRequest(
+        raise ContractError(
             f"The preset {options.preset} refines {SPACES[options.preset]}; for {space} there are {fitting}."
         )
     preset = PRESETS[options.preset]
-    steps = preset.steps if options.steps is None else options.steps
-    if not 1 <= steps <= MAX_STEPS:
-        raise InvalidRequest(f"The number of steps is from 1 to {MAX_STEPS}, not {steps}.")
-    for name, value, limit in (
-        ("seconds", options.seconds, MAX_SECONDS),
-        ("target", options.target, MAX_TARGET),
-        ("clip", options.clip, MAX_CLIP),
-    ):
-        if value is not None and not 0 < value <= limit:
-            raise InvalidRequest(f"The option {name} is above 0 and at most {limit:g}, not {value:g}.")
-    for name, weight in options.weights.items():
-        if name not in TERMS:
-            raise InvalidRequest(f"There is no loss term '{name}'; there are {', '.join(TERMS)}.")
-        if not 0 <= weight <= MAX_WEIGHT:
-            raise InvalidRequest(f"The weight of {name} is from 0 to {MAX_WEIGHT:g}, not {weight:g}.")
     held = {} if options.clip is None else {"p_norm": 0.0}
     return replace(
         preset,
-        steps=steps,
+        steps=preset.steps if options.steps is None else options.steps,
         seconds=options.seconds,
         target=options.target,
         hold=options.clip,

@@ -1,129 +1,195 @@
-"""The loss of BDInvert, section 3.3, as separate terms.
+"""The terms of the loss, section 3.3 of BDInvert (arXiv 2108.08998), and one of IDinvert's (arXiv 2004.00049).
 
-``L = mse ||G(w*) - I||^2 + perceptual LPIPS(G(w*), I) + f ||f - f^o||^2 + p_norm ||P-norm+(w_M+)||^2``, each norm as a
-mean over its elements. Images are compared at full size by the first term and at 256 px by the second, or in a coarse
-step at some side by the first and at half of it by the second; both images of a comparison are reduced by the same area
-average.
-
-IDinvert adds ``domain ||w - E(G(w))||^2`` (section 3.2), E the encoder into W+, which sees the image at 256 px.
+Each is an object with a name and a value for every job of a batch, a mean over its elements. Images are compared at
+full size by ``mse`` and at 256 px by ``perceptual``; in a coarse step at some side by the first and at half of it by
+the second. Both images of a comparison are reduced by the same area average.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, ParamSpec, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
-from networks.synthesis import Synthesis
 
-PERCEPTUAL_SIZE = 256
+PERCEPTUAL_SIZE: Final = 256
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A photo as the loss sees it.
+    """A photo as the terms compare it.
 
     Attributes:
-        image: float32 [1, 3, s, s] in [-1, 1], RGB, as the first term compares it.
-        features: the perceptual network's, as the second one does; computed once.
+        image: float32 [1, 3, s, s] in [-1, 1], RGB.
+        features: of the perceptual network, five of float [1, C_i, H_i, W_i]; computed once.
+        coarse: whether s is smaller than the generator's resolution.
     """
 
     image: Tensor
     features: tuple[Tensor, ...]
+    coarse: bool
 
 
-class ImageTerms(nn.Module):
-    """The two terms that look at the image.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the terms look at: a batch of B jobs of one side and precision.
 
-    Args:
-        synthesis: the generator; only its fine half runs.
-        perceptual: the distance, of which the target's features are kept.
-        autocast: whether convolutions run in bfloat16; norms and sums stay in float32.
-        compiled: whether the generator and the comparison at full size are; smaller ones are not worth the wait.
-        encoder: into W+, for the term of the domain; None where there is none.
+    Attributes:
+        image: float32 [B, 3, S, S], G(w*).
+        target: what it is compared with, [B, ...] each.
+        f: float32 [B, C, cut, cut].
+        f_o: of the same shape: the encoder's estimate.
+        w_m_plus: float32 [B, styles, 512].
+        v: of the same shape: P-norm+(w_M+).
+        half: whether convolutions run in bfloat16.
     """
 
-    def __init__(
-        self,
-        synthesis: Synthesis,
-        perceptual: STLPIPS,
-        *,
-        autocast: bool,
-        compiled: bool,
-        encoder: Detail | None = None,
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.synthesis = synthesis
-        self.perceptual = perceptual
-        self.autocast = autocast
-        self._generate = torch.compile(self.image, dynamic=False) if compiled else self.image
-        self._compare = torch.compile(self.compared, dynamic=False) if compiled else self.compared
+    image: Tensor
+    target: Target
+    f: Tensor
+    f_o: Tensor
+    w_m_plus: Tensor
+    v: Tensor
+    half: bool
 
-    @torch.no_grad()
-    def target(self, image: Tensor, side: int | None = None) -> Target:
-        """What is kept of a photo.
+    def __post_init__(self) -> None:
+        assert self.image.ndim == self.target.image.ndim == self.f.ndim == 4
+        assert self.f.shape == self.f_o.shape and self.w_m_plus.shape == self.v.shape
+
+
+class Term(Protocol):
+    """A term of the loss.
+
+    Attributes:
+        name: a field of ``protocol.terms.Terms``.
+        lazy: whether it costs so much that it is measured only where it has a weight.
+    """
+
+    name: str
+    lazy: bool
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+
+
+class Mse:
+    """||G(w*) - I||^2."""
+
+    name, lazy = "mse", False
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        self._at_full_size = maybe_compiled(mean_square, compiled=compiled)
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+        measure = mean_square if seen.target.coarse else self._at_full_size
+        return measure(reduced(seen.image, seen.target.image.shape[-1]) - seen.target.image)
+
+
+class Perceptual:
+    """LPIPS(G(w*), I), or here ST-LPIPS; norms and sums stay in float32."""
+
+    name, lazy = "perceptual", False
+
+    def __init__(self, network: STLPIPS, *, compiled: bool = False) -> None:
+        self._network = network
+        self._at_full_size = maybe_compiled(self._distance, compiled=compiled)
+
+    def target(self, pixels: Tensor, side: int | None = None, *, half: bool) -> Target:
+        """What the terms keep of a photo.
 
         Args:
-            image: uint8 [S, S, 3], S a power of two.
-            side: at which the first term compares it; even, divides S, below it. None is S.
+            pixels: float32 [1, 3, S, S] in [-1, 1], S a power of two.
+            side: at which ``mse`` compares it: even, a divisor of S below it. None is S.
+            half: whether convolutions run in bfloat16.
         """
-        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == torch.uint8
-        pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
-        if side is None:
-            return Target(pixels, tuple(self._features(pixels, PERCEPTUAL_SIZE)))
-        return Target(reduced(pixels, side), tuple(self._features(pixels, side // 2)))
+        image = pixels if side is None else reduced(pixels, side)
+        with torch.no_grad():
+            features = self._features(pixels, PERCEPTUAL_SIZE if side is None else side // 2, half=half)
+        return Target(image, tuple(features), coarse=side is not None)
 
-    def forward(
-        self, f: Tensor, w_m_plus: Tensor, target: Tensor, *features: Tensor, domain: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The terms ``mse``, ``perceptual`` and, where it is asked for, ``domain`` of a batch.
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+        side = seen.target.image.shape[-1] // 2 if seen.target.coarse else PERCEPTUAL_SIZE
+        measure = self._distance if seen.target.coarse else self._at_full_size
+        return measure(seen.image, side, seen.half, *seen.target.features)
 
-        Args:
-            f: float32 [B, C, s, s].
-            w_m_plus: float32 [B, styles, 512].
-            target: float32 [B, 3, s, s] in [-1, 1], of :meth:`target`.
-            features: its five maps, float [B, C_i, H_i, W_i].
+    def _distance(self, image: Tensor, side: int, half: bool, *features: Tensor) -> Tensor:
+        distance: Tensor = self._network(self._features(image, side, half=half), list(features))
+        return distance
 
-        Returns:
-            Three of float32 [B].
-        """
-        image = self._generate(f, w_m_plus)
-        compare = self._compare if target.shape == image.shape else self.compared
-        mse, perceptual = compare(image, target, *features)
-        return mse, perceptual, self._strayed(image, w_m_plus) if domain else torch.zeros_like(mse)
+    def _features(self, image: Tensor, size: int, *, half: bool) -> list[Tensor]:
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            return self._network.features(reduced(image, size))
 
-    def _strayed(self, image: Tensor, w_plus: Tensor) -> Tensor:
-        """Mean square of w - E(G(w)), float32 [B]; image [B, 3, S, S], w_plus [B, styles, 512]."""
-        assert self.encoder is not None
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.encoder.features(enlarged(reduced(image)))
-        with torch.autocast(image.device.type, enabled=False):
-            return (w_plus - self.encoder.of_features(features.float())).square().mean(dim=(1, 2))
 
-    def image(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """float32 [B, 3, S, S] of f [B, C, s, s] and w_M+ [B, styles, 512]."""
-        with torch.autocast(f.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.synthesis.fine(f, w_m_plus).float()
+class Closeness:
+    """||f - f^o||^2."""
 
-    def compared(self, image: Tensor, target: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms, of an image float32 [B, 3, S, S]; the rest as for :meth:`forward`."""
-        side = target.shape[-1]
-        size = PERCEPTUAL_SIZE if side == image.shape[-1] else side // 2
-        mse = (reduced(image, side) - target).square().mean(dim=(1, 2, 3))
-        return mse, self.perceptual(self._features(image, size), list(features))
+    name, lazy = "f", False
 
-    def _features(self, image: Tensor, size: int) -> list[Tensor]:
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.perceptual.features(reduced(image, size))
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+        return mean_square(seen.f - seen.f_o)
+
+
+class PNormPlus:
+    """||P-norm+(w_M+)||^2."""
+
+    name, lazy = "p_norm", False
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+        return mean_square(seen.v)
+
+
+class Domain:
+    """||w - E(G(w))||^2 of IDinvert (section 3.2), E the encoder into W+, which sees the image at 256 px."""
+
+    name, lazy = "domain", True
+
+    def __init__(self, encoder: Detail) -> None:
+        self._encoder = encoder
+
+    def __call__(self, seen: Seen) -> Tensor:
+        """float32 [B]."""
+        with torch.autocast(seen.image.device.type, torch.bfloat16, enabled=seen.half):
+            features = self._encoder.features(enlarged(reduced(seen.image)))
+        return mean_square(seen.w_m_plus - self._encoder.of_features(features.float()))
+
+
+def every_term(network: STLPIPS, encoder: Detail | None, *, compiled: bool) -> list[Term]:
+    """The terms that can be measured with these networks."""
+    perceptual = Perceptual(network, compiled=compiled)
+    found: list[Term] = [Mse(compiled=compiled), perceptual, Closeness(), PNormPlus()]
+    return found if encoder is None else [*found, Domain(encoder)]
+
+
+def measured(terms: Sequence[Term], seen: Seen, weighed: frozenset[str]) -> Tensor:
+    """float32 [B, T]: each job's value of each term; lazy terms that are not ``weighed`` are 0."""
+    zero = seen.image.new_zeros(len(seen.image))
+    return torch.stack([zero if term.lazy and term.name not in weighed else term(seen) for term in terms], dim=1)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """[B, ...] to [B]."""
+    return x.square().flatten(1).mean(dim=1)
+
+
+def maybe_compiled(function: Callable[P, Tensor], *, compiled: bool) -> Callable[P, Tensor]:
+    """The function, compiled for fixed shapes where that is asked for."""
+    return torch.compile(function, dynamic=False) if compiled else function
 
 
 def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
-    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]; smaller ones as they are."""
+    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]; smaller ones are kept."""
     if image.shape[-1] < size:
         return image
     assert image.shape[-1] % size == 0

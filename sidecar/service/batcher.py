@@ -11,26 +11,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-
-from protocol import refine_pb2 as pb
-from sidecar.job import Engine, Metrics, State
-from sidecar.service import convert, preview
+from protocol import codec
+from protocol.messages import Finished, Preview, Progress, Queued, State
+from protocol.terms import Metrics, Terms
+from sidecar.job import Engine
+from sidecar.service import preview
+from sidecar.service.failures import Diverged, Draining, EngineFailed, Failure, QueueFull
 from sidecar.service.metrics import Meters
-from sidecar.service.ticket import DRAINING, Failure, Ticket
+from sidecar.service.ticket import Ticket
 
 log = logging.getLogger("sidecar")
 
 # A slice takes about this long at most, where a step is slow: a drain must reach the next checkpoint in its grace.
 _SLICE_SECONDS = 2.0
-
-
-class QueueFull(Exception):
-    """As many jobs wait as may."""
-
-
-class Draining(Exception):
-    """No more jobs are taken."""
 
 
 class Batcher:
@@ -107,7 +100,7 @@ class Batcher:
         with self._changed:
             self._draining = True
             for ticket in self._waiting:
-                self._close(ticket, "unavailable", DRAINING)
+                self._close(ticket, Draining.outcome, Draining(counted=True))
             self._waiting = []
             self._gauge()
             self._changed.notify_all()
@@ -115,7 +108,7 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: not self._judging, max(0.0, deadline - time.monotonic()))
             for ticket in (*self._active, *self._judging):
-                self._close(ticket, "unavailable", DRAINING)
+                self._close(ticket, Draining.outcome, Draining(counted=True))
         self._judges.shutdown(wait=False)
 
     def _work(self) -> None:
@@ -126,7 +119,7 @@ class Batcher:
                 self._checkpoint(ticket)
             except Exception:
                 log.exception("there is no last checkpoint", extra={"request_id": ticket.request_id})
-        self._leave(self._active, "unavailable", DRAINING)
+        self._leave(self._active, Draining.outcome, Draining(counted=True))
 
     def _next(self) -> list[Ticket]:
         """The jobs of the next slice, once there are any; none where the service drains."""
@@ -176,23 +169,21 @@ class Batcher:
 
     def _until_due(self, ticket: Ticket) -> int:
         """Steps to the end of the slice, or to the next checkpoint, progress or preview before it."""
-        step, cadence = ticket.job.step, ticket.cadence
-        due = [every - step % every for every in (cadence.checkpoint, cadence.progress, cadence.preview) if every]
+        step, wanted = ticket.job.step, ticket.options
+        cadence = (wanted.checkpoint_every, wanted.progress_every, wanted.preview_every)
+        due = [every - step % every for every in cadence if every]
         fast = self._slice * self._step_seconds <= _SLICE_SECONDS
         return max(1, min(self._slice if fast else int(_SLICE_SECONDS / self._step_seconds), *due))
 
     def _report(self, ticket: Ticket) -> None:
-        job, cadence = ticket.job, ticket.cadence
-        terms = convert.terms(job.terms)
+        job, wanted = ticket.job, ticket.options
         if job.reason == "diverged":
             self._checkpoint(ticket)
-            sentence = "The loss became NaN or infinite; the last finite state is in the checkpoint."
-            self._leave([ticket], "diverged", (grpc.StatusCode.FAILED_PRECONDITION, sentence))
+            self._leave([ticket], Diverged.outcome, Diverged(counted=True))
             return
-        if cadence.progress is None or job.step % cadence.progress == 0 or job.reason:
-            told = pb.Progress(step=job.step, steps=job.steps, seconds=job.seconds, terms=terms)
-            ticket.outbox.put(pb.RefineEvent(progress=told))
-        if cadence.preview and job.step % cadence.preview == 0:
+        if wanted.progress_every is None or job.step % wanted.progress_every == 0 or job.reason:
+            ticket.outbox.put(codec.to_event(Progress(job.step, job.steps, job.seconds, job.terms or Terms())))
+        if wanted.preview_every and job.step % wanted.preview_every == 0:
             self._preview(ticket)
         if job.reason:
             with self._changed:
@@ -200,7 +191,7 @@ class Batcher:
                 self._judging.append(ticket)
                 self._gauge()
             self._judges.submit(self._finish, ticket)
-        elif job.step % cadence.checkpoint == 0:
+        elif job.step % wanted.checkpoint_every == 0:
             self._checkpoint(ticket)
 
     def _preview(self, ticket: Ticket) -> None:
@@ -209,20 +200,20 @@ class Batcher:
         except Exception:
             log.exception("the preview failed", extra={"request_id": ticket.request_id})
             return
-        ticket.outbox.put(pb.RefineEvent(preview=pb.Preview(step=ticket.job.step, jpeg=picture)))
+        ticket.outbox.put(codec.to_event(Preview(ticket.job.step, picture)))
 
     def _checkpoint(self, ticket: Ticket) -> None:
         if ticket.checkpointed != ticket.job.step:
-            ticket.outbox.put(pb.RefineEvent(checkpoint=convert.checkpoint(ticket.job.state())))
+            ticket.outbox.put(codec.to_event(ticket.job.state()))
             ticket.checkpointed = ticket.job.step
 
     def _finish(self, ticket: Ticket) -> None:
         """Judge a result and send it; in the judges' thread."""
         try:
             state, reason = ticket.job.state(), ticket.job.reason
-            assert reason is not None
+            assert reason is not None and reason != "diverged"
             metrics = None if ticket.cancelled else self._judged(ticket, state)
-            done = pb.RefineEvent(done=convert.done(state, reason, metrics))
+            done = Finished(state, reason, metrics)
         except Exception:
             self._fail([ticket])
         else:
@@ -244,10 +235,10 @@ class Batcher:
     def _fail(self, tickets: list[Ticket]) -> None:
         """End jobs on the exception that is being handled."""
         log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in tickets)})
-        self._leave(tickets, "error", (grpc.StatusCode.INTERNAL, "The optimisation failed; the server's log says why."))
+        self._leave(tickets, EngineFailed.outcome, EngineFailed(counted=True))
 
     def _leave(
-        self, tickets: list[Ticket], outcome: str, failure: Failure | None = None, last: pb.RefineEvent | None = None
+        self, tickets: list[Ticket], outcome: str, failure: Failure | None = None, last: Finished | None = None
     ) -> None:
         with self._changed:
             self._active = [t for t in self._active if t not in tickets]
@@ -258,7 +249,7 @@ class Batcher:
             self._changed.notify_all()
 
     def _close(
-        self, ticket: Ticket, outcome: str, failure: Failure | None = None, last: pb.RefineEvent | None = None
+        self, ticket: Ticket, outcome: str, failure: Failure | None = None, last: Finished | None = None
     ) -> None:
         """Count a job, then end its stream, once; the lock is held: what a client is told has been counted."""
         if ticket.closed:
@@ -275,7 +266,7 @@ class Batcher:
             },
         )
         if last is not None:
-            ticket.outbox.put(last)
+            ticket.outbox.put(codec.to_event(last))
         ticket.failure, ticket.closed = failure, True
         ticket.outbox.wake()
 
@@ -283,7 +274,7 @@ class Batcher:
         for position, ticket in enumerate(self._waiting):
             if ticket.position != position:
                 ticket.position = position
-                ticket.outbox.put(pb.RefineEvent(queued=pb.Queued(position=position)))
+                ticket.outbox.put(codec.to_event(Queued(position)))
         self._gauge()
 
     def _gauge(self) -> None:

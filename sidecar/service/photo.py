@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from protocol import refine_pb2 as pb
-from sidecar.job import Image8, InvalidRequest
+from protocol.limits import ContractError
+from sidecar.job import Image8
 
 MAX_SIDE = 4096
 MAX_BYTES = 16 * 2**20
@@ -23,11 +24,11 @@ def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
     """The photo of a request, uint8 [resolution, resolution, 3], RGB.
 
     Raises:
-        InvalidRequest: there is none, it is no image of an allowed format, not square, too large or too small.
+        ContractError: there is none, it is no image of an allowed format, not square, too large or too small.
     """
     kind = request.WhichOneof("photo")
     if kind is None:
-        raise InvalidRequest("The request has no photo.")
+        raise ContractError("The request has no photo.")
     picture = _raw(request.pixels) if kind == "pixels" else _decoded(request.encoded)
     if picture.width > resolution:
         picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -40,13 +41,13 @@ def _raw(pixels: pb.Pixels) -> Image.Image:
     _check(pixels.width, pixels.height)
     wanted = 3 * pixels.width * pixels.height
     if len(pixels.rgb) != wanted:
-        raise InvalidRequest(f"The photo has {len(pixels.rgb)} bytes, and its size needs {wanted}.")
+        raise ContractError(f"The photo has {len(pixels.rgb)} bytes, and its size needs {wanted}.")
     return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.rgb)
 
 
 def _decoded(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
-        raise InvalidRequest(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
+        raise ContractError(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check(picture.width, picture.height)
@@ -54,12 +55,12 @@ def _decoded(data: bytes) -> Image.Image:
             with suppress(Exception):  # a damaged EXIF block says nothing: the pixels stay as stored
                 ImageOps.exif_transpose(picture, in_place=True)
             return _rgb(picture)
-    except InvalidRequest:
+    except ContractError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InvalidRequest(f"The photo has too many pixels: its side must be {MIN_SIDE} to {MAX_SIDE}.") from None
-    except Exception:  # decoders raise whatever a damaged file leads them to
-        raise InvalidRequest("The photo is not a whole PNG, JPEG or WebP file.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise ContractError(f"The photo has too many pixels: its side must be {MIN_SIDE} to {MAX_SIDE}.") from exc
+    except Exception as exc:  # decoders raise whatever a damaged file leads them to
+        raise ContractError("The photo is not a whole PNG, JPEG or WebP file.") from exc
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -73,6 +74,6 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 def _check(width: int, height: int) -> None:
     if width != height:
-        raise InvalidRequest(f"The photo is {width}x{height} pixels, and must be square.")
+        raise ContractError(f"The photo is {width}x{height} pixels, and must be square.")
     if not MIN_SIDE <= width <= MAX_SIDE:
-        raise InvalidRequest(f"The photo is {width}x{height} pixels, and its side must be {MIN_SIDE} to {MAX_SIDE}.")
+        raise ContractError(f"The photo is {width}x{height} pixels, and its side must be {MIN_SIDE} to {MAX_SIDE}.")

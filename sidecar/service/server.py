@@ -26,6 +26,7 @@ from protocol.tracing import tracing
 from sidecar.job import Engine
 from sidecar.service.batcher import Batcher
 from sidecar.service.door import Door, StartError
+from sidecar.service.failures import Failures
 from sidecar.service.metrics import Meters
 from sidecar.service.pages import Pages
 from sidecar.service.servicer import LINGER_S, NAME, SERVICE, RefinementService
@@ -94,8 +95,10 @@ async def serve(
         Exception: what ``load`` raises.
     """
     meters = Meters()
-    service = RefinementService(meters)
-    server = grpc.aio.server(options=_CHANNEL, interceptors=settings.door.interceptors())
+    service = RefinementService()
+    # The door comes first: who is not let in is not told what is wrong with a request.
+    interceptors = (*settings.door.interceptors(), Failures(NAME, meters))
+    server = grpc.aio.server(options=_CHANNEL, interceptors=interceptors)
     refine_pb2_grpc.add_RefinementServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
+from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
-from protocol import refine_pb2_grpc
+from protocol.limits import ContractError, shortened
 from protocol.tracing import tracing
-from sidecar.job import Engine, InvalidRequest
-from sidecar.service import convert
-from sidecar.service.batcher import Batcher, Draining, QueueFull
-from sidecar.service.metrics import Meters
+from sidecar.job import Engine, Start
+from sidecar.service.batcher import Batcher
+from sidecar.service.failures import Starting
 from sidecar.service.outbox import Outbox
-from sidecar.service.ticket import DRAINING, Ticket
-
-log = logging.getLogger("sidecar")
+from sidecar.service.photo import square
+from sidecar.service.ticket import Ticket
 
 NAME = "refine.v1.Refinement"
 # What traces call this program.
 SERVICE = "unaligned-sidecar"
 # gRPC's Python client drops what it has not read once an error status is there: so long it has to read.
 LINGER_S = 1.0
-STARTING = "The side-car is starting: it answers once its networks are loaded."
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RefinementService(refine_pb2_grpc.RefinementServicer):
-    """Answers UNAVAILABLE until :meth:`open`, and again once the batcher drains.
+    """Answers UNAVAILABLE until :meth:`open`, and again once the batcher drains."""
 
-    Args:
-        meters: counts requests that do not become jobs.
-    """
-
-    def __init__(self, meters: Meters) -> None:
-        self._meters = meters
+    def __init__(self) -> None:
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
         self.is_open = False
@@ -58,31 +52,12 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         """See refine.proto."""
         engine, batcher = self._engine, self._batcher
         if engine is None or batcher is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, STARTING)
-            return
+            raise Starting(counted=True)
         outbox = Outbox(asyncio.get_running_loop())
-        try:
-            batcher.check_room()
-            # Decoding and resampling take a while.
-            ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
-            batcher.submit(ticket)
-        except InvalidRequest as problem:
-            self._meters.refused("refused")
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
-            return
-        except Draining:
-            self._meters.refused("unavailable")
-            await context.abort(*DRAINING)
-            return
-        except QueueFull:
-            self._meters.refused("full")
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full; try again later.")
-            return
-        except Exception:
-            log.exception("the request failed")
-            self._meters.refused("error")
-            await context.abort(grpc.StatusCode.INTERNAL, "The job cannot be opened; the server's log says why.")
-            return
+        batcher.check_room()
+        # Decoding and resampling take a while.
+        ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
+        batcher.submit(ticket)
         span = tracing(SERVICE).start(
             "refine", kind="server", carrier=_headers(context), request_id=ticket.request_id, steps=ticket.job.steps
         )
@@ -93,34 +68,40 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             for event in outbox.rest():
                 yield event
         finally:
-            failed = ticket.failure[0].name if ticket.failure else "" if ticket.closed else "CANCELLED"
+            failed = ticket.failure.code.name if ticket.failure else "" if ticket.closed else "CANCELLED"
             span.end(failed=failed, step=ticket.job.step)
             # Also where the client hung up or its deadline passed: the stream is then cancelled here.
             if not ticket.closed:
                 batcher.cancel(ticket)
         if ticket.failure is not None:
             await asyncio.sleep(LINGER_S)
-            await context.abort(*ticket.failure)
+            raise ticket.failure
 
 
 def _headers(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
     return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _ticket(request: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket:
+def _ticket(message: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket:
     """The job of a request.
 
     Raises:
-        InvalidRequest: no server, or not this one, would take it.
+        ContractError: no server, or not this one, would take it.
     """
-    if request.domain != engine.domain:
-        raise InvalidRequest(f"This side-car serves the domain {engine.domain}, not {request.domain[:40]!r}.")
-    if request.generator != engine.generator:
-        sentence = f"The inversion belongs to generator {request.generator[:40]!r}, and this is {engine.generator}."
-        raise InvalidRequest(sentence)
-    request_id = convert.request_id(request) or secrets.token_hex(8)
-    cadence = convert.cadence(request.options)
-    options = convert.options(request.options)
-    start = convert.start(request, resolution=engine.resolution)
-    job = engine.open(start, options, convert.resume(request))
-    return Ticket(job=job, start=start, cadence=cadence, outbox=outbox, request_id=request_id)
+    if message.domain != engine.domain:
+        raise ContractError(f"This side-car serves the domain {engine.domain}, not {shortened(message.domain)}.")
+    if message.generator != engine.generator:
+        whose = shortened(message.generator)
+        raise ContractError(f"The inversion belongs to generator {whose}, and this is {engine.generator}.")
+    if message.request_id and not _ID.fullmatch(message.request_id):
+        raise ContractError("A request_id has at most 64 of the characters A-Z, a-z, 0-9, '.', '_' and '-'.")
+    request = codec.from_request(message)
+    target = square(message, resolution=engine.resolution)
+    start = Start(target=target, f=request.f, w_m_plus=request.w_m_plus, f_o=request.f_o)
+    return Ticket(
+        job=engine.open(start, request.options, request.resume),
+        start=start,
+        options=request.options,
+        outbox=outbox,
+        request_id=request.request_id or secrets.token_hex(8),
+    )

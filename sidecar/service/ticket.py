@@ -5,15 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import grpc
-
+from protocol.options import Options
 from sidecar.job import Job, Start
-from sidecar.service.convert import Cadence
+from sidecar.service.failures import Failure
 from sidecar.service.outbox import Outbox
-
-# Why a stream ended without its Done: a status code and one sentence.
-Failure = tuple[grpc.StatusCode, str]
-DRAINING: Failure = (grpc.StatusCode.UNAVAILABLE, "The side-car is shutting down; go on elsewhere from the checkpoint.")
 
 
 @dataclass(eq=False)
@@ -27,7 +22,7 @@ class Ticket:
 
     job: Job
     start: Start
-    cadence: Cadence
+    options: Options
     outbox: Outbox
     request_id: str
     failure: Failure | None = None

@@ -12,7 +12,9 @@ import pytest
 from bench.refine import RECIPES, Case, Kept, clock, curve
 from bench.refine_report import Point, Rate, elapsed, markdown, plot, reached
 from judges.reconstruction import Quality
-from sidecar.job import Image8, Start, State, Terms
+from protocol.messages import State
+from protocol.terms import Terms
+from sidecar.job import Image8, Start
 from sidecar.optimise.recipe import PRESETS, Recipe
 
 START = Start(

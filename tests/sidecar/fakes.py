@@ -17,9 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from sidecar.job import Engine, InvalidRequest, Metrics, Options, Reason, Start, State, Terms
+from protocol.codec import to_tensor
+from protocol.limits import ContractError
+from protocol.messages import State
+from protocol.options import Options
+from protocol.terms import Metrics, Terms
+from sidecar.job import End, Engine, Start
 from sidecar.service import server
-from sidecar.service.convert import tensor
 from sidecar.service.server import Settings
 
 GENERATOR, SIDE = "f" * 16, 16
@@ -52,7 +56,7 @@ class FakeJob:
         self.step, self.seconds = (resume.step, resume.seconds) if resume else (0, 0.0)
         self.value = float((resume or start).f.max())
         self.momentum = float(resume.optimiser["momentum"][0]) if resume else 0.0
-        self.reason: Reason | None = "steps" if self.step == self.steps else None
+        self.reason: End | None = "steps" if self.step == self.steps else None
 
     @property
     def group(self) -> str:
@@ -99,7 +103,7 @@ class FakeEngine:
     def open(self, start: Start, options: Options, resume: State | None = None) -> FakeJob:
         assert start.target.shape == PIXELS.shape
         if start.f.shape != F.shape or options.preset not in PRESETS:
-            raise InvalidRequest("The engine refuses it.")
+            raise ContractError("The engine refuses it.")
         if options.preset == "unopened":
             raise RuntimeError("out of memory, say")
         return FakeJob(start, options, resume)
@@ -148,9 +152,9 @@ def asked(*, resume: pb.Checkpoint | None = None, request_id: str = "", **option
         generator=GENERATOR,
         domain="fake",
         pixels=pb.Pixels(width=SIDE, height=SIDE, rgb=PIXELS.tobytes()),
-        f=tensor(F),
-        w_m_plus=tensor(W),
-        f_o=tensor(F),
+        f=to_tensor(F),
+        w_m_plus=to_tensor(W),
+        f_o=to_tensor(F),
         options=pb.Options(**options),
         resume=resume,
         request_id=request_id,

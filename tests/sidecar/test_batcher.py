@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from protocol import refine_pb2 as pb
-from sidecar.service.convert import array
+from protocol.codec import from_tensor
 from sidecar.service.outbox import Outbox
 from tests.sidecar.fakes import after, failure, kinds, running, until, wait_until
 
@@ -31,8 +31,8 @@ def test_the_stream_of_one_job() -> None:
         assert (done.step, done.seconds, done.reason) == (5, 2.5, pb.Done.STEPS)
         assert (done.metrics.stlpips_alex, done.metrics.psnr_256, done.metrics.psnr) == (0.5, 20.0, 19.0)
         assert not any(done.metrics.HasField(name) for name in ("identity", "landmarks", "face"))
-        assert array(done.f, "f").max() == after(5)
-        assert array(done.w_m_plus, "w").shape == (14, 512)
+        assert from_tensor(done.f, "f").max() == after(5)
+        assert from_tensor(done.w_m_plus, "w").shape == (14, 512)
         assert list(call) == []
 
 
@@ -48,7 +48,7 @@ def test_checkpoints_and_previews_come_when_they_are_due() -> None:
             if expected == "preview":
                 assert Image.open(io.BytesIO(events[1].preview.jpeg)).format == "JPEG"
             else:
-                assert array(events[1].checkpoint.f, "f").max() == np.float32(after(step))
+                assert from_tensor(events[1].checkpoint.f, "f").max() == np.float32(after(step))
         call.cancel()
 
 

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from protocol import refine_pb2 as pb
-from sidecar.service.convert import array
+from protocol.codec import from_tensor
 from sidecar.service.servicer import NAME
 from tests.sidecar.fakes import Running, after, asked, failure, kinds, running, until, wait_until
 
@@ -173,7 +173,7 @@ def test_a_job_goes_on_elsewhere_from_its_last_checkpoint(cut: str) -> None:
         assert resumed.f == whole.f
         assert resumed.terms == whole.terms
         assert (resumed.step, resumed.seconds) == (12, 6.0)
-        assert array(whole.f, "f").max() == pytest.approx(after(12))
+        assert from_tensor(whole.f, "f").max() == pytest.approx(after(12))
         assert side.metric("refine_steps_total") == 24 - kept.step
 
 
@@ -195,7 +195,7 @@ def test_a_diverging_job_ends_with_its_last_finite_state() -> None:
         assert sentence == "The loss became NaN or infinite; the last finite state is in the checkpoint."
         assert kinds(events)[-1] == "checkpoint"
         assert events[-1].checkpoint.step == 3
-        assert array(events[-1].checkpoint.f, "f").max() == after(3)
+        assert from_tensor(events[-1].checkpoint.f, "f").max() == after(3)
         assert side.outcomes() == {"diverged": 1}
 
 
@@ -204,7 +204,7 @@ def test_a_diverging_job_ends_with_its_last_finite_state() -> None:
     [
         ("failing", FAILED),
         ("unsaid", FAILED),
-        ("unopened", "The job cannot be opened; the server's log says why."),
+        ("unopened", "The request failed; the server's log says why."),
     ],
 )
 def test_a_failing_engine_ends_its_jobs_alone(preset: str, sentence: str, errors: list[str]) -> None:

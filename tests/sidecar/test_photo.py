@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from protocol import refine_pb2 as pb
-from sidecar.job import InvalidRequest
+from protocol.limits import ContractError
 from sidecar.service import photo
 
 COLOUR = (200, 100, 50)
@@ -90,7 +90,7 @@ def test_a_damaged_orientation_leaves_the_pixels(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "TIFF", "BMP"])
 def test_other_formats_are_refused(form: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a whole PNG, JPEG or WebP"):
+    with pytest.raises(ContractError, match="not a whole PNG, JPEG or WebP"):
         photo.square(encoded(Image.new("RGB", (64, 64)), form), resolution=64)
 
 
@@ -112,7 +112,7 @@ def test_a_header_that_claims_what_is_not_taken_is_enough(
         raise AssertionError("it is decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(ContractError, match=message):
         photo.square(header(width, height), resolution=64)
 
 
@@ -125,7 +125,7 @@ def test_the_largest_that_is_taken_is_taken() -> None:
 def test_a_photo_cut_short_is_refused(form: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     whole = encoded(noise, form).encoded
-    with pytest.raises(InvalidRequest, match="not a whole PNG, JPEG or WebP"):
+    with pytest.raises(ContractError, match="not a whole PNG, JPEG or WebP"):
         photo.square(pb.RefineRequest(encoded=whole[: len(whole) // 2]), resolution=64)
 
 
@@ -135,5 +135,5 @@ def test_damaged_photos_are_refused_or_read(data: st.DataObject) -> None:
     spoilt = bytearray(whole[: data.draw(st.integers(1, len(whole)))])
     for place in data.draw(st.lists(st.integers(0, len(spoilt) - 1), max_size=4)):
         spoilt[place] ^= data.draw(st.integers(1, 255))
-    with suppress(InvalidRequest):
+    with suppress(ContractError):
         assert photo.square(pb.RefineRequest(encoded=bytes(spoilt)), resolution=16).shape == (16, 16, 3)

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.job import InvalidRequest, Options
-from sidecar.optimise.recipe import MAX_STEPS, PRESETS, TERMS, chosen
+from protocol.limits import ContractError
+from protocol.options import MAX_STEPS, Options
+from protocol.terms import TERMS
+from sidecar.optimise.recipe import PRESETS, chosen
 
 
 def test_the_paper_preset_is_the_official_recipe() -> None:
     recipe = chosen(Options(preset="paper"))
-    assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01, "domain": 0}
+    assert recipe.weights == {"mse": 1, "perceptual": 10, "f": 10, "p_norm": 0.01}
     assert (recipe.steps, recipe.rate_f, recipe.rate_w) == (1200, 0.01, 0.01)
     assert recipe.from_mean
     assert recipe.betas == (0.9, 0.999)
@@ -54,34 +56,34 @@ def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "Paper"}, "no preset 'Paper'"),
+        ({"preset": "Paper"}, "no preset 'Paper', only paper, default, im2s, idinvert"),
         ({"preset": ""}, "no preset ''"),
         ({"preset": "\n" + 1000 * "x"}, rf"no preset '\\n{39 * 'x'}'"),
-        ({"steps": 0}, "steps is from 1 to 10000, not 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 to 10000, not 0"),
         ({"steps": 10_001}, "not 10001"),
-        ({"seconds": 0.0}, "seconds is above 0"),
+        ({"seconds": 0.0}, "seconds must be a number above 0"),
         ({"seconds": float("nan")}, "not nan"),
         ({"seconds": float("inf")}, "not inf"),
-        ({"target": -0.1}, "target is above 0"),
-        ({"target": 11.0}, "at most 10, not 11"),
-        ({"clip": 0.0}, "clip is above 0"),
-        ({"clip": 1001.0}, "at most 1000, not 1001"),
+        ({"target": -0.1}, "distance must be a number above 0"),
+        ({"target": 11.0}, "up to 10, not 11"),
+        ({"clip": 0.0}, "bound of P-norm\\+ must be a number above 0"),
+        ({"clip": 1001.0}, "up to 1000, not 1001"),
         ({"preset": "im2s"}, r"im2s refines W\+; for F/W\+ there are paper and default"),
         ({"weights": {"lpips": 1.0}}, "no loss term 'lpips'"),
-        ({"weights": {"mse": -1.0}}, "weight of mse is from 0"),
+        ({"weights": {"mse": -1.0}}, "weight of mse must be a number from 0"),
         ({"weights": {"p_norm": float("nan")}}, "not nan"),
         ({"weights": {"f": 2e6}}, "not 2e"),
     ],
 )
 def test_what_is_out_of_range_is_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message) as caught:
+    with pytest.raises(ContractError, match=message) as caught:
         chosen(Options(**options))
     assert str(caught.value).count("\n") == 0
 
 
 def test_a_preset_of_another_space_is_refused() -> None:
     assert chosen(Options(preset="idinvert"), cut=4).weights["domain"] == 40
-    with pytest.raises(InvalidRequest, match=r"default refines F/W\+; for W\+ there are im2s and idinvert"):
+    with pytest.raises(ContractError, match=r"default refines F/W\+; for W\+ there are im2s and idinvert"):
         chosen(Options(), cut=4)
 
 
@@ -92,5 +94,5 @@ def test_a_bound_of_p_norm_takes_the_place_of_its_term() -> None:
     assert chosen(Options(clip=2.5, weights={"p_norm": 0.5})).weights["p_norm"] == 0.5
 
 
-def test_every_preset_weighs_every_term() -> None:
-    assert all(set(recipe.weights) == set(TERMS) for recipe in PRESETS.values())
+def test_every_preset_weighs_terms_that_there_are() -> None:
+    assert all(set(recipe.weights) <= set(TERMS) and recipe.weights["mse"] for recipe in PRESETS.values())

@@ -25,9 +25,10 @@ from sidecar import cli
 from sidecar.job import Engine
 from sidecar.service import log, server
 from sidecar.service.door import Door, StartError, Tls
+from sidecar.service.failures import Starting
 from sidecar.service.metrics import OUTCOMES
 from sidecar.service.server import Settings, printed
-from sidecar.service.servicer import NAME, STARTING
+from sidecar.service.servicer import NAME
 from tests.sidecar.fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -55,7 +56,7 @@ def test_it_says_that_it_starts_until_it_has_loaded() -> None:
 
     with running(load, port=free_port()) as side:
         assert side.health() == side.health(NAME) == NOT_SERVING
-        assert failure(side.refine())[1:] == (UNAVAILABLE, STARTING)
+        assert failure(side.refine())[1:] == (UNAVAILABLE, Starting.sentence)
         loaded.set()
         side.wait_ready()
         assert side.health() == side.health(NAME) == SERVING

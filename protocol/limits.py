@@ -1,0 +1,60 @@
+"""Ranges of values, and the error for what lies outside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+class ContractError(ValueError):
+    """A value that the contract does not allow; the message is one sentence for whoever sent it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A range of numbers.
+
+    Attributes:
+        what: begins the message.
+        low: least number, or with ``above`` the number that it must exceed.
+        high: largest number.
+        whole: whether it must be an integer.
+        above: whether ``low`` itself is excluded.
+    """
+
+    what: str
+    low: float
+    high: float
+    whole: bool = False
+    above: bool = False
+
+    def check(self, value: Any) -> None:
+        """Check a number.
+
+        Raises:
+            ContractError: it is no number, not finite, or out of the range.
+        """
+        kinds = int if self.whole else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not (is_number and self.low <= value <= self.high and not (self.above and value == self.low)):
+            raise ContractError(f"{self.what} must be {self}, not {shortened(value)}.")
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.above:
+            return f"{kind} above {self.low:g} and up to {self.high:g}"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+
+def finite(what: str, value: Any) -> None:
+    """Raise ``ContractError`` unless ``value`` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ContractError(f"{what} must be a finite number, not {shortened(value)}.")
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it: short, on one line."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value[:40]) if isinstance(value, str) else repr(value)[:40]

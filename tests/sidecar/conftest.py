@@ -1,0 +1,49 @@
+"""Engines that all tests of this folder share: loading one takes seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from export.generator import load_generator
+from judges.perceptual import stlpips
+from judges.reconstruction import Judge
+from networks.detail import Detail
+from networks.pnorm import load_pnorm
+from protocol.options import Options
+from sidecar.job import Start
+from sidecar.optimise.engine import LEARNED, TorchEngine, load_engine
+from sidecar.optimise.optimisation import Optimisation
+from tests.sidecar.samples import sample
+
+
+@pytest.fixture(scope="session")
+def engine() -> TorchEngine:
+    return load_engine(device="cpu", compiled=False)
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    return sample(1)
+
+
+@pytest.fixture(scope="session")
+def stepped(engine: TorchEngine, start: Start) -> Optimisation:
+    job = engine.open(start, Options(steps=5))
+    engine.run([job], 1)
+    return job
+
+
+@pytest.fixture(scope="session")
+def in_domain() -> Detail:
+    torch.manual_seed(0)
+    return Detail(cut=4, count=16).eval()
+
+
+@pytest.fixture(scope="session")
+def w_engine(in_domain: Detail) -> TorchEngine:
+    generator = load_generator("ffhq")
+    return TorchEngine(
+        generator, pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
+        domain="ffhq", device=torch.device("cpu"), compiled=False, w_encoder=in_domain,
+    )  # fmt: skip

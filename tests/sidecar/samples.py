@@ -1,0 +1,89 @@
+"""Generators, engines and starts that tests of the optimisation share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from export.generator import load_generator
+from judges.perceptual import stlpips
+from judges.reconstruction import Judge
+from networks.generator_file import Generator
+from networks.mapping import MappingNetwork
+from networks.pnorm import load_pnorm
+from networks.stylegan2 import Shape, StyleGAN2
+from protocol.messages import State
+from sidecar.job import Start
+from sidecar.optimise.engine import LEARNED, TorchEngine
+from sidecar.optimise.optimisation import Optimisation
+
+
+def sample(seed: int) -> Start:
+    """A generator sample, with an f that is off and styles at the mean."""
+    generator = load_generator("ffhq")
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)
+        f = generator.synthesis.coarse(w[:, None].expand(1, 4, -1), cut=16)
+        image = generator.synthesis.fine(f, w[:, None].expand(1, 12, -1))
+        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        off = (f + 0.1 * torch.randn(f.shape, generator=rng))[0].numpy()
+        mean = generator.mapping.w_avg.numpy()
+    return Start(target=pixels, f=off, w_m_plus=mean[None].repeat(12, axis=0), f_o=off)
+
+
+def left(start: Start) -> Start:
+    """A start that has left f^o."""
+    return replace(start, f=start.f + np.float32(1e-3))
+
+
+def finish(engine: TorchEngine, jobs: Sequence[Optimisation], *, slices: int = 2) -> None:
+    while any(job.reason is None for job in jobs):
+        engine.run([job for job in jobs if job.reason is None], slices)
+
+
+def same(a: State, b: State) -> float:
+    """Largest difference of two states' codes."""
+    return max(float(np.abs(x - y).max()) for x, y in ((a.f, b.f), (a.w_m_plus, b.w_m_plus)))
+
+
+def small_engine(dtype: torch.dtype = torch.float32) -> TorchEngine:
+    """A StyleGAN2 of 64 px with random weights."""
+    torch.manual_seed(0)
+    synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12))).eval().requires_grad_(requires_grad=False)
+    mapping = MappingNetwork(depth=2).eval().requires_grad_(requires_grad=False)
+    return TorchEngine(
+        Generator(mapping=mapping.to(dtype), synthesis=synthesis.to(dtype), fingerprint="0" * 16),
+        pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors").to(dtype), perceptual=stlpips("vgg").to(dtype),
+        judge=Judge(), domain="small", device=torch.device("cpu"), compiled=False,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def small_start(engine: TorchEngine, seed: int) -> Start:
+    """A sample of the small generator, with an f that is off."""
+    synthesis, w_avg = engine._synthesis, engine._w_avg
+    rng = torch.Generator().manual_seed(seed)
+    f = torch.randn(24, 16, 16, generator=rng)
+    w = w_avg.float() + torch.randn(1, 512, generator=rng).to(w_avg.dtype)
+    w_m_plus = w.expand(synthesis.fine_styles(16), -1)
+    image = synthesis.fine(f[None].to(w_avg.dtype), w_m_plus[None])
+    pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    off = f.numpy() + np.float32(0.3)
+    return Start(target=pixels, f=off, w_m_plus=w_m_plus.numpy().astype(np.float32), f_o=f.numpy())
+
+
+def w_plus_start(seed: int = 3) -> Start:
+    """A generator sample in W+: f the constant, all styles a little off."""
+    generator = load_generator("ffhq")
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)[:, None].expand(1, 16, -1)
+        image = generator.synthesis(w)
+        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        f = generator.synthesis.coarse(w[:, :0], cut=4)[0].numpy()
+        off = (w + 0.1 * torch.randn(w.shape, generator=rng))[0].numpy()
+    return Start(target=pixels, f=f, w_m_plus=off, f_o=f)
