@@ -24,12 +24,12 @@ from client.files.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.photo import Photo
 from client.files.sheet import TILE, png
-from client.sidecar.record import Floats, RefineOptions
+from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Checkpoint, Refined
-from client.sidecar.transport import Progress
 from client.triton.transport import Infer, Timeout, Transport, persist, run
 from export.paths import ROOT
 from judges.reconstruction import Quality
+from protocol.messages import Floats, Progress
 from sidecar.optimise.recipe import PRESETS
 
 METHODS = ("mean", "fast", "refined")

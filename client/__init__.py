@@ -60,12 +60,14 @@ from client.errors import (
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Crop, Photo
-from client.sidecar.record import Metrics, Refinement, RefineOptions, Terms
+from client.sidecar.record import Refinement, RefineOptions
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
-from client.sidecar.transport import AsyncRefineTransport, Preview, Progress, Queued, RefineTransport
+from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 from client.triton.session import InversionResult, ModelStatus, Status
 from client.triton.transport import AsyncTransport, Timeout, Transport
 from client.wire.access import Access
+from protocol.messages import Preview, Progress, Queued
+from protocol.terms import Metrics, Terms
 
 __all__ = [
     "Access",

@@ -23,20 +23,12 @@ from client.commands.refining import PREVIEW_EVERY
 from client.commands.report import BAD_INPUT, INTERRUPTED, SERVER_TROUBLE
 from client.errors import ClientError, ServerError
 from client.files.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
-from client.sidecar.record import (
-    MAX_CLIP,
-    MAX_DISTANCE,
-    MAX_SECONDS,
-    MAX_STEPS,
-    MAX_WEIGHT,
-    PRESETS,
-    WEIGHTS,
-    RefineOptions,
-)
 from client.triton.session import MAX_STRENGTH, VERSION
 from client.triton.transport import Timeout
 from client.wire.request_id import SERVICE, named
-from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS
+from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, METHODS, PRESETS
+from protocol.options import LIMITS, WEIGHT, Options
+from protocol.terms import TERMS
 from protocol.tracing import tracing
 
 EXIT_CODES = (
@@ -273,32 +265,32 @@ def _add_refinement(command: argparse.ArgumentParser) -> None:
         "--steps",
         type=int,
         metavar="N",
-        help=f"steps of the whole refinement, up to {MAX_STEPS} (default: the recipe's)",
+        help=f"steps of the whole refinement, up to {LIMITS['steps'].high} (default: the recipe's)",
     )
     group.add_argument(
         "--seconds",
         type=float,
         metavar="S",
-        help=f"budget of optimisation, up to {MAX_SECONDS:g}, over all attempts (default: none)",
+        help=f"budget of optimisation, up to {LIMITS['seconds'].high}, over all attempts (default: none)",
     )
     group.add_argument(
         "--target",
         type=float,
         metavar="D",
-        help=f"stop once the perceptual distance is at most this, up to {MAX_DISTANCE:g} (default: never)",
+        help=f"stop once the perceptual distance is at most this, up to {LIMITS['target'].high} (default: never)",
     )
     group.add_argument(
         "--weight",
         action="append",
         metavar="NAME=VALUE",
-        help=f"weight of a term of the loss ({', '.join(WEIGHTS)}), up to {MAX_WEIGHT:g}; repeatable "
+        help=f"weight of a term of the loss ({', '.join(TERMS)}), up to {WEIGHT.high:g}; repeatable "
         "(default: the recipe's)",
     )
     group.add_argument(
         "--clip",
         type=float,
         metavar="V",
-        help=f"keep every number of P-norm+(w_M+) within +-V, up to {MAX_CLIP:g}, in place of the term p_norm "
+        help=f"keep every number of P-norm+(w_M+) within +-V, up to {LIMITS['clip'].high}, in place of the term p_norm "
         "(default: do not)",
     )
     group.add_argument(
@@ -306,7 +298,7 @@ def _add_refinement(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="steps between checkpoints, which is what a killed side-car costs at most "
-        f"(default: {RefineOptions().checkpoint_every})",
+        f"(default: {Options().checkpoint_every})",
     )
     group.add_argument(
         "--preview",

@@ -16,13 +16,23 @@ import numpy as np
 
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError, shortened
-from protocol.messages import Finished, Floats, Message, Preview, Progress, Queued, Reason, RefineRequest, State
+from protocol.messages import (
+    MAX_STATE_TENSORS,
+    Finished,
+    Floats,
+    Message,
+    Preview,
+    Progress,
+    Queued,
+    Reason,
+    RefineRequest,
+    State,
+)
 from protocol.options import Options
 from protocol.terms import TERMS, Metrics, Terms
 
 MAX_DIMENSIONS: Final = 4
 MAX_DIMENSION: Final = 2**24
-MAX_STATE_TENSORS: Final = 64
 _JPEG: Final = b"\xff\xd8\xff"
 _REASONS: Final[dict[Reason, pb.Done.Reason]] = {
     "steps": pb.Done.STEPS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from protocol.terms import Metrics, Terms
 
 Floats = NDArray[np.float32]
 Reason = Literal["steps", "seconds", "target"]
+MAX_STATE_TENSORS: Final = 64
 
 
 @dataclass(frozen=True, eq=False)

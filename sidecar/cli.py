@@ -17,8 +17,8 @@ from typing import NoReturn
 
 from sidecar.job import Engine
 from sidecar.service import log
-from sidecar.service.door import Door, StartError, Tls, token_of
-from sidecar.service.server import Settings, printed, serve, stopping_on_signals
+from sidecar.service.door import Door, ServeError, Tls, token_of
+from sidecar.service.server import ServiceSettings, printed, serve, stopping_on_signals
 
 EPILOG = (
     "SIGTERM and SIGINT drain: running jobs send a checkpoint and end with UNAVAILABLE. "
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     status = 1
     try:
-        settings = Settings(
+        settings = ServiceSettings(
             address=options.address,
             port=options.port,
             metrics_port=options.metrics_port,
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             door=_door(options),
         )
         status = asyncio.run(_serve(options, settings))
-    except (StartError, ValueError, OSError, RuntimeError) as problem:
+    except (ServeError, ValueError, OSError, RuntimeError) as problem:
         print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
     except Exception:
         logging.getLogger("sidecar").exception("the side-car failed")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     os._exit(status)
 
 
-async def _serve(options: argparse.Namespace, settings: Settings) -> int:
+async def _serve(options: argparse.Namespace, settings: ServiceSettings) -> int:
     def ready(where: dict[str, object]) -> None:
         print(printed(where, as_json=options.json), flush=True)
 

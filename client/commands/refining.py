@@ -18,23 +18,17 @@ from client.errors import ClientError, ParameterError, ServerUnavailable
 from client.files.atomic import shown, write_all
 from client.files.inversion import Inversion
 from client.files.photo import Photo
-from client.sidecar.record import PRESETS, Refinement, RefineOptions
+from client.sidecar.record import Refinement, RefineOptions
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
-from client.sidecar.transport import Preview, Progress, Queued
+from protocol.messages import Preview, Progress, Queued
+from protocol.methods import DEFAULT_PRESET
+from protocol.options import RECORDED
 
 T = TypeVar("T")
 PREVIEW_EVERY: Final = 10
 CHOICES: Final = (
-    "preset",
-    "steps",
-    "seconds",
-    "target",
-    "weight",
-    "clip",
-    "checkpoint_every",
-    "preview",
-    "refine_url",
-    "patience",
+    *(name for name in RECORDED if name != "weights"),
+    *("weight", "preview", "refine_url", "patience"),
 )
 _RENDER_PAUSE = 0.5
 _ENDS: Final = {
@@ -46,7 +40,7 @@ _ENDS: Final = {
 
 
 def chosen(
-    options: argparse.Namespace, recorded: RefineOptions | None = None, *, preset: str = PRESETS[0]
+    options: argparse.Namespace, recorded: RefineOptions | None = None, *, preset: str = DEFAULT_PRESET
 ) -> RefineOptions:
     """Return what the command line chooses, on top of what an inversion file records or of a method's ``preset``.
 
@@ -54,8 +48,8 @@ def chosen(
         ParameterError: a value is out of its range.
     """
     base = recorded or RefineOptions(preset=preset)
-    names = ("preset", "steps", "seconds", "target", "clip", "checkpoint_every")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    names = (name for name in RECORDED if name != "weights")
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     weights = {**base.weights, **dict(_weight(text) for text in options.weight or ())}
     wanted = replace(base, **given, weights=weights)
     return replace(wanted, preview_every=min(PREVIEW_EVERY, wanted.checkpoint_every)) if options.preview else wanted

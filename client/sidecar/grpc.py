@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 from typing import Any
 
 import grpc
-import numpy as np
 
 from client.errors import (
     AccessDenied,
     AnswerRefused,
-    ParameterError,
     RefinementDiverged,
     RequestRejected,
     ServerBusy,
@@ -22,19 +19,15 @@ from client.errors import (
     ServerUnavailable,
 )
 from client.files.atomic import shown
-from client.sidecar.record import Floats, Metrics, Reason, RefineOptions, Terms
-from client.sidecar.transport import Finished, Message, Preview, Progress, Queued, RefineRequest, State
 from client.wire.access import Access, denied, is_closed
 from client.wire.channel import channel_options, checked_url
 from client.wire.request_id import SERVICE
+from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
-from protocol import refine_pb2_grpc
+from protocol.limits import ContractError
+from protocol.messages import Message, RefineRequest
 from protocol.tracing import tracing
 
-_MAX_DIMENSIONS = 8
-_FLOAT32 = np.dtype("<f4")
-_JPEG = b"\xff\xd8\xff"
-_REASONS: dict[int, Reason] = {pb.Done.STEPS: "steps", pb.Done.SECONDS: "seconds", pb.Done.TARGET: "target"}
 # A host that is switched off says nothing: pings tell it from a step that takes long.
 _KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 20_000)]
 
@@ -64,13 +57,13 @@ class GrpcRefineTransport:
 
     def refine(self, request: RefineRequest, *, timeout: float | None) -> Generator[Message, None, None]:
         """Open one stream; see ``RefineTransport``."""
-        call = self._stub.Refine(to_request(request), timeout=timeout, metadata=_metadata(self._access))
+        call = self._stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
             for event in call:
-                if (message := from_event(event)) is not None:
+                if (message := message_of(event)) is not None:
                     yield message
         except grpc.RpcError as problem:
-            raise _explained(problem, self.url) from None
+            raise _explained(problem, self.url) from problem
         finally:
             call.cancel()
 
@@ -99,13 +92,13 @@ class AsyncGrpcRefineTransport:
                 else grpc.aio.insecure_channel(self.url, options)
             )
         stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
-        call = stub.Refine(to_request(request), timeout=timeout, metadata=_metadata(self._access))
+        call = stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
             async for event in call:
-                if (message := from_event(event)) is not None:
+                if (message := message_of(event)) is not None:
                     yield message
         except grpc.RpcError as problem:
-            raise _explained(problem, self.url) from None
+            raise _explained(problem, self.url) from problem
         finally:
             call.cancel()
 
@@ -120,113 +113,16 @@ def _metadata(access: Access) -> tuple[tuple[str, str], ...]:
     return (*access.sidecar_metadata(), *tracing(SERVICE).headers().items())
 
 
-def to_request(request: RefineRequest) -> pb.RefineRequest:
-    """Return the request as the wire has it."""
-    message = pb.RefineRequest(
-        generator=request.generator,
-        domain=request.domain,
-        encoded=request.target,
-        f=_to_tensor(request.f),
-        w_m_plus=_to_tensor(request.w_m_plus),
-        f_o=_to_tensor(request.f_o),
-        options=_to_options(request.options),
-        request_id=request.request_id,
-    )
-    state = request.resume
-    if state is not None:
-        resume = pb.Checkpoint(
-            step=state.step,
-            seconds=state.seconds,
-            f=_to_tensor(state.f),
-            w_m_plus=_to_tensor(state.w_m_plus),
-            state=[pb.NamedTensor(name=name, value=_to_tensor(value)) for name, value in state.optimiser.items()],
-        )
-        if state.terms is not None:
-            resume.terms.CopyFrom(pb.Terms(**vars(state.terms)))
-        message.resume.CopyFrom(resume)
-    return message
-
-
-def from_event(event: pb.RefineEvent) -> Message | None:
+def message_of(event: pb.RefineEvent) -> Message | None:
     """Return what the event says, or None for a kind that this version does not know.
 
     Raises:
         AnswerRefused: it cannot be read.
     """
     try:
-        match event.WhichOneof("event"):
-            case "queued":
-                return Queued(event.queued.position)
-            case "progress":
-                progress = event.progress
-                return Progress(progress.step, progress.steps, progress.seconds, _terms(progress.terms))
-            case "preview":
-                if not event.preview.jpeg.startswith(_JPEG):
-                    raise AnswerRefused("The side-car sent a preview that is not a JPEG file.")
-                return Preview(event.preview.step, event.preview.jpeg)
-            case "checkpoint":
-                return _state(event.checkpoint, {item.name: _tensor(item.value) for item in event.checkpoint.state})
-            case "done":
-                return _finished(event.done)
-            case _:
-                return None
-    except ParameterError as problem:
-        raise AnswerRefused(f"The side-car's answer cannot be used: {problem}") from None
-
-
-def _to_options(options: RefineOptions) -> pb.Options:
-    return pb.Options(
-        preset=options.preset,
-        steps=options.steps or 0,
-        seconds=options.seconds or 0.0,
-        target=options.target or 0.0,
-        weights=pb.Weights(**options.weights),
-        checkpoint_every=options.checkpoint_every,
-        preview_every=options.preview_every,
-        clip=options.clip or 0.0,
-    )
-
-
-def _to_tensor(value: Floats) -> pb.Tensor:
-    return pb.Tensor(shape=value.shape, data=np.ascontiguousarray(value, _FLOAT32).tobytes())
-
-
-def _tensor(message: pb.Tensor) -> Floats:
-    shape = tuple(message.shape)
-    if len(shape) > _MAX_DIMENSIONS or len(message.data) != _FLOAT32.itemsize * math.prod(shape):
-        raise AnswerRefused("The side-car sent a tensor whose bytes do not fill its shape.")
-    value: Floats = np.frombuffer(message.data, _FLOAT32).reshape(shape).astype(np.float32)
-    return value
-
-
-def _terms(message: pb.Terms) -> Terms:
-    return Terms(message.total, message.mse, message.perceptual, message.f, message.p_norm, message.domain)
-
-
-def _state(message: pb.Checkpoint | pb.Done, optimiser: dict[str, Floats]) -> State:
-    return State(
-        step=message.step,
-        seconds=message.seconds,
-        f=_tensor(message.f),
-        w_m_plus=_tensor(message.w_m_plus),
-        optimiser=optimiser,
-        terms=_terms(message.terms) if message.HasField("terms") else None,
-    )
-
-
-def _finished(message: pb.Done) -> Finished:
-    if message.reason not in _REASONS:
-        raise AnswerRefused("The side-car ended the refinement without a reason.")
-    return Finished(
-        _state(message, {}),
-        _REASONS[message.reason],
-        _metrics(message.metrics) if message.HasField("metrics") else None,
-    )
-
-
-def _metrics(message: pb.Metrics) -> Metrics:
-    optional = {name: getattr(message, name) for name in ("identity", "landmarks", "face") if message.HasField(name)}
-    return Metrics(stlpips_alex=message.stlpips_alex, psnr_256=message.psnr_256, psnr=message.psnr, **optional)
+        return codec.from_event(event)
+    except ContractError as problem:
+        raise AnswerRefused(f"The side-car's answer cannot be used: {problem}") from problem
 
 
 def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR0911 - one per status

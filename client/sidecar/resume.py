@@ -17,20 +17,13 @@ from typing import Final
 
 from client.errors import AnswerRefused, ParameterError, ServerBusy, ServerError, ServerTimeout, ServerUnavailable
 from client.files.inversion import Inversion
-from client.sidecar.record import MAX_STEPS, Floats, Metrics, Refinement, RefineOptions, check_optimiser
-from client.sidecar.transport import (
-    AsyncRefineTransport,
-    Finished,
-    Message,
-    Preview,
-    Progress,
-    Queued,
-    RefineRequest,
-    RefineTransport,
-    State,
-)
+from client.sidecar.record import Refinement, RefineOptions, check_optimiser
+from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 from client.triton.transport import FIRST_BACKOFF, Timeout
 from client.wire.request_id import request_id
+from protocol.messages import Finished, Floats, Message, Preview, Progress, Queued, RefineRequest, State
+from protocol.options import MAX_STEPS
+from protocol.terms import Metrics
 
 LAST_BACKOFF: Final = 5.0
 
@@ -80,7 +73,7 @@ class Refiner:
         resumes = before is not None and before.resumable and before.options.preset == chosen.preset
         if inversion.target is None:
             raise ParameterError("A refinement needs the photo's square, which the inversion does not hold.")
-        self._inversion = inversion
+        self._inversion, self._options = inversion, chosen
         self._request = RefineRequest(
             generator=inversion.generator,
             domain=inversion.domain,
@@ -210,7 +203,7 @@ class Refiner:
 
     def _account(self, state: State) -> Refinement:
         return Refinement(
-            options=self._request.options,
+            options=self._options,
             step=state.step,
             steps=max(self._steps, state.step, 1) if self._steps is not None else None,
             seconds=state.seconds,
@@ -220,11 +213,11 @@ class Refiner:
 
     def _interrupted(self) -> Inversion:
         if self._state is None:
-            return replace(self._inversion, refinement=Refinement(options=self._request.options, step=0))
+            return replace(self._inversion, refinement=Refinement(options=self._options, step=0))
         return self._moved(self._state, self._account(self._state))
 
     def _moved(self, state: State, refinement: Refinement) -> Inversion:
-        method = f"refined:{self._request.options.preset}"
+        method = f"refined:{self._options.preset}"
         return replace(self._inversion, f=state.f, w_m_plus=state.w_m_plus, method=method, refinement=refinement)
 
 

@@ -17,7 +17,7 @@ REFUSAL: Final = "The token is missing or wrong."
 Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-class StartError(ValueError):
+class ServeError(ValueError):
     """The server cannot start; the message is one sentence."""
 
 
@@ -33,7 +33,7 @@ class Tls:
         """What gRPC takes.
 
         Raises:
-            StartError: a file cannot be read.
+            ServeError: a file cannot be read.
         """
         pair = (_read(self.key), _read(self.certificate))
         ca = None if self.client_ca is None else _read(self.client_ca)
@@ -52,7 +52,7 @@ class Door:
         """The door of a folder of ``tls.crt``, ``tls.key``, ``ca.crt`` and ``token``.
 
         Raises:
-            StartError: the token is missing or cannot be one.
+            ServeError: the token is missing or cannot be one.
         """
         tls = Tls(certificate=folder / "tls.crt", key=folder / "tls.key", client_ca=folder / "ca.crt")
         tls.credentials()
@@ -67,11 +67,11 @@ def token_of(path: Path) -> str:
     """The token in a file.
 
     Raises:
-        StartError: there is none.
+        ServeError: there is none.
     """
     token = _read(path).decode(errors="replace").strip()
     if not (token and token.isascii() and token.isprintable()):
-        raise StartError(f"The file {path} holds no token: 1 or more printable ASCII characters.")
+        raise ServeError(f"The file {path} holds no token: 1 or more printable ASCII characters.")
     return token
 
 
@@ -114,4 +114,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise StartError(f"The file {path} cannot be read: {problem.strerror}.") from None
+        raise ServeError(f"The file {path} cannot be read: {problem.strerror}.") from None

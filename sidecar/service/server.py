@@ -1,6 +1,6 @@
 """The side-car's process: the gRPC server with health and reflection, the metrics, start and end.
 
-Raises `sidecar.service.door.StartError`: an address is taken, a certificate cannot be used.
+Raises `sidecar.service.door.ServeError`: an address is taken, a certificate cannot be used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from protocol import refine_pb2_grpc
 from protocol.tracing import tracing
 from sidecar.job import Engine
 from sidecar.service.batcher import Batcher
-from sidecar.service.door import Door, StartError
+from sidecar.service.door import Door, ServeError
 from sidecar.service.failures import Failures
 from sidecar.service.metrics import Meters
 from sidecar.service.pages import Pages
@@ -48,7 +48,7 @@ _CHANNEL = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ServiceSettings:
     """How the side-car serves.
 
     Attributes:
@@ -74,7 +74,7 @@ class Settings:
 
 async def serve(
     load: Callable[[], Engine],
-    settings: Settings,
+    settings: ServiceSettings,
     *,
     ready: Callable[[dict[str, object]], None],
     stop: asyncio.Future[int],
@@ -91,7 +91,7 @@ async def serve(
         The exit status.
 
     Raises:
-        StartError: an address is taken, or a certificate cannot be used.
+        ServeError: an address is taken, or a certificate cannot be used.
         Exception: what ``load`` raises.
     """
     meters = Meters()
@@ -160,22 +160,22 @@ def _where(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
     where = _where(settings.address, settings.port)
     try:
         if settings.door.tls is None:
             return server.add_insecure_port(where)
         return server.add_secure_port(where, settings.door.tls.credentials())
     except RuntimeError:
-        raise StartError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
+        raise ServeError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
 
 
-def _pages(meters: Meters, settings: Settings, *, ready: Callable[[], bool]) -> Pages:
+def _pages(meters: Meters, settings: ServiceSettings, *, ready: Callable[[], bool]) -> Pages:
     try:
         return Pages(meters.registry, ready=ready, address=settings.address, port=settings.metrics_port)
     except OSError as problem:
         where = _where(settings.address, settings.metrics_port)
-        raise StartError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None
+        raise ServeError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None
 
 
 async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:

@@ -24,9 +24,9 @@ from bench.paper.runs import Edit, Record, Runs
 from bench.targets import SIDE, Image8, moved
 from client.api import Inverter
 from client.files.inversion import Inversion
-from client.sidecar.transport import Message, RefineRequest
 from judges.alignment import aligned_square, square_of
 from judges.faces import Face
+from protocol.messages import Message, RefineRequest
 from protocol.methods import METHODS
 from tests.client.fakes import SIDE as FAKE_SIDE
 from tests.client.fakes import FakeTransport, direction_file

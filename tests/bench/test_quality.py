@@ -22,11 +22,11 @@ from bench.targets import SIDE, VARIANTS, Image8, moved, photos, rotated, target
 from client.api import Inverter
 from client.files.inversion import Inversion
 from client.sidecar.record import RefineOptions
-from client.sidecar.transport import Message, RefineRequest
 from client.triton.transport import Call, Infer
 from export.paths import BUILD
 from judges.faces import FaceDetector
 from judges.reconstruction import Judge, Quality, psnr, shrunk
+from protocol.messages import Message, RefineRequest
 from tests.client.fakes import SIDE as FAKE_SIDE
 from tests.client.fakes import FakeTransport, compute
 from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import numpy as np
 from PIL import Image
 
-from client.sidecar.record import Metrics, RefineOptions, Terms
-from client.sidecar.transport import Finished, Message, Preview, Progress, Queued, RefineRequest, State
+from client.sidecar.record import RefineOptions
+from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
-from protocol import refine_pb2_grpc
+from protocol.messages import Finished, Message, Preview, Progress, Queued, RefineRequest, State
+from protocol.terms import Metrics, Terms
 
 STEPS = 40
 SLICE = 5
@@ -130,82 +131,9 @@ class FakeAsyncRefineTransport:
 
 
 def from_request(message: pb.RefineRequest) -> RefineRequest:
-    weights = message.options.weights
-    options = RefineOptions(
-        preset=message.options.preset,
-        steps=message.options.steps or None,
-        seconds=message.options.seconds or None,
-        target=message.options.target or None,
-        weights={
-            term: getattr(weights, term) for term in pb.Weights.DESCRIPTOR.fields_by_name if weights.HasField(term)
-        },
-        checkpoint_every=message.options.checkpoint_every,
-        preview_every=message.options.preview_every,
-        clip=message.options.clip or None,
-    )
-    resume = None
-    if message.HasField("resume"):
-        found = message.resume
-        resume = State(
-            step=found.step,
-            seconds=found.seconds,
-            f=from_tensor(found.f),
-            w_m_plus=from_tensor(found.w_m_plus),
-            optimiser={item.name: from_tensor(item.value) for item in found.state},
-            terms=from_terms(found.terms) if found.HasField("terms") else None,
-        )
-    return RefineRequest(
-        generator=message.generator,
-        domain=message.domain,
-        target=message.encoded,
-        f=from_tensor(message.f),
-        w_m_plus=from_tensor(message.w_m_plus),
-        f_o=from_tensor(message.f_o),
-        options=options,
-        request_id=message.request_id,
-        resume=resume,
-    )
-
-
-def from_terms(found: pb.Terms) -> Terms:
-    return Terms(found.total, found.mse, found.perceptual, found.f, found.p_norm, found.domain)
-
-
-def from_tensor(found: pb.Tensor) -> np.ndarray:
-    return np.frombuffer(found.data, "<f4").reshape(tuple(found.shape))
-
-
-def to_tensor(value: np.ndarray) -> pb.Tensor:
-    return pb.Tensor(shape=value.shape, data=value.astype("<f4").tobytes())
-
-
-def to_event(message: Message) -> pb.RefineEvent:
-    match message:
-        case Queued(position):
-            return pb.RefineEvent(queued=pb.Queued(position=position))
-        case Progress(step, steps, seconds, terms):
-            progress = pb.Progress(step=step, steps=steps, seconds=seconds, terms=pb.Terms(**vars(terms)))
-            return pb.RefineEvent(progress=progress)
-        case Preview(step, data):
-            return pb.RefineEvent(preview=pb.Preview(step=step, jpeg=data))
-        case State():
-            named = [pb.NamedTensor(name=name, value=to_tensor(value)) for name, value in message.optimiser.items()]
-            return pb.RefineEvent(checkpoint=pb.Checkpoint(state=named, **shared(message)))
-        case Finished(state, reason, metrics):
-            numbers = {name: value for name, value in vars(metrics).items() if value is not None}
-            done = pb.Done(reason=reason.upper(), metrics=pb.Metrics(**numbers), **shared(state))
-            return pb.RefineEvent(done=done)
-
-
-def shared(state: State) -> dict[str, object]:
-    terms = {} if state.terms is None else {"terms": pb.Terms(**vars(state.terms))}
-    return {
-        "step": state.step,
-        "seconds": state.seconds,
-        "f": to_tensor(state.f),
-        "w_m_plus": to_tensor(state.w_m_plus),
-        **terms,
-    }
+    """The request as the client made it."""
+    request = codec.from_request(message)
+    return replace(request, options=RefineOptions(**vars(request.options)))
 
 
 @dataclass
@@ -223,7 +151,7 @@ class FakeSidecar(refine_pb2_grpc.RefinementServicer):
         self.requests.append(request)
         context.add_callback(self.over.set)
         for message in simulated(from_request(request), lambda step: self.on_step(step, context)):
-            yield to_event(message)
+            yield codec.to_event(message)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from client.wire.access import SIDECAR_HEADER, TRITON_HEADER, Access, denied, is
 from client.wire.settings import NAMES, Settings, settings
 from server.errors import SecretsError
 from server.secrets import SERVER, make, triton_arguments
-from sidecar.service.door import Door, StartError
+from sidecar.service.door import Door, ServeError
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_secrets_that_are_not_whole_are_refused(name: str, secrets: Path, tmp_pa
     with pytest.raises(SecretsError, match=f"{name} cannot be read: No such file"):
         triton_arguments(tmp_path)
     if name != "admin-token":
-        with pytest.raises(StartError, match=f"{name} cannot be read: No such file"):
+        with pytest.raises(ServeError, match=f"{name} cannot be read: No such file"):
             Door.locked(tmp_path)
 
 

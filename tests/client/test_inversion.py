@@ -26,7 +26,9 @@ from client import (
 )
 from client.files.inversion import REFINED_SCHEMA, SCHEMA
 from client.files.sheet import png
-from client.sidecar.record import PRESETS, REASONS, WEIGHTS
+from client.sidecar.record import REASONS
+from protocol.methods import PRESETS
+from protocol.terms import TERMS
 from tests.client.fakes import check_sentence, unhurried
 
 
@@ -282,11 +284,11 @@ METRICS = st.builds(
 )
 OPTIONS = st.builds(
     RefineOptions,
-    preset=st.sampled_from(PRESETS),
+    preset=st.sampled_from(sorted(PRESETS)),
     steps=st.none() | st.integers(1, 10_000),
     seconds=st.none() | FINITE,
     target=st.none() | st.floats(0.001, 10),
-    weights=st.dictionaries(st.sampled_from(WEIGHTS), FINITE),
+    weights=st.dictionaries(st.sampled_from(TERMS), FINITE),
     checkpoint_every=st.integers(1, 10_000),
 )
 REFINEMENTS = st.builds(
@@ -325,7 +327,7 @@ def test_refinements_round_trip(tmp_path_factory, before):
 
 def test_how_often_one_looks_is_not_kept():
     kept = Refinement.decode(refinement(options=RefineOptions(preview_every=3)).encode(), {})
-    assert kept.options.preview_every == 0
+    assert kept.options.preview_every is None
 
 
 @unhurried

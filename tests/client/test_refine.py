@@ -37,7 +37,7 @@ from client import (
     Timeout,
     Waiting,
 )
-from client.sidecar.transport import Finished, State
+from protocol.messages import Finished, State
 from tests.client.fakes import SIDE, FakeAsyncTransport, FakeTransport, check_sentence
 from tests.client.sidecar_fakes import METRICS, STEPS, FakeAsyncRefineTransport, FakeRefineTransport, simulated
 

@@ -32,10 +32,11 @@ from client import (
     Timeout,
     Waiting,
 )
-from client.sidecar.grpc import AsyncGrpcRefineTransport, GrpcRefineTransport, from_event, to_request
-from client.sidecar.transport import RefineRequest, State
+from client.sidecar.grpc import AsyncGrpcRefineTransport, GrpcRefineTransport, message_of
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
+from protocol.codec import to_event, to_options, to_tensor
+from protocol.messages import RefineRequest, State
 from tests.client.fakes import FakeAsyncTransport, FakeTransport, check_sentence
 from tests.client.sidecar_fakes import (
     STEPS,
@@ -45,8 +46,6 @@ from tests.client.sidecar_fakes import (
     jpeg,
     refining,
     simulated,
-    to_event,
-    to_tensor,
 )
 from tests.client.test_inversion import made
 
@@ -133,8 +132,9 @@ def test_requests_and_answers_survive_the_wire(sent, asynchronous):
 
 
 def test_what_is_not_chosen_is_left_to_the_server():
-    options = to_request(request(options=RefineOptions())).options
-    assert (options.preset, options.steps, options.seconds, options.target) == ("default", 0, 0, 0)
+    options = to_options(RefineOptions())
+    assert options.preset == "default"
+    assert {field.name for field, _ in options.ListFields()} == {"preset", "weights", "checkpoint_every"}
     assert not any(options.weights.HasField(name) for name in pb.Weights.DESCRIPTOR.fields_by_name)
 
 
@@ -281,7 +281,7 @@ NAN_TERMS = pb.Terms(total=float("nan"))
 )
 def test_unreadable_answers_are_refused(event, words):
     with pytest.raises(AnswerRefused, match=words) as caught:
-        from_event(event)
+        message_of(event)
     check_sentence(caught.value)
 
 
@@ -290,12 +290,12 @@ def test_optional_metrics_and_events_of_another_version():
     event = to_event(last)
     for name in ("identity", "landmarks", "face"):
         event.done.metrics.ClearField(name)
-    metrics = from_event(event).metrics
+    metrics = message_of(event).metrics
     assert (metrics.identity, metrics.landmarks, metrics.face) == (None, None, None)
     event.done.ClearField("metrics")
-    assert from_event(event).metrics is None
-    assert from_event(pb.RefineEvent()) is None
-    assert from_event(pb.RefineEvent(preview=pb.Preview(step=3, jpeg=jpeg(3)))).step == 3
+    assert message_of(event).metrics is None
+    assert message_of(pb.RefineEvent()) is None
+    assert message_of(pb.RefineEvent(preview=pb.Preview(step=3, jpeg=jpeg(3)))).step == 3
 
 
 def held() -> Inversion:

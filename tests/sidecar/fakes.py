@@ -24,7 +24,7 @@ from protocol.options import Options
 from protocol.terms import Metrics, Terms
 from sidecar.job import End, Engine, Start
 from sidecar.service import server
-from sidecar.service.server import Settings
+from sidecar.service.server import ServiceSettings
 
 GENERATOR, SIDE = "f" * 16, 16
 F = np.zeros((512, 8, 8), np.float32)
@@ -164,7 +164,7 @@ def asked(*, resume: pb.Checkpoint | None = None, request_id: str = "", **option
 class Running:
     """A side-car; ready once made, or with ``load`` at once."""
 
-    def __init__(self, settings: Settings, load: Callable[[], Engine] | None = None) -> None:
+    def __init__(self, settings: ServiceSettings, load: Callable[[], Engine] | None = None) -> None:
         self.engine = FakeEngine()
         self.status: int | None = None
         self.url, self.metrics_url = f"{settings.address}:{settings.port}", ""
@@ -176,7 +176,7 @@ class Running:
             self.wait_ready()
         self.channel = grpc.insecure_channel(self.url, options=LIMITS)
 
-    def _main(self, settings: Settings, load: Callable[[], Engine]) -> None:
+    def _main(self, settings: ServiceSettings, load: Callable[[], Engine]) -> None:
         async def main() -> int:
             self._loop = asyncio.get_running_loop()
             self._stop: asyncio.Future[int] = self._loop.create_future()
@@ -235,7 +235,7 @@ class Running:
 def running(load: Callable[[], Engine] | None = None, **settings: Any) -> Iterator[Running]:
     """A side-car of two jobs at a time, two that wait, and slices of two steps, unless told otherwise."""
     chosen = {"port": 0, "metrics_port": 0, "slice_steps": 2, "batch": 2, "queue": 2, **settings}
-    started = Running(Settings(**chosen), load)
+    started = Running(ServiceSettings(**chosen), load)
     try:
         yield started
     finally:

@@ -24,10 +24,10 @@ from protocol import refine_pb2_grpc
 from sidecar import cli
 from sidecar.job import Engine
 from sidecar.service import log, server
-from sidecar.service.door import Door, StartError, Tls
+from sidecar.service.door import Door, ServeError, Tls
 from sidecar.service.failures import Starting
 from sidecar.service.metrics import OUTCOMES
-from sidecar.service.server import Settings, printed
+from sidecar.service.server import ServiceSettings, printed
 from sidecar.service.servicer import NAME
 from tests.sidecar.fakes import LIMITS, FakeEngine, Running, asked, failure, free_port, kinds, running, until
 
@@ -39,7 +39,7 @@ def never(where: dict[str, object]) -> None:
     raise AssertionError(f"it serves: {where}")
 
 
-async def served(load: object, settings: Settings, *, stopped: bool = False) -> int:
+async def served(load: object, settings: ServiceSettings, *, stopped: bool = False) -> int:
     stop = asyncio.get_running_loop().create_future()
     if stopped:
         stop.set_result(130)
@@ -68,7 +68,7 @@ def test_a_load_that_fails_ends_it() -> None:
         raise LookupError("no weights")
 
     with pytest.raises(LookupError, match="no weights"):
-        asyncio.run(served(load, Settings(port=0, metrics_port=0)))
+        asyncio.run(served(load, ServiceSettings(port=0, metrics_port=0)))
 
 
 def test_a_start_can_be_stopped() -> None:
@@ -79,7 +79,7 @@ def test_a_start_can_be_stopped() -> None:
         assert stopped.wait(60)
         return FakeEngine()
 
-    assert asyncio.run(served(load, Settings(port=0, metrics_port=0), stopped=True)) == 130
+    assert asyncio.run(served(load, ServiceSettings(port=0, metrics_port=0), stopped=True)) == 130
     assert loading.wait(60)
     # What it loads is for nobody now.
     thread = next(thread for thread in threading.enumerate() if thread.name == "load")
@@ -96,8 +96,8 @@ def test_a_taken_port_is_no_start(field: str, sentence: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         where = taken.getsockname()[1]
-        settings = Settings(**{"port": 0, "metrics_port": 0, field: where})
-        with pytest.raises(StartError, match=sentence.format(f"127.0.0.1:{where}")):
+        settings = ServiceSettings(**{"port": 0, "metrics_port": 0, field: where})
+        with pytest.raises(ServeError, match=sentence.format(f"127.0.0.1:{where}")):
             asyncio.run(served(FakeEngine, settings))
 
 
@@ -198,8 +198,8 @@ def test_only_who_may_is_answered(locked: tuple[str, Running], certificates: Pat
 
 def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
     tls = Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key")
-    with pytest.raises(StartError, match=r"The file \S+nothing\.key cannot be read: No such file or directory\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
+    with pytest.raises(ServeError, match=r"The file \S+nothing\.key cannot be read: No such file or directory\.$"):
+        asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 @pytest.mark.parametrize("wrong", ["certificate", "key", "client_ca"])
@@ -208,14 +208,14 @@ def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, 
     garbage.write_text("garbage")
     files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
     tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
-    with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
+    with pytest.raises(ServeError, match=r"the certificate cannot be used\.$"):
+        asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
     tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
-    with pytest.raises(StartError, match=r"the certificate cannot be used\.$"):
-        asyncio.run(served(FakeEngine, Settings(port=0, metrics_port=0, door=Door(tls=tls))))
+    with pytest.raises(ServeError, match=r"the certificate cannot be used\.$"):
+        asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 @pytest.fixture
