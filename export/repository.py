@@ -20,10 +20,9 @@ from export.triton_config import ModelConfig, Step, Tensor
 from export.variant import PLAIN, Variant, variant_of
 from export.variant import add_arguments as add_variant
 from protocol.methods import prefix
+from protocol.roles import ROLES
 
 VERSION = "1"
-# Largest batch by the model's role. No queue delay: a queue fills by itself while an instance is busy.
-MAX_BATCH = {"mapping": 64, "coarse": 16, "fine": 8, "encoder": 16, "detail": 16, "shift": 0}
 
 
 class RepositoryError(ValueError):
@@ -49,7 +48,7 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Mode
         backend=variant.backend,
         inputs=inputs,
         outputs=outputs,
-        max_batch_size=MAX_BATCH[graph.name.rpartition("_")[2]],
+        max_batch_size=ROLES[graph.name.rpartition("_")[2]].largest_batch,
         warmup_dims={t.name: tuple(2 if d < 0 else d for d in t.dims) for t in inputs},
         parameters=parameters,
     )

@@ -42,6 +42,7 @@ from client.triton.transport import (
 )
 from protocol import methods
 from protocol.methods import DEFAULT_CUT, METHODS, W_PLUS, prefix
+from protocol.roles import ROLES
 
 
 def _version() -> str:
@@ -52,9 +53,9 @@ def _version() -> str:
         return "unknown"
 
 
-MODELS: Final = ("mapping", "coarse", "fine", "encoder", "detail", "invert", "shift", "edit")
+MODELS: Final = tuple(ROLES)
 # Of the other cuts, which a server may do without.
-MORE: Final = ("fine", "encoder", "detail", "invert", "shift", "edit")
+MORE: Final = tuple(name for name, role in ROLES.items() if role.each_cut)
 MORE_CUTS: Final = tuple(cut for cut in (*methods.CUTS, W_PLUS) if cut != DEFAULT_CUT)
 MAX_STRENGTHS: Final = 8
 MAX_STRENGTH: Final = 100.0
