@@ -19,6 +19,8 @@ from networks.synthesis import W_PLUS, Synthesis, check_cut
 
 F_CHANNELS = 512
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
+LATE = 4  # the first layer behind the features at 64 px
+LATE_STYLES = 2 * (len(CHANNELS) - LATE) + 1
 
 
 class ModulatedConv(nn.Module):
@@ -166,11 +168,31 @@ class MobileStyleGAN(Synthesis):
 
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """The fine half, as :meth:`Synthesis.fine`."""
+        return self.finish(self.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:])
+
+    def features(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """The fine half's first layers, up to 64 px: what the short head paints from.
+
+        Args:
+            f: float32 [B, 512, cut, cut].
+            w_m_plus: float32 [B, n, 512].
+
+        Returns:
+            float [B, 512, 64, 64].
+        """
         cut = self.check_fine(f, w_m_plus)
         w = iter(w_m_plus.unbind(dim=1))
         index = self._index(cut)
         x = self.input(f, next(w)) if cut == W_PLUS else self._layers()[index].leave(f, next(w))
-        for layer in self._layers(index + 1):
+        for layer in self._layers(index + 1)[: LATE - index - 1]:
+            x = layer.leave(layer.enter(x, next(w)), next(w))
+        return x
+
+    def finish(self, features: Tensor, late: Tensor) -> Tensor:
+        """The layers behind :meth:`features`, [B, 512, 64, 64], with late styles [B, 7, 512] -> as :meth:`fine`."""
+        w = iter(late.unbind(dim=1))
+        x = features
+        for layer in self._layers(LATE):
             x = layer.leave(layer.enter(x, next(w)), next(w))
         image: Tensor = self.to_image(x.float(), next(w))
         return image

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 
 def fast_half(device: torch.device) -> tuple[bool, str]:
@@ -26,3 +28,13 @@ def fast_half(device: torch.device) -> tuple[bool, str]:
 def half(device: torch.device, *, wanted: bool = True) -> AbstractContextManager[None]:
     """Autocast to bfloat16 where that is wanted and fast; otherwise float32 stays."""
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fast_half(device)[0])
+
+
+def in_half(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """A function of tensors that computes as in :func:`half` and returns float32."""
+
+    def inside(*tensors: Tensor) -> Tensor:
+        with half(device):
+            return function(*tensors).float()
+
+    return inside

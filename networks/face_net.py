@@ -1,0 +1,89 @@
+"""A second face descriptor, for losses: MobileFaceNet (Chen et al., CCBR 2018), in plain torch, for gradients.
+
+Its 512 numbers are compared by their cosine.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+SIDE = 112
+# Where its face chips have the eyes (ArcFace's places), as fractions of the side.
+EYES = ((38.2946 / 112, 51.6 / 112), (73.5318 / 112, 51.6 / 112))
+# Channels within, channels out, stride of the first, and how many of the same follow it around a skip.
+STAGES = ((128, 64, 2, 4), (256, 128, 2, 6), (512, 128, 2, 2))
+
+
+def conv(channels_in: int, channels_out: int, size: int = 1, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution with the batch norm that followed it folded in."""
+    return nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups)
+
+
+def bottleneck(channels_in: int, inner: int, channels_out: int, stride: int) -> nn.Sequential:
+    """Widen, 3x3 by channel, narrow."""
+    return nn.Sequential(
+        conv(channels_in, inner), nn.PReLU(inner),
+        conv(inner, inner, 3, stride=stride, groups=inner), nn.PReLU(inner),
+        conv(inner, channels_out),
+    )  # fmt: skip
+
+
+class Stage(nn.Module):
+    """A bottleneck that halves the side, then some around skips."""
+
+    def __init__(self, channels_in: int, inner: int, channels_out: int, stride: int, more: int) -> None:
+        super().__init__()
+        self.first = bottleneck(channels_in, inner, channels_out, stride)
+        width = 2 * channels_out
+        self.more = nn.ModuleList(bottleneck(channels_out, width, channels_out, 1) for _ in range(more))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x [B, C, S, S] -> [B, channels_out, S / 2, S / 2]
+        x = self.first(x)
+        for block in self.more:
+            x = x + block(x)
+        return x
+
+
+class FaceNet(nn.Module):
+    """Face chip to descriptor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            conv(3, 64, 3, stride=2), nn.PReLU(64),
+            conv(64, 64, 3, groups=64), nn.PReLU(64),
+        )  # fmt: skip
+        inputs = (64, *(out for _, out, _, _ in STAGES))
+        self.stages = nn.Sequential(*(Stage(i, *shape) for i, shape in zip(inputs, STAGES, strict=False)))
+        self.last = nn.Sequential(
+            conv(128, 512), nn.PReLU(512), nn.Conv2d(512, 512, 7, groups=512), nn.Conv2d(512, 512, 1)
+        )
+
+    def forward(self, chip: Tensor) -> Tensor:
+        """The descriptor of a face.
+
+        Args:
+            chip: float32 [B, 3, 112, 112], RGB in [-1, 1], the eyes at :data:`EYES`.
+
+        Returns:
+            float32 [B, 512], not of unit length.
+        """
+        assert chip.ndim == 4 and chip.shape[1:] == (3, SIDE, SIDE)
+        x: Tensor = self.last(self.stages(self.stem((chip + 1) * (127.5 / 128) - 127 / 128)))
+        return x.flatten(1)
+
+
+def in_order(tensors: Sequence[Tensor]) -> OrderedDict[str, Tensor]:
+    """The state of a :class:`FaceNet` from its tensors in the order in which they are applied.
+
+    Raises:
+        ValueError: their number or sizes differ.
+    """
+    state = FaceNet().state_dict()
+    if len(tensors) != len(state) or any(t.numel() != s.numel() for t, s in zip(tensors, state.values(), strict=True)):
+        raise ValueError("these are not the tensors of a MobileFaceNet")
+    return OrderedDict((name, t.reshape(s.shape)) for (name, s), t in zip(state.items(), tensors, strict=True))

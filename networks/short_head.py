@@ -1,0 +1,62 @@
+"""The short head: features at 64 px and the styles behind them to 256 px, what the layers behind would paint there.
+
+A twentieth of the fine half's work: the second look needs it, previews and the training use it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from networks.mapping import STYLE_DIM
+
+SIDE = 64  # of the features
+SIZE = 256  # of the picture
+
+
+class ShortHead(nn.Module):
+    """Residual convolutions at 64 px whose inputs the styles scale, and a pixel shuffle.
+
+    Args:
+        late: number of styles behind the features.
+        features: channels of the features.
+        width: channels of the blocks.
+        blocks: their number.
+    """
+
+    def __init__(self, *, late: int = 7, features: int = 512, width: int = 96, blocks: int = 2) -> None:
+        super().__init__()
+        self.late = late
+        self.style = nn.Sequential(nn.Linear(late * STYLE_DIM, 256), nn.LeakyReLU(0.2))
+        self.enter_scale = nn.Linear(256, features)
+        self.enter = nn.Conv2d(features, width, 1)
+        self.scales = nn.ModuleList(nn.Linear(256, width) for _ in range(blocks))
+        self.conv1 = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks))
+        self.conv2 = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks))
+        self.image = nn.Conv2d(width, 3 * (SIZE // SIDE) ** 2, 3, padding=1)
+        for conv in self.conv2:
+            assert isinstance(conv, nn.Conv2d)
+            conv.weight.data.mul_(0.3)
+
+    def forward(self, features: Tensor, late: Tensor) -> Tensor:
+        """Paint.
+
+        Args:
+            features: float [B, C, 64, 64], of :meth:`networks.mobilestylegan.MobileStyleGAN.features`.
+            late: float32 [B, late, 512], the styles behind them.
+
+        Returns:
+            float32 [B, 3, 256, 256], nominally in [-1, 1].
+        """
+        assert features.shape[2:] == (SIDE, SIDE)
+        assert late.shape[1:] == (self.late, STYLE_DIM)
+        style = self.style(late.flatten(1))
+        x = F.leaky_relu(self.enter(scaled(features, self.enter_scale(style))), 0.2)
+        for scale, conv1, conv2 in zip(self.scales, self.conv1, self.conv2, strict=True):
+            x = F.leaky_relu(x + conv2(F.leaky_relu(conv1(scaled(x, scale(style))), 0.2)), 0.2)
+        return F.pixel_shuffle(self.image(x), SIZE // SIDE).float()
+
+
+def scaled(x: Tensor, change: Tensor) -> Tensor:
+    """x [B, C, S, S] by 1 + change [B, C]."""
+    return x * (1 + change).to(x.dtype)[:, :, None, None]

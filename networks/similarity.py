@@ -1,0 +1,61 @@
+"""Similarity transforms of images and feature maps, as the matrices of ``affine_grid``.
+
+A matrix ``theta`` maps places of what is made, in [-1, 1], to places of what is read. ``move(x, theta)`` is the paper's
+geometric transformation T: what an unaligned photo does to an aligned face, and to its feature map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IDENTITY = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def square(theta: Tensor) -> Tensor:
+    """The matrices with their last row: float32 [B, 2, 3] -> [B, 3, 3]."""
+    return torch.cat([theta, torch.tensor([[[0.0, 0.0, 1.0]]]).to(theta).expand(len(theta), -1, -1)], dim=1)
+
+
+def inverse(theta: Tensor) -> Tensor:
+    """The transforms the other way round, float32 [B, 2, 3]."""
+    back: Tensor = torch.linalg.inv(square(theta))[:, :2]
+    return back
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """``outer`` applied to the places that ``inner`` gives, float32 [B, 2, 3] each; one of them may be a batch of 1."""
+    # Not as a matrix product, which autocast would round.
+    return (outer[:, :, :, None] * square(inner)[:, None]).sum(dim=2)
+
+
+def resample(x: Tensor, theta: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
+    """Read ``x`` at the places of ``theta``, reflecting at the border.
+
+    Args:
+        x: float [B, C, H, W].
+        theta: float32 [B, 2, 3].
+        size: height and width of the result.
+        mode: ``bilinear`` or ``bicubic``.
+
+    Returns:
+        float [B, C, *size].
+    """
+    places = F.affine_grid(theta, [len(x), x.shape[1], *size], align_corners=False)
+    return F.grid_sample(x, places, mode=mode, padding_mode="reflection", align_corners=False)
+
+
+def move(x: Tensor, theta: Tensor) -> Tensor:
+    """T of feature maps or images, at their own size; the identity leaves them exactly alone.
+
+    Args:
+        x: float32 [B, C, S, S].
+        theta: float32 [B, 2, 3].
+
+    Returns:
+        float32 [B, C, S, S].
+    """
+    moved = resample(x, theta, (x.shape[2], x.shape[3]))
+    still = (theta == IDENTITY.to(theta)).all(dim=(1, 2))
+    return torch.where(still[:, None, None, None], x, moved)
