@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -26,6 +26,7 @@ from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError
 from protocol.messages import Message, RefineRequest
+from protocol.status import BUSY, reason_of
 from protocol.tracing import tracing
 
 # A host that is switched off says nothing: pings tell it from a step that takes long.
@@ -125,34 +126,36 @@ def message_of(event: pb.RefineEvent) -> Message | None:
         raise AnswerRefused(f"The side-car's answer cannot be used: {problem}") from problem
 
 
-def _explained(problem: grpc.RpcError, url: str) -> ServerError:  # noqa: PLR0911 - one per status
+# What a status means, and how it is told.
+_MEANINGS: Final[Mapping[grpc.StatusCode, tuple[type[ServerError], str]]] = {
+    grpc.StatusCode.UNAVAILABLE: (ServerUnavailable, "No side-car answers at {url}, or it went away."),
+    grpc.StatusCode.CANCELLED: (ServerUnavailable, "No side-car answers at {url}, or it went away."),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (ServerBusy, "The side-car at {url} takes no job now: {details}."),
+    grpc.StatusCode.FAILED_PRECONDITION: (RefinementDiverged, "The side-car at {url} ended the refinement: {details}."),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (ServerTimeout, "The refinement did not end before its deadline."),
+    grpc.StatusCode.INVALID_ARGUMENT: (RequestRejected, "The side-car at {url} refused the request: {details}."),
+    grpc.StatusCode.OUT_OF_RANGE: (RequestRejected, "The side-car at {url} refused the request: {details}."),
+    grpc.StatusCode.UNAUTHENTICATED: (AccessDenied, "The side-car at {url} does not let this client in: {details}."),
+    grpc.StatusCode.PERMISSION_DENIED: (AccessDenied, "The side-car at {url} does not let this client in: {details}."),
+    grpc.StatusCode.UNIMPLEMENTED: (ServerError, "What answers at {url} is not a side-car."),
+}
+_OTHERWISE: Final = (ServerError, "The side-car at {url} failed: {details}.")
+
+
+def _explained(problem: grpc.RpcError, url: str) -> ServerError:
     status: Any = problem
-    raw = ""
+    code, raw = status.code(), ""
     with suppress(AttributeError):
         raw = status.details() or ""
-    told = shown(raw, limit=300)
-    details = told.rstrip(".") or "no reason given"
-    match status.code():
-        case grpc.StatusCode.UNAVAILABLE if told.endswith("."):
-            # A side-car tells its reason as a sentence; what gRPC itself says of a dead connection is none.
-            return ServerBusy(f"The side-car at {url} takes no job now: {details}.")
-        case grpc.StatusCode.UNAVAILABLE if trouble := denied(raw, url):
-            return trouble
-        case grpc.StatusCode.UNAVAILABLE if is_closed(raw):
-            return ServerUnavailable(f"The side-car at {url} closes connections, as if it wanted --tls or --tls-cert.")
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return ServerUnavailable(f"No side-car answers at {url}, or it went away.")
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" not in details:
-            return ServerBusy(f"The side-car at {url} takes no job now: {details}.")
-        case grpc.StatusCode.FAILED_PRECONDITION:
-            return RefinementDiverged(f"The side-car at {url} ended the refinement: {details}.")
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ServerTimeout("The refinement did not end before its deadline.")
-        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return RequestRejected(f"The side-car at {url} refused the request: {details}.")
-        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return AccessDenied(f"The side-car at {url} does not let this client in: {details}.")
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return ServerError(f"What answers at {url} is not a side-car.")
-        case _:
-            return ServerError(f"The side-car at {url} failed: {details}.")
+    details = shown(raw, limit=300).rstrip(".") or "no reason given"
+    kind, sentence = _MEANINGS.get(code, _OTHERWISE)
+    if reason_of(problem) in BUSY:
+        kind, sentence = _MEANINGS[grpc.StatusCode.RESOURCE_EXHAUSTED]
+    elif code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        # gRPC's own limit of a message, which no waiting changes.
+        kind, sentence = _MEANINGS[grpc.StatusCode.INVALID_ARGUMENT]
+    elif code == grpc.StatusCode.UNAVAILABLE and (trouble := denied(raw, url)):
+        return trouble
+    elif code == grpc.StatusCode.UNAVAILABLE and is_closed(raw):
+        sentence = "The side-car at {url} closes connections, as if it wanted --tls or --tls-cert."
+    return kind(sentence.format(url=url, details=details))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import grpc
 
 from protocol.limits import ContractError
+from protocol.status import Reason, trailing
 from sidecar.service.metrics import Meters
 
 log = logging.getLogger("sidecar")
@@ -25,6 +26,7 @@ class Failure(Exception):
 
     code: ClassVar = grpc.StatusCode.INTERNAL
     outcome: ClassVar = "error"
+    reason: ClassVar[Reason | None] = None
     sentence: ClassVar = "The request failed; the server's log says why."
 
     def __init__(self, *, counted: bool = False) -> None:
@@ -36,6 +38,7 @@ class Starting(Failure):
     """The networks are not loaded yet; not counted."""
 
     code, outcome = grpc.StatusCode.UNAVAILABLE, "unavailable"
+    reason = "STARTING"
     sentence = "The side-car is starting: it answers once its networks are loaded."
 
 
@@ -43,6 +46,7 @@ class Draining(Failure):
     """No more jobs are taken, and those there are end."""
 
     code, outcome = grpc.StatusCode.UNAVAILABLE, "unavailable"
+    reason = "DRAINING"
     sentence = "The side-car is shutting down; go on elsewhere from the checkpoint."
 
 
@@ -50,6 +54,7 @@ class QueueFull(Failure):
     """No more jobs may wait."""
 
     code, outcome = grpc.StatusCode.RESOURCE_EXHAUSTED, "full"
+    reason = "QUEUE_FULL"
     sentence = "The queue is full; try again later."
 
 
@@ -57,6 +62,7 @@ class Diverged(Failure):
     """The loss of a job became NaN or infinite."""
 
     code, outcome = grpc.StatusCode.FAILED_PRECONDITION, "diverged"
+    reason = "DIVERGED"
     sentence = "The loss became NaN or infinite; the last finite state is in the checkpoint."
 
 
@@ -95,7 +101,9 @@ class Failures(grpc.aio.ServerInterceptor):
             except Failure as failure:
                 if not failure.counted:
                     self._meters.refused(failure.outcome)
-                await context.abort(failure.code, failure.sentence)
+                why = failure.reason
+                details = () if why is None else trailing(failure.code, failure.sentence, why)
+                await context.abort(failure.code, failure.sentence, details)
             except Exception:
                 log.exception("the request failed")
                 self._meters.refused("error")

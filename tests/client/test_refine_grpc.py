@@ -37,6 +37,7 @@ from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from protocol.codec import to_event, to_options, to_tensor
 from protocol.messages import RefineRequest, State
+from protocol.status import trailing
 from tests.client.fakes import FakeAsyncTransport, FakeTransport, check_sentence
 from tests.client.sidecar_fakes import (
     STEPS,
@@ -141,7 +142,7 @@ def test_what_is_not_chosen_is_left_to_the_server():
 @pytest.mark.parametrize(
     ("code", "details", "kind"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "The server is draining.", ServerBusy),
+        (grpc.StatusCode.UNAVAILABLE, "The server is draining.", ServerUnavailable),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", ServerUnavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full.", ServerBusy),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)", RequestRejected),
@@ -162,6 +163,22 @@ def test_errors_are_told_apart_in_one_sentence(code, details, kind, asynchronous
     check_sentence(caught.value)
     assert url in str(caught.value)
     assert ".." not in str(caught.value)
+
+
+@pytest.mark.parametrize("reason", ["STARTING", "DRAINING", "QUEUE_FULL"])
+def test_a_side_car_that_takes_nothing_now_says_so(reason, asynchronous):
+    code, sentence = grpc.StatusCode.UNAVAILABLE, "Some sentence."
+
+    def refuse(_step, context):
+        context.set_trailing_metadata(trailing(code, sentence, reason))
+        context.abort(code, sentence)
+
+    with (
+        refining(FakeSidecar(on_step=refuse)) as url,
+        pytest.raises(ServerBusy, match="takes no job now: Some sentence") as caught,
+    ):
+        messages_of(url, request(), asynchronous=asynchronous)
+    check_sentence(caught.value)
 
 
 def test_no_side_car_and_another_server(asynchronous):

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from protocol import refine_pb2 as pb
 from protocol.codec import from_tensor
+from protocol.status import reason_of
 from sidecar.service.servicer import NAME
 from tests.sidecar.fakes import Running, after, asked, failure, kinds, running, until, wait_until
 
@@ -262,3 +263,14 @@ def test_a_preview_that_fails_is_left_out(errors: list[str]) -> None:
         assert kinds(events)[-1] == "done"
         assert "preview" not in kinds(events)
         assert errors == ["the preview failed"]
+
+
+def test_the_status_says_why_in_its_details() -> None:
+    with running(batch=1, queue=0) as side:
+        active(side)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(side.refine(steps=2))
+        assert reason_of(caught.value) == "QUEUE_FULL"
+        with pytest.raises(grpc.RpcError) as caught:
+            list(side.refine(asked(steps=0)))
+        assert reason_of(caught.value) is None
