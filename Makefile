@@ -26,7 +26,8 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The stamps come last: a build that was cut short is taken up again.
 repository := build/.repository
-sources := $(wildcard export/*.py judges/*.py networks/*.py networks/weights/ffhq/*.safetensors) server/wheels.py
+sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py networks/*.py networks/weights/ffhq/*.safetensors) \
+	assets/paths.py assets/wheels.py protocol/methods.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -92,7 +93,7 @@ $(repository): $(sources) $(VENV)/.run
 	python -m export repository
 	@touch $@
 
-build/.judges: $(wildcard judges/*.py) | $(VENV)/.run
+build/.judges: $(wildcard assets/*.py judges/*.py) | $(VENV)/.run
 	python -m export fetch --judges
 	@touch $@
 

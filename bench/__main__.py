@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from assets.errors import AssetError
 from client.errors import ClientError
 from server.errors import ServerError
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert run is not None
     try:
         run(args)
-    except (ValueError, OSError, RuntimeError, ClientError, ServerError) as error:
+    except (ValueError, OSError, RuntimeError, ClientError, AssetError, ServerError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -30,11 +30,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
 from bench.throughput import feeds
 from client.files import direction as directions
-from export.paths import REPOSITORY
 from server.triton import LocalTriton
 
 MARK = "batch"

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bench import literal, page
-from export.exporters import load_torchscript, to_onnx, to_torchscript
 from export.generator import load_generator
-from export.graphs import Graph
-from export.variant import Variant
+from export.serve.exporters import load_torchscript, to_onnx, to_torchscript
+from export.serve.graph import Graph
+from export.serve.variant import Variant
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import MobileStyleGAN
 from networks.stylegan2 import ModulatedConv, Shape, StyleGAN2, ToRGB, published

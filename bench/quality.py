@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from assets.paths import BUILD, ROOT
 from bench import page
 from bench.quality_report import SHEET, Result, Row, markdown, strips
 from bench.reconstructions import METHODS, Kept, Reconstructions, mean_style
@@ -22,7 +23,6 @@ from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.files.atomic import write_all
 from client.sidecar.record import RefineOptions
 from client.triton.grpc import TritonTransport
-from export.paths import BUILD, ROOT
 from judges.reconstruction import Judge
 from sidecar.optimise.recipe import PRESETS
 

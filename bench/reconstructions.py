@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from assets.paths import ROOT
 from bench.targets import Image8
 from client.api import DEFAULT_DOMAIN, Inverter
 from client.files.atomic import write_all
@@ -27,14 +28,17 @@ from client.files.sheet import TILE, png
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Checkpoint, Refined
 from client.triton.transport import Infer, Timeout, Transport, persist, run
-from export.paths import ROOT
 from judges.reconstruction import Quality
 from protocol.messages import Floats, Progress
 from sidecar.optimise.recipe import PRESETS
 
 METHODS = ("mean", "fast", "refined")
 # What tells judges from others: their code, and the pins of their models.
-_JUDGES = (*sorted((ROOT / "judges").glob("*.py")), ROOT / "networks" / "perceptual.py", ROOT / "server" / "wheels.py")
+_JUDGES = (
+    *sorted((ROOT / "judges").glob("*.py")),
+    *(ROOT / "assets" / f"{name}.py" for name in ("models", "perceptual", "wheels")),
+    ROOT / "networks" / "perceptual.py",
+)
 JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
 
 

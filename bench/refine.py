@@ -32,13 +32,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from assets.paths import BUILD, ROOT, detail_file, encoder_file
+from assets.perceptual import stlpips
 from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
 from client.files.sheet import png, sheet
 from export.generator import load_generator
-from export.graphs import DetailGraph, EncoderGraph, to_uint8
-from export.paths import BUILD, ROOT, detail_file, encoder_file
-from judges.perceptual import stlpips
+from export.serve.graphs import DetailGraph, EncoderGraph, to_uint8
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
 from protocol.messages import State

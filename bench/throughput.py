@@ -25,10 +25,10 @@ import tritonclient.grpc as triton
 from tqdm import tqdm
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
 from bench.pairing import Result, paired
-from export.paths import REPOSITORY
 from server.triton import LocalTriton
 
 MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")

@@ -11,6 +11,7 @@ from importlib import import_module
 from safetensors import SafetensorError
 from tritonclient.utils import InferenceServerException
 
+from assets.errors import AssetError
 from server.errors import ServerError
 
 COMMANDS = {
@@ -25,7 +26,16 @@ COMMANDS = {
 }
 
 
-MODULES = {"import": "importer"}  # where a command's name is a keyword
+MODULES = {
+    "import": "checkpoints.importer",
+    "fetch": "fetch",
+    "graphs": "serve.graphs",
+    "repository": "serve.repository",
+    "verify": "serve.verify",
+    "samples": "training.samples",
+    "train": "training.train",
+    "directions": "directions.directions",
+}
 
 
 def domain(text: str) -> str:
@@ -56,14 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             help="what the generator shows, for example bedroom" if required else "which generator (default: ffhq)",
         )
         if command == named:  # torch takes seconds to import: load only the command that runs
-            module = import_module(f"export.{MODULES.get(command, command)}")
+            module = import_module(f"export.{MODULES[command]}")
             module.add_arguments(sub)
             run = module.run
     args = parser.parse_args(arguments)
     assert run is not None
     try:
         run(args)
-    except (ServerError, InferenceServerException, SafetensorError, ValueError, OSError, RuntimeError) as error:
+    except (
+        AssetError,
+        ServerError,
+        InferenceServerException,
+        SafetensorError,
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:

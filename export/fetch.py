@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from assets.perceptual import stlpips
+from export.directions.scorers import Scorer
 from export.generator import fetch, load_generator
-from export.scorers import Scorer
 from judges.identity import Identity
-from judges.perceptual import stlpips
 from networks.perceptual import Variant
 
 

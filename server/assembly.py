@@ -4,7 +4,7 @@ Copies, not links: the server refuses symbolic links. The folder keeps the wheel
 their libraries relative to themselves. It is stamped with the hashes of all it was made from: assembling again is
 instant, and a new wheel, Python or backend builds it anew.
 
-Raises `server.errors.AssemblyError` and `server.errors.WheelError`.
+Raises `server.errors.AssemblyError` and `assets.errors.WheelError`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from assets.paths import build_dir
+from assets.wheels import PINS, wheel
 from server.errors import AssemblyError
-from server.paths import build_dir
-from server.wheels import PINS, wheel
 
 _BACKENDS = Path(__file__).resolve().parent / "backends"
 _COMMON = _BACKENDS / "common"

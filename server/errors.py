@@ -3,7 +3,6 @@
 Exception tree::
 
     ServerError
-    ├── WheelError      a pinned wheel cannot be fetched, fails its hash, or lacks a member
     ├── AssemblyError   this machine or this Python cannot run the server of the wheel
     ├── SecretsError    a certificate, a key or a token is missing, or cannot be made
     └── StartError      the server did not become ready (carries the tail of its log)
@@ -14,10 +13,6 @@ Exception tree::
 
 class ServerError(Exception):
     """The root of the errors of this package."""
-
-
-class WheelError(ServerError):
-    """A pinned wheel cannot be fetched, fails its hash, or lacks a member."""
 
 
 class AssemblyError(ServerError):

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from assets.paths import build_dir
 from server import guard, log
 from server.errors import DeadlineError, ExitedError, StartError
-from server.paths import build_dir
 
 _POLL_S = 0.05
 

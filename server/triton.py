@@ -22,10 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from assets.paths import build_dir
 from server import guard, log
 from server.assembly import Assembly, assemble
 from server.errors import DeadlineError, ExitedError, StartError
-from server.paths import build_dir
 from server.ports import free_port, is_answered, is_free
 from server.secrets import checked, triton_arguments
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tritonclient import grpc
 
-from server.paths import project_root
+from assets.paths import project_root
 from server.triton import LocalTriton
 
 

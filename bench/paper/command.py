@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from assets.paths import REPOSITORY, ROOT
 from bench import page
 from bench.paper import report
 from bench.paper.cases import DEGREES, QUICK, Case, Photos, figure_one, figure_two, read_photos
@@ -18,7 +19,6 @@ from bench.paper.measures import Measures
 from bench.paper.runs import Edit, Runs
 from bench.targets import FIRST_SEED, Image8
 from client.api import Inverter
-from export.paths import REPOSITORY, ROOT
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from pytorch_msssim import ms_ssim
 
+from assets.perceptual import WeightsMissing, lpips
 from bench.targets import Image8
-from export.scorers import Scorer
+from export.directions.scorers import Scorer
 from judges.faces import Face
 from judges.identity import Identity, identity_cosine
-from judges.perceptual import WeightsMissing, lpips
 from judges.reconstruction import Judge, as_tensor, shrunk
 
 # By which share of its size a face's box grows to each side: hair, ears and neck may follow an edit.

@@ -17,8 +17,8 @@ import pytest
 import tritonclient.grpc as grpc
 from PIL import Image
 
+from assets.paths import build_dir, project_root
 from client import Inversion
-from server.paths import build_dir, project_root
 from server.ports import free_port
 from server.triton import LocalTriton
 from server_tests.client.test_L0_refine import STEPS, Sidecar, assert_same

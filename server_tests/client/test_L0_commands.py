@@ -117,7 +117,7 @@ def test_a_server_without_the_models(place, launch, repository):
 
 
 def test_a_server_killed_in_the_middle(place, launch):
-    from server.paths import project_root
+    from assets.paths import project_root
     from server_tests.conftest import unbuilt
 
     models = project_root() / "model_repository"

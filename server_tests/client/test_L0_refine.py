@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from assets.paths import build_dir, project_root
 from client import Inversion, Inverter
-from server.paths import build_dir, project_root
 from server.triton import LocalTriton
 
 data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")

@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from assets.paths import project_root
 from client.api import Inverter
 from client.errors import GeneratorMismatch, ModelMissing
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Crop
-from server.paths import project_root
 from server.triton import LocalTriton
-from tests.test_conversion import rosinality_file, saved, stylegan2, stylegan_file
+from tests.export.test_conversion import rosinality_file, saved, stylegan2, stylegan_file
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tritonclient import grpc
 
+from assets.paths import project_root
 from server import triton as launcher
 from server.errors import DeadlineError, ExitedError, StartError
-from server.paths import project_root
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
 

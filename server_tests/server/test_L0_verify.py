@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tritonclient.grpc as grpc
 
-from export.verify import CHANNEL, by_triton, table, verify
+from export.serve.verify import CHANNEL, by_triton, table, verify
 from server.triton import LocalTriton
 
 

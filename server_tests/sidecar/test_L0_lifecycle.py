@@ -27,10 +27,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from PIL import Image
 from safetensors import safe_open
 
+from assets.paths import build_dir, project_root
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from server.errors import ExitedError
-from server.paths import build_dir, project_root
 from server.sidecar import LocalSidecar
 from server_tests import tiny_repository as tiny
 from server_tests.good import Good

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assets.models import model_file
+from assets.paths import build_dir
+from assets.perceptual import lpips, stlpips, stlpips_file
 from judges.faces import YUNET
 from judges.identity import SFACE
-from judges.models import model_file
-from judges.perceptual import lpips, stlpips, stlpips_file
 from judges.reconstruction import Judge
 from networks.detail import Detail
 from networks.generator_file import Generator, read_generator
@@ -30,7 +31,6 @@ from protocol.limits import ContractError
 from protocol.messages import State
 from protocol.options import Options
 from protocol.terms import Metrics, Terms
-from server.paths import build_dir
 from sidecar.job import Image8, Job, Start
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
 from sidecar.optimise.recipe import PAPER_WEIGHTS, Recipe, chosen

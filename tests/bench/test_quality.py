@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from assets.paths import BUILD
 from bench import quality
 from bench.__main__ import main
 from bench.page import marks
@@ -23,7 +24,6 @@ from client.api import Inverter
 from client.files.inversion import Inversion
 from client.sidecar.record import RefineOptions
 from client.triton.transport import Call, Infer
-from export.paths import BUILD
 from judges.faces import FaceDetector
 from judges.reconstruction import Judge, Quality, psnr, shrunk
 from protocol.messages import Message, RefineRequest

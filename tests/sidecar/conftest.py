@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from assets.perceptual import stlpips
 from export.generator import load_generator
-from judges.perceptual import stlpips
 from judges.reconstruction import Judge
 from networks.detail import Detail
 from networks.pnorm import load_pnorm

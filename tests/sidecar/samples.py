@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from assets.perceptual import stlpips
 from export.generator import load_generator
-from judges.perceptual import stlpips
 from judges.reconstruction import Judge
 from networks.generator_file import Generator
 from networks.mapping import MappingNetwork

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from assets.perceptual import stlpips
 from export.generator import load_generator
-from judges.perceptual import stlpips
 from networks.pnorm import load_pnorm
 from protocol.limits import ContractError
 from protocol.options import Options

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from assets.perceptual import stlpips
 from export.generator import load_generator
-from judges.perceptual import stlpips
 from judges.reconstruction import Judge
 from networks.detail import Detail
 from networks.pnorm import load_pnorm

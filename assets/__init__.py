@@ -1,0 +1,1 @@
+"""What is fetched and where it lies: pinned wheels, published weights, paths. Nothing here imports its users."""

@@ -1,0 +1,27 @@
+"""The project's own files of a generator (``networks.generator_file``), made elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+from export.checkpoints.conversion import ConversionError, Converted, Source
+from networks.generator_file import built
+from networks.mapping import MappingNetwork
+
+
+def generator(source: Source) -> Converted:
+    """Mapping and synthesis.
+
+    Raises:
+        ConversionError: see :mod:`export.checkpoints.conversion`.
+    """
+    try:
+        synthesis = built(json.loads(str(source.attributes.get("network"))))
+    except (TypeError, ValueError, AttributeError):
+        raise ConversionError("the file does not say which network it holds") from None
+    depth = len(source.names(r"mapping\.layers\.\d+\.weight"))
+    mapping = MappingNetwork(depth=depth)
+    for prefix, network in (("mapping", mapping), ("synthesis", synthesis)):
+        state = network.state_dict()
+        network.load_state_dict({k: source.take(f"{prefix}.{k}", *v.shape) for k, v in state.items()})
+    return Converted(mapping=mapping, synthesis=synthesis, has_w_avg=True)

@@ -1,0 +1,1 @@
+"""Directions of W: fits them, measures what they do, and writes their files."""

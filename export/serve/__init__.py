@@ -1,0 +1,1 @@
+"""Exported graphs, the model repository that Triton serves, and the check that both agree with PyTorch."""

@@ -1,0 +1,171 @@
+"""``python -m export repository``: lays the exported graphs out as the model repository that Triton serves.
+
+``config.pbtxt`` follows from each graph's signature; those of ``ffhq`` are committed, the graphs are not. Nothing in it
+is known to one backend only: NVIDIA's container serves the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from assets.paths import REPOSITORY
+from export.generator import load_generator
+from export.serve.graph import Graph
+from export.serve.graphs import EVERY_CUT, add_cuts, graphs, recorded
+from export.serve.triton_config import ModelConfig, Step, Tensor
+from export.serve.variant import PLAIN, Variant, variant_of
+from export.serve.variant import add_arguments as add_variant
+from protocol.methods import prefix
+from protocol.roles import ROLES
+
+VERSION = "1"
+
+
+class RepositoryError(ValueError):
+    """A graph is missing or has a signature that cannot be served."""
+
+
+def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> ModelConfig:
+    """The configuration of a served graph.
+
+    Raises:
+        RepositoryError: it was not exported.
+    """
+    file = variant.file(graph.name)
+    record = recorded(file)
+    if not file.exists() or not {"inputs", "outputs"} <= set(record):
+        raise RepositoryError(f"{file.name} is not there; run: python -m export graphs{variant.options}")
+    inputs, outputs = (
+        tuple(Tensor(name=name, dtype=dtype, dims=tuple(dims)) for name, dtype, dims in record[side])
+        for side in ("inputs", "outputs")
+    )
+    return ModelConfig(
+        name=graph.name,
+        backend=variant.backend,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=ROLES[graph.name.rpartition("_")[2]].largest_batch,
+        warmup_dims={t.name: tuple(2 if d < 0 else d for d in t.dims) for t in inputs},
+        parameters=parameters,
+    )
+
+
+def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
+    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
+
+    There is no ``invert`` where encoder and detail head are not trained. ``name`` is what the names of the cut's models
+    begin with.
+    """
+    fine, shift = (served[f"{name}_{role}"] for role in ("fine", "shift"))
+    image = fine.outputs[0]
+    edit = ModelConfig(
+        name=f"{name}_edit",
+        inputs=shift.inputs,
+        outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
+        max_batch_size=0,
+        parameters=parameters,
+        steps=(
+            Step(
+                model=shift.name,
+                inputs={t.name: t.name for t in shift.inputs},
+                outputs={t.name: t.name for t in shift.outputs},
+            ),
+            Step(
+                model=fine.name,
+                inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
+                outputs={"image": "images"},
+            ),
+        ),
+    )
+    encoder, detail = (served.get(f"{name}_{role}") for role in ("encoder", "detail"))
+    if encoder is None or detail is None:
+        return [edit]
+    invert = ModelConfig(
+        name=f"{name}_invert",
+        inputs=encoder.inputs,
+        outputs=(
+            *encoder.outputs,
+            *detail.outputs,
+            Tensor(name="reconstruction", dtype=image.dtype, dims=image.dims),
+        ),
+        max_batch_size=fine.max_batch_size,
+        parameters=parameters,
+        steps=(
+            Step(model=encoder.name, inputs={"image": "image"}, outputs={"f": "f"}),
+            Step(model=detail.name, inputs={"image": "image"}, outputs={"w_m_plus": "w_m_plus"}),
+            Step(
+                model=fine.name,
+                inputs={"f": "f", "w_m_plus": "w_m_plus"},
+                outputs={"image": "reconstruction"},
+            ),
+        ),
+    )
+    return [invert, edit]
+
+
+def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[ModelConfig]:
+    """All models of a domain, from the graphs that were exported."""
+    generator = load_generator(domain)
+    common = {"domain": domain, "generator": generator.fingerprint}
+    if variant.precision != "fp32":
+        common["precision"] = variant.precision
+    found = []
+    for cut in cuts:
+        name = prefix(domain, cut)
+        parameters = common | {"cut": str(cut), "coarse_styles": str(generator.synthesis.coarse_styles(cut))}
+        served = {graph.name: model(graph, variant, parameters=parameters) for graph in graphs(domain, [cut])}
+        found += [*served.values(), *ensembles(name, served, parameters=parameters)]
+    return found
+
+
+def write(domain: str, repository: Path, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[str]:
+    """Bring a repository up to date; returns the names of the models that changed."""
+    changed = []
+    for config in configurations(domain, variant, cuts=cuts):
+        folder = repository / config.name
+        version = folder / VERSION
+        version.mkdir(parents=True, exist_ok=True)
+        fresh = _write_text(folder / "config.pbtxt", config.text())
+        if not config.steps:
+            fresh |= _copy(variant.file(config.name), version / variant.served)
+            for other in set(version.glob("model.*")) - {version / variant.served}:  # of another format
+                other.unlink()
+        if fresh:
+            changed.append(config.name)
+    return changed
+
+
+def _write_text(path: Path, text: str) -> bool:
+    if path.exists() and path.read_text() == text:
+        return False
+    partial = path.with_suffix(".part")
+    partial.write_text(text)
+    partial.replace(path)
+    return True
+
+
+def _copy(source: Path, target: Path) -> bool:
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        return False
+    partial = target.with_suffix(f".{os.getpid()}.part")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+    return True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m export repository``."""
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
+    add_cuts(parser)
+    add_variant(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write what is out of date and say so."""
+    changed = write(args.domain, args.repository, variant_of(args), cuts=args.cuts)
+    print("repository: " + (", ".join(changed) if changed else "up to date"))

@@ -1,0 +1,1 @@
+"""Trains the encoders and the detail heads on samples of the generator."""

@@ -1,0 +1,160 @@
+"""The launcher's parts that need no server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from server import cli, guard, log, ports
+from server.errors import StartError
+
+
+def test_failed_models_are_read_from_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text(
+        "I1122 lifecycle.cc:777] \"failed to load 'fine'\"\n"
+        "E1122 lifecycle.cc:642] \"failed to load 'fine' version 1: Internal: FileNotFoundError: there is no graph at "
+        '/a/model.onnx\\n\\nAt:\\n  /b/model.py(60): initialize\\n"\n'
+        "E1122 lifecycle.cc:642] \"failed to load 'none' version 2: Not found: unable to load shared library: x.so\"\n"
+    )
+    assert log.failed_models(path) == {
+        "fine": "there is no graph at /a/model.onnx",
+        "none": "unable to load shared library: x.so",
+    }
+    assert log.failed_models(tmp_path / "absent") == {}
+
+
+def test_the_tail_of_a_log_has_no_tables(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text("one\n+---+\n| a |\n\ntwo\nthree\n")
+    assert log.tail(path, 2) == "two\nthree"
+    assert log.tail(tmp_path / "absent") == ""
+
+
+def test_a_taken_port_is_read_from_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text("Unavailable - Socket '127.0.0.1:8001' already in use")
+    assert log.says_port_taken(path)
+    path.write_text("failed to load all models")
+    assert not log.says_port_taken(path)
+
+
+def test_old_logs_are_pruned(tmp_path: Path) -> None:
+    for age in range(60):
+        path = tmp_path / f"{age}.log"
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    log.prune(tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {str(age) for age in range(50)}
+
+
+def test_a_log_that_another_process_deletes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    # A link to nothing is listed and has no age, like a file that was deleted in between.
+    (tmp_path / "gone.log").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "kept.log").touch()
+    log.prune(tmp_path)
+    assert (tmp_path / "kept.log").exists()
+
+
+def test_a_port_that_is_listened_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not ports.is_free("127.0.0.1", port)
+        assert ports.is_answered("127.0.0.1", port)
+    assert ports.is_free("127.0.0.1", port)
+    assert not ports.is_answered("127.0.0.1", port)
+
+
+def test_free_ports_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([20001, 20001, 20002, 20003])
+    monkeypatch.setattr(ports.random, "randrange", lambda *_: next(drawn))
+    monkeypatch.setattr(ports, "is_free", lambda _, port: port != 20002)
+    taken: set[int] = set()
+    assert [ports.free_port("127.0.0.1", taken) for _ in range(2)] == [20001, 20003]
+    assert taken == {20001, 20003}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
+def test_only_what_has_the_prefix_is_swept() -> None:
+    prefix = f"unaligned-test-{uuid.uuid4().hex}"
+    mine, other = Path("/dev/shm") / f"{prefix}-a", Path("/dev/shm") / f"other-{prefix}"
+    mine.touch()
+    other.touch()
+    try:
+        assert guard.sweep(prefix) == [mine.name]
+        assert not mine.exists()
+        assert other.exists()
+    finally:
+        other.unlink()
+    with pytest.raises(ValueError, match="empty prefix"):
+        guard.sweep("")
+
+
+def run_guard(tmp_path: Path, *command: str, grace: float = 0.2, stop: bool = False) -> int:
+    arguments = [sys.executable, "-I", "-S", guard.__file__, f"unaligned-{uuid.uuid4().hex}", str(grace)]
+    process = subprocess.Popen(
+        [*arguments, str(tmp_path / "log"), "--", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdin
+        assert process.stdout
+        assert int(process.stdout.readline()) > 0
+        if stop:
+            while (tmp_path / "log").read_text() != "up\n":
+                time.sleep(0.01)
+            process.stdin.close()
+        return process.wait(30)
+
+
+def test_the_guard_passes_on_status_and_output(tmp_path: Path) -> None:
+    assert run_guard(tmp_path, "sh", "-c", "echo out; echo err >&2; exit 5") == 5
+    assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+
+def test_the_guard_stops_its_command_when_its_input_ends(tmp_path: Path) -> None:
+    assert run_guard(tmp_path, "sh", "-c", "echo up; exec sleep 1000", stop=True) == 128 + 15
+    (tmp_path / "log").unlink()
+    deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    assert run_guard(tmp_path, "sh", "-c", deaf, stop=True) == 128 + 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["start", "--grpc-port", "70000"], "'70000' is not a port (0-65535)"),
+        (["start", "--timeout", "soon"], "'soon' is not a number of seconds"),
+        (["run", "--grace", "-1", "--", "true"], "'-1' is not a number of seconds"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_told(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_run_wants_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run"]) == 2
+    assert capsys.readouterr().err == "error: There is no command to run; write it after --.\n"
+
+
+def test_the_tail_of_the_log_follows_the_sentence() -> None:
+    assert str(StartError("It did not start.", "last line")) == "It did not start.\nlast line"
+    assert str(StartError("It did not start.")) == "It did not start."
+
+
+def test_the_package_pulls_in_neither_torch_nor_the_other_packages() -> None:
+    script = (
+        "import sys, server.cli, server.triton, assets.wheels; "
+        "print([name for name in ('torch', 'client', 'export', 'networks', 'tritonclient') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
