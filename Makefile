@@ -15,6 +15,7 @@ HARDENED ?=
 SECRETS ?= build/secrets
 # RUNTIME=gpu installs onnxruntime-gpu in place of onnxruntime.
 RUNTIME ?= export
+SIDECAR := $(if $(filter gpu,$(RUNTIME)),sidecar-gpu,sidecar)
 
 # The example photo shows half a person: take the part around the head.
 example := build/astronaut.png
@@ -80,11 +81,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,server,demo]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),$(SIDECAR),server,demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),sidecar,server,bench,demo,dev]'
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,$(RUNTIME),$(SIDECAR),server,bench,demo,dev]'
 	@touch $@
 
 $(repository): $(sources) $(VENV)/.run
