@@ -48,8 +48,8 @@ serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Keep a local 
 $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
 
-test: lint $(repository) build/.judges ## Lint, types, and all tests, unit and server
-	@pytest
+test: lint $(repository) build/.judges ## Lint, types, all tests (unit and server), and their coverage
+	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --cov
 
 lint: $(VENV)/.dev ## Style and types
 	@ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures: the project's own repository on a real server, and servers for tiny repositories."""
+"""Fixtures: servers of the project's own models, one for all tests, and servers of tiny repositories."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 from tritonclient import grpc
 
-from assets.paths import project_root
+from assets.paths import build_dir, project_root
+from client.triton.session import MODELS
+from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
+
+# On a GPU, a job would be done before a test can interrupt it.
+SIDECAR = ["--device=cpu", "--compile=off"]
 
 
 def unbuilt(repository: Path) -> list[str]:
@@ -26,15 +31,46 @@ def unbuilt(repository: Path) -> list[str]:
     return names
 
 
+def built() -> Path:
+    """The project's own model repository; if it is not built, the test is skipped."""
+    repository = project_root() / "model_repository"
+    if not any(repository.glob("*/config.pbtxt")):
+        pytest.skip("model_repository is empty: run python -m export repository")
+    if missing := unbuilt(repository):
+        pytest.skip(f"model_repository has no graph of {', '.join(missing)}: run python -m export graphs")
+    return repository
+
+
 @pytest.fixture(scope="session")
 def triton() -> Iterator[LocalTriton]:
     """A running server of the project's own model repository."""
-    repository = project_root() / "model_repository"
-    if not any(repository.glob("*/config.pbtxt")):
-        pytest.skip("model_repository is not written: run python -m export repository")
-    if missing := unbuilt(repository):
-        pytest.skip(f"model_repository is not built, it lacks {', '.join(missing)}: run python -m export graphs")
-    with LocalTriton(repository) as running:
+    with LocalTriton(built()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the default cut's models alone, which is ready sooner: for servers that a test kills."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in MODELS:
+        (folder / f"ffhq_{name}").symlink_to(built() / f"ffhq_{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generator() -> Path:
+    """The weights of the generator that the side-car loads; without them and the judges, the test is skipped."""
+    path = build_dir() / "weights/ffhq/generator.safetensors"
+    if not path.exists() or not (build_dir() / ".judges").exists():
+        pytest.skip("the side-car has no weights: run python -m export fetch --judges")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sidecar(generator: Path) -> Iterator[LocalSidecar]:
+    """A running side-car of the project's own generator."""
+    assert generator.is_file()
+    with LocalSidecar(arguments=SIDECAR) as running:
         yield running
 
 

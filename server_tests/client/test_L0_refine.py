@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,47 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets.paths import build_dir, project_root
 from client import Inversion, Inverter
+from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
-
-data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")
+from server_tests.client.commands import report, start, with_photo
+from server_tests.conftest import SIDECAR
 
 STEPS = 4
 FILE = "out/astronaut/astronaut.inversion.safetensors"
 INVERT = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", str(STEPS), "--checkpoint-every", "1"]
-
-
-class Sidecar:
-    """A side-car of its own process, that may be killed; a context manager that gives it once it serves."""
-
-    def __init__(self, port: int = 0) -> None:
-        # Not on a GPU: it would be done before anything can be killed.
-        options = ["--port", str(port), "--metrics-port", "0", "--device", "cpu", "--compile", "off", "--json"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> Sidecar:
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(self.process.communicate())
-        self.url = json.loads(line)["grpc"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def sidecar() -> Iterator[Sidecar]:
-    """A running side-car."""
-    weights = build_dir() / "weights/ffhq/generator.safetensors"
-    if not weights.exists() or not (build_dir() / ".judges").exists():
-        pytest.skip("the side-car's weights are not there: run python -m export fetch --judges")
-    with Sidecar() as running:
-        yield running
 
 
 @pytest.fixture
@@ -63,36 +29,21 @@ def place(tmp_path: Path) -> Path:
     return with_photo(tmp_path)
 
 
-def ran(place: Path, *arguments: str, url: str, refine_url: str) -> dict:
-    """The report of a command."""
-    environment = {**os.environ, "UNALIGNED_URL": url, "UNALIGNED_REFINE_URL": refine_url}
-    command = [sys.executable, "-m", "client", *arguments, "--json"]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.mark.parametrize(
     ("options", "cut"),
     [(["--method", "im2s"], 4), (["--method", "idinvert"], 4), (["--cut", "8"], 8), (["--cut", "8", "--clip", "2"], 8)],
     ids=["im2s", "idinvert", "bdinvert8", "bdinvert8-clip"],
 )
-def test_every_method_is_refined(triton: LocalTriton, sidecar: Sidecar, place: Path, options: list[str], cut: int):
-    servers = {"url": triton.url, "refine_url": sidecar.url}
-    start = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", "2", "--edit", "age=1"]
-    report = ran(place, *start, *options, **servers)
-    terms = report["refinement"]["terms"]
-    assert (report["cut"], report["refinement"]["step"]) == (cut, 2)
+def test_every_method_is_refined(triton: LocalTriton, sidecar: LocalSidecar, place: Path, options: list[str], cut: int):
+    invert = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", "2", "--edit", "age=1"]
+    made = report(place, *invert, *options, url=triton.url, refine_url=sidecar.url)
+    terms = made["refinement"]["terms"]
+    assert (made["cut"], made["refinement"]["step"]) == (cut, 2)
     assert (terms["domain"] > 0) == ("idinvert" in options)
     inversion = Inversion.load(place / FILE)
     assert np.array_equal(inversion.f, inversion.f_o) == (cut == 4)
     # What Triton shows of the code is what the side-car judged.
-    assert report["refinement"]["metrics"]["psnr"] > 5
-
-
-def with_photo(folder: Path) -> Path:
-    Image.fromarray(data.astronaut()).save(folder / "astronaut.png")
-    return folder
+    assert made["refinement"]["metrics"]["psnr"] > 5
 
 
 class Client:
@@ -101,11 +52,8 @@ class Client:
     def __init__(self, place: Path, *arguments: str, url: str, refine_url: str) -> None:
         self.preview = place / "live.jpg"
         self.preview.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "client", *arguments, "--preview", str(self.preview), "--json"]
-        environment = {**os.environ, "UNALIGNED_URL": url, "UNALIGNED_REFINE_URL": refine_url}
-        self.process = subprocess.Popen(
-            command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        options = ["--preview", str(self.preview), "--json"]
+        self.process = start(place, [*arguments, *options], url=url, refine_url=refine_url)
 
     def wait_for_previews(self, count: int) -> None:
         """Wait until so many previews were written, one for each checkpoint."""
@@ -124,7 +72,7 @@ class Client:
 
 
 @pytest.fixture
-def run(place: Path, triton: LocalTriton, sidecar: Sidecar) -> Iterator[Callable[..., Client]]:
+def run(place: Path, triton: LocalTriton, sidecar: LocalSidecar) -> Iterator[Callable[..., Client]]:
     """Start a command; killed when the test is over."""
     started: list[Client] = []
 
@@ -139,7 +87,7 @@ def run(place: Path, triton: LocalTriton, sidecar: Sidecar) -> Iterator[Callable
 
 
 @pytest.fixture(scope="module")
-def alone(triton: LocalTriton, sidecar: Sidecar, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(triton: LocalTriton, sidecar: LocalSidecar, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a refinement leaves that nothing disturbed."""
     place = with_photo(tmp_path_factory.mktemp("alone"))
     code, _, error = Client(place, *INVERT, url=triton.url, refine_url=sidecar.url).done()
@@ -189,18 +137,17 @@ def test_ctrl_c_leaves_a_file_and_refine_goes_on(alone, place, run):
     assert (place / report["reconstruction"]).is_file()
 
 
-def test_both_servers_killed_in_the_middle(alone, place, run, launch):
-    models = project_root() / "model_repository"
+def test_both_servers_killed_in_the_middle(alone, place, run, launch, models):
     triton = launch(models)
-    with Sidecar() as sidecar:
+    with LocalSidecar(arguments=SIDECAR) as sidecar:
         client = run(*INVERT, url=triton.url, refine_url=sidecar.url)
         client.wait_for_previews(1)
         os.kill(triton.pid, signal.SIGKILL)
         # The refinement does not need Triton.
         client.wait_for_previews(2)
-        os.kill(sidecar.process.pid, signal.SIGKILL)
+        os.kill(sidecar.pid, signal.SIGKILL)
     triton.stop()
-    with Sidecar(port(sidecar.url)):
+    with LocalSidecar(port=port(sidecar.url), arguments=SIDECAR):
         launch(models, grpc_port=port(triton.url))
         code, report, error = client.done()
     assert (code, error) == (0, "")

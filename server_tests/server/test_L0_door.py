@@ -44,7 +44,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def triton(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+def server(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
     repository = tmp_path_factory.mktemp("repository")
     tiny.add_one(repository)
     with LocalTriton(repository, http_port=None, secrets=secrets / "server", grace=0) as started:
@@ -67,55 +67,55 @@ def access(folder: Path) -> Access:
     return Access(ca=folder / "ca.crt", certificate=folder / "tls.crt", key=folder / "tls.key", token=token)
 
 
-def send(triton: LocalTriton, call: Call, access: Access) -> Any:
-    transport = TritonTransport(triton.url, access)
+def send(server: LocalTriton, call: Call, access: Access) -> Any:
+    transport = TritonTransport(server.url, access)
     try:
         return transport.send(call, timeout=20)
     finally:
         transport.close()
 
 
-def test_who_has_everything_is_let_in(triton: LocalTriton, good: Access) -> None:
-    np.testing.assert_array_equal(send(triton, INFER, good)["y"], np.ones((1, 4), np.float32))
+def test_who_has_everything_is_let_in(server: LocalTriton, good: Access) -> None:
+    np.testing.assert_array_equal(send(server, INFER, good)["y"], np.ones((1, 4), np.float32))
     for call in RESTRICTED[:3]:
-        assert send(triton, call, good)
+        assert send(server, call, good)
 
 
-def test_health_asks_for_no_token(triton: LocalTriton, good: Access) -> None:
+def test_health_asks_for_no_token(server: LocalTriton, good: Access) -> None:
     for call in (AskLive(), AskReady()):
-        assert send(triton, call, replace(good, token=None)) is True
+        assert send(server, call, replace(good, token=None)) is True
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_without_the_token_nothing_is_run(triton: LocalTriton, good: Access, token: str | None) -> None:
+def test_without_the_token_nothing_is_run(server: LocalTriton, good: Access, token: str | None) -> None:
     for call in RESTRICTED:
         with pytest.raises(AccessDenied, match="wants a token, and this client has none or another one"):
-            send(triton, call, replace(good, token=token))
+            send(server, call, replace(good, token=token))
 
 
-def test_without_a_certificate_the_door_stays_shut(triton: LocalTriton, good: Access, secrets: Path) -> None:
+def test_without_a_certificate_the_door_stays_shut(server: LocalTriton, good: Access, secrets: Path) -> None:
     theirs = access(secrets.with_name("theirs") / "client")
     for shut in (Access(), Access(ca=good.ca), replace(theirs, ca=good.ca)):
         with pytest.raises(ServerUnavailable, match="closes connections, as if it wanted --tls or --tls-cert"):
-            send(triton, AskLive(), shut)
+            send(server, AskLive(), shut)
 
 
-def test_a_server_that_is_not_trusted_is_not_asked(triton: LocalTriton, good: Access, secrets: Path) -> None:
+def test_a_server_that_is_not_trusted_is_not_asked(server: LocalTriton, good: Access, secrets: Path) -> None:
     for shut in (replace(good, ca=secrets.with_name("theirs") / "client/ca.crt"), replace(good, ca=None)):
         with pytest.raises(AccessDenied, match="of no authority that is trusted"):
-            send(triton, AskLive(), shut)
+            send(server, AskLive(), shut)
 
 
-def test_a_certificate_of_another_host_is_not_trusted(triton: LocalTriton, good: Access) -> None:
-    transport = TritonTransport(f"127.0.0.2:{triton.url.rpartition(':')[2]}", good)
+def test_a_certificate_of_another_host_is_not_trusted(server: LocalTriton, good: Access) -> None:
+    transport = TritonTransport(f"127.0.0.2:{server.url.rpartition(':')[2]}", good)
     with pytest.raises(ServerError):
         transport.send(AskLive(), timeout=5)
     transport.close()
 
 
-def test_the_administration_is_not_for_clients(triton: LocalTriton, good: Access, secrets: Path) -> None:
+def test_the_administration_is_not_for_clients(server: LocalTriton, good: Access, secrets: Path) -> None:
     keys = {"root_certificates": good.ca, "private_key": good.key, "certificate_chain": good.certificate}
-    client = triton_grpc.InferenceServerClient(triton.url, ssl=True, **{name: str(path) for name, path in keys.items()})
+    client = triton_grpc.InferenceServerClient(server.url, ssl=True, **{name: str(path) for name, path in keys.items()})
     calls = {
         "load_model": ("add_one",),
         "unload_model": ("add_one",),
@@ -137,13 +137,13 @@ def test_the_administration_is_not_for_clients(triton: LocalTriton, good: Access
     client.close()
 
 
-def test_there_is_no_http(triton: LocalTriton) -> None:
-    assert triton.http_url is None
-    assert triton.metrics_url is not None
-    with urllib.request.urlopen(triton.metrics_url) as page:
+def test_there_is_no_http(server: LocalTriton) -> None:
+    assert server.http_url is None
+    assert server.metrics_url is not None
+    with urllib.request.urlopen(server.metrics_url) as page:
         assert b"nv_inference_request_success" in page.read()
     # Its port of metrics says nothing of anything else.
-    with urllib.request.urlopen(triton.metrics_url.replace("/metrics", "/v2/models/add_one")) as page:
+    with urllib.request.urlopen(server.metrics_url.replace("/metrics", "/v2/models/add_one")) as page:
         assert page.read() == b""
 
 
@@ -186,10 +186,10 @@ def test_the_side_cars_probes_ask_for_no_token_and_its_reflection_is_off(side: R
             assert page.read().decode() == says
 
 
-def test_the_command_line_gets_in_by_its_file(triton: LocalTriton, secrets: Path, tmp_path: Path) -> None:
+def test_the_command_line_gets_in_by_its_file(server: LocalTriton, secrets: Path, tmp_path: Path) -> None:
     def status(*arguments: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UNALIGNED_")}
-        command = [sys.executable, "-m", "client", "status", "--json", "--url", triton.url, *arguments]
+        command = [sys.executable, "-m", "client", "status", "--json", "--url", server.url, *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         # The models of a generator are not in this repository.
         assert done.returncode == 3, done.stderr

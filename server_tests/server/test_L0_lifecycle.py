@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,43 +20,10 @@ from server import triton as launcher
 from server.errors import DeadlineError, ExitedError, StartError
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
+from server_tests.processes import eventually, group, is_alive, shared_memory
 
 Launch = Callable[..., LocalTriton]
 Connect = Callable[[LocalTriton], grpc.InferenceServerClient]
-
-
-def shared_memory(prefix: str) -> list[str]:
-    return [entry.name for entry in Path("/dev/shm").glob(f"{prefix}*")]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def group(pid: int) -> list[int]:
-    """The living processes of a process group: a server and its stubs."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[2]) == pid and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def add_one(client: grpc.InferenceServerClient, model: str = "add_one") -> np.ndarray:

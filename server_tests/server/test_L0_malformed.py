@@ -82,7 +82,7 @@ def malformed(draw: random.Random) -> tuple[str, wire.ModelInferRequest]:
 
 
 @pytest.fixture(scope="module")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
     repository = tmp_path_factory.mktemp("repository")
     # Without waiting for company.
     tiny.add_one(repository, extra="")
@@ -91,13 +91,13 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
 
 
 @pytest.fixture
-def infer(triton: LocalTriton) -> Iterator[Callable[[wire.ModelInferRequest], Any]]:
-    with grpc.insecure_channel(triton.url) as channel:
+def infer(server: LocalTriton) -> Iterator[Callable[[wire.ModelInferRequest], Any]]:
+    with grpc.insecure_channel(server.url) as channel:
         call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
         yield lambda asked: call(asked, timeout=60)
 
 
-def test_triton_refuses_and_goes_on(triton: LocalTriton, infer: Callable[[wire.ModelInferRequest], Any]) -> None:
+def test_triton_refuses_and_goes_on(server: LocalTriton, infer: Callable[[wire.ModelInferRequest], Any]) -> None:
     values = np.arange(4, dtype=np.float32)
 
     def right() -> bool:
@@ -117,7 +117,7 @@ def test_triton_refuses_and_goes_on(triton: LocalTriton, infer: Callable[[wire.M
     assert len(seen) == 16
     assert min(seen.values()) > 20
     assert (good.wrong, good.right > 100) == (0, True)
-    assert triton.is_running
+    assert server.is_running
     assert right()
 
 

@@ -96,7 +96,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def triton(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
     repository = tmp_path_factory.mktemp("repository")
     tiny.add_one(repository)
     tiny.pick(repository)
@@ -114,8 +114,8 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Co
     tracing.cache_clear()
 
 
-def test_tritons_spans_belong_to_the_clients(triton: LocalTriton, traced: Collector) -> None:
-    transport = TritonTransport(triton.url)
+def test_tritons_spans_belong_to_the_clients(server: LocalTriton, traced: Collector) -> None:
+    transport = TritonTransport(server.url)
     with tracing(SERVICE).span("asked", request_id="r1"):
         transport.send(Infer("add_one", {"x": np.zeros((1, 4), np.float32)}, ("y",)), timeout=20)
     transport.close()
@@ -128,8 +128,8 @@ def test_tritons_spans_belong_to_the_clients(triton: LocalTriton, traced: Collec
     assert root["attributes"] == {"request_id": "r1"}
 
 
-def test_requests_without_a_trace_are_not_traced(triton: LocalTriton, traced: Collector) -> None:
-    transport = TritonTransport(triton.url)
+def test_requests_without_a_trace_are_not_traced(server: LocalTriton, traced: Collector) -> None:
+    transport = TritonTransport(server.url)
     call = Infer("pick", {"index": np.zeros((1, 1), np.int64)}, ("y",))
     before = [span["id"] for span in traced.spans]
     with named("untraced"):
@@ -151,15 +151,15 @@ def _tensors(call: Infer) -> list[InferInput]:
     return [tensor]
 
 
-def test_tritons_log_names_the_request(triton: LocalTriton) -> None:
-    transport = TritonTransport(triton.url)
+def test_tritons_log_names_the_request(server: LocalTriton) -> None:
+    transport = TritonTransport(server.url)
     with named("request-of-a-test"), pytest.raises(ServerError):
         transport.send(Infer("pick", {"index": np.full((1, 1), 99, np.int64)}, ("y",)), timeout=20)
     transport.close()
     deadline = time.monotonic() + 10
-    while "request-of-a-test" not in triton.log_path.read_text() and time.monotonic() < deadline:
+    while "request-of-a-test" not in server.log_path.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert "[request id: request-of-a-test]" in triton.log_path.read_text()
+    assert "[request id: request-of-a-test]" in server.log_path.read_text()
 
 
 SIDECAR = """

@@ -1,0 +1,102 @@
+"""Jobs that the side-car must refuse, while it goes on with good ones."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+import pytest
+
+from protocol import refine_pb2 as pb
+from server.sidecar import LocalSidecar
+from server_tests.good import Good
+from server_tests.sidecar.bad_jobs import bad_job
+from server_tests.sidecar.calls import STEPS, Make, metric, rest, stub, values
+
+BAD_JOBS = 1000
+
+
+def test_the_side_car_refuses_and_goes_on(sidecar: LocalSidecar, job: Make) -> None:
+    with stub(sidecar.url) as good_stub, stub(sidecar.url) as bad_stub:
+
+        def result() -> np.ndarray:
+            *_, last = good_stub.Refine(job(steps=1), timeout=120)
+            return values(last.done.w_m_plus)
+
+        expected, refused = result(), metric(sidecar, 'refine_jobs_total{outcome="refused"}')
+        draw, seen = random.Random(1), Counter[str]()
+        with Good(lambda: np.array_equal(result(), expected)) as good:
+            for _ in range(BAD_JOBS):
+                kind, wrong = bad_job(draw, job)
+                seen[kind] += 1
+                with pytest.raises(grpc.RpcError) as caught:
+                    list(bad_stub.Refine(wrong, timeout=120))
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, (kind, caught.value)
+                assert str(caught.value.details()).endswith("."), kind
+        assert len(seen) == 18
+        assert min(seen.values()) > 20
+        assert (good.wrong, good.right > 1) == (0, True)
+        assert metric(sidecar, 'refine_jobs_total{outcome="refused"}') - refused == BAD_JOBS
+        assert metric(sidecar, "refine_active_jobs") == 0
+
+
+def png_header(side: int) -> bytes:
+    """The beginning of a PNG that claims to be a large square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
+    )
+
+
+def spoil(request: pb.RefineRequest, field: str, value: float) -> None:
+    tensor = getattr(request, field)
+    tensor.data = np.full(tuple(tensor.shape), value, "<f4").tobytes()
+
+
+BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
+    "NaN in f": (lambda r: spoil(r, "f", np.nan), "f holds numbers that are not finite."),
+    "infinite w_m_plus": (lambda r: spoil(r, "w_m_plus", np.inf), "w_m_plus holds numbers that are not finite."),
+    "NaN in f_o": (lambda r: spoil(r, "f_o", np.nan), "f_o holds numbers that are not finite."),
+    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "must be [512, s, s]"),
+    "bytes that do not fill the shape": (lambda r: r.f.shape.append(2), "[512, 16, 16, 2]"),
+    "styles of another cut": (lambda r: r.w_m_plus.CopyFrom(pb.Tensor(shape=[0, 512])), "[12, 512]"),
+    "another generator": (lambda r: setattr(r, "generator", "0" * 16), "belongs to generator '0000000000000000'"),
+    "another domain": (lambda r: setattr(r, "domain", "cats"), "serves the domain ffhq, not 'cats'"),
+    "too many steps": (lambda r: setattr(r.options, "steps", 10_001), "from 1 to 10000, not 10001"),
+    "rare checkpoints": (lambda r: setattr(r.options, "checkpoint_every", 10_001), "at most 10000, not 10001"),
+    "unknown preset": (lambda r: setattr(r.options, "preset", "best"), "no preset 'best'"),
+    "negative seconds": (lambda r: setattr(r.options, "seconds", -1), "The option seconds is above 0"),
+    "NaN target": (lambda r: setattr(r.options, "target", np.nan), "The option target is above 0"),
+    "weight out of range": (lambda r: setattr(r.options.weights, "mse", 1e7), "The weight of mse is from 0 to 1e+06"),
+    "no photo": (lambda r: r.ClearField("encoded"), "no photo"),
+    "image over the cap": (lambda r: setattr(r, "encoded", png_header(5000)), "5000x5000 pixels"),
+    "image cut short": (lambda r: setattr(r, "encoded", png_header(500)), "not a whole PNG, JPEG or WebP"),
+    "image not square": (lambda r: r.pixels.MergeFrom(pb.Pixels(width=20, height=30, rgb=bytes(1800))), "20x30"),
+    "resumed after its end": (
+        lambda r: r.resume.MergeFrom(pb.Checkpoint(step=STEPS + 1, f=r.f, w_m_plus=r.w_m_plus)),
+        "checkpoint",
+    ),
+    "request id": (lambda r: setattr(r, "request_id", "a b"), "A request_id has at most 64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_is_refused_in_one_sentence(sidecar: LocalSidecar, job: Make, name: str) -> None:
+    change, says = BAD[name]
+    request = job()
+    change(request)
+    with stub(sidecar.url) as service:
+        events, error = rest(service.Refine(request, timeout=300))
+    assert (error.code(), events) == (grpc.StatusCode.INVALID_ARGUMENT, [])
+    assert says in error.details()
+    assert error.details().endswith(".")
+    assert "\n" not in error.details()
+    assert metric(sidecar, "refine_active_jobs") == 0
