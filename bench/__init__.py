@@ -1,1 +1,1 @@
-"""Measurements: of quality, of speed, against peers and against the limit."""
+"""Measurements of quality and speed."""

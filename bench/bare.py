@@ -1,6 +1,9 @@
-"""A model of the repository without its server: its graph, or its ensemble's chain of graphs, in this process.
+"""A model of the repository without its server: its graph, or the chain of graphs of an ensemble, in this process.
 
-Exception tree: `ModelError` (a ValueError): the repository lacks the model or its graph, or they cannot be read.
+Exceptions::
+
+    ValueError
+    +-- ModelError  the model or its graph is missing or unreadable
 """
 
 from __future__ import annotations
@@ -20,33 +23,33 @@ Arrays = dict[str, Array]
 
 
 class ModelError(ValueError):
-    """The repository lacks the model or its graph, or they cannot be read."""
+    """The model or its graph is missing or unreadable."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One graph of a chain: its session, and the chain's names of its inputs and outputs, by its own names."""
+    """One graph of a chain: its session, and a map from its own tensor names to those of the chain."""
 
     session: Any
     inputs: dict[str, str]
     outputs: dict[str, str]
 
     def run(self, tensors: Arrays) -> None:
-        """Add the outputs to ``tensors``."""
+        """Run the graph and add its outputs to ``tensors``."""
         feed = {own: tensors[name] for own, name in self.inputs.items()}
-        found = self.session.run(list(self.outputs), feed)
-        tensors.update(zip(self.outputs.values(), found, strict=True))
+        arrays = self.session.run(list(self.outputs), feed)
+        tensors.update(zip(self.outputs.values(), arrays, strict=True))
 
 
 class Bare:
-    """The sessions of a model, with ONNX Runtime's defaults and the thread counts of the model's config.
+    """ONNX Runtime sessions of a model, with default options and the thread counts of its config.
 
     Args:
         repository: the model repository.
-        model: a model with a graph, or an ensemble of such models.
+        model: a model with a graph, or an ensemble of them.
 
     Raises:
-        ModelError: there is no such model, it is not built, or its config cannot be read.
+        ModelError: the model is missing, not built, or its config is invalid.
     """
 
     def __init__(self, repository: Path, model: str) -> None:
@@ -63,16 +66,18 @@ class Bare:
         known = {tensor.name for tensor in config.input}
         for one in self._steps:
             if missing := set(one.inputs.values()) - known:
-                raise ModelError(f"No step of {model} gives {', '.join(sorted(missing))} before it is needed.")
+                raise ModelError(
+                    f"no step of ensemble `{model}` produces {', '.join(sorted(missing))} before it is used"
+                )
             known |= set(one.outputs.values())
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name of what runs the graphs, for example CPUExecutionProvider."""
+        """The execution provider, such as CPUExecutionProvider."""
         return str(self._steps[0].session.get_providers()[0])
 
     def run(self, feed: Arrays) -> Arrays:
-        """Outputs by name, with the batch in front where the model has one; callable from several threads at once."""
+        """Compute the outputs by name, batch first if the model batches. Thread-safe."""
         tensors = dict(feed)
         for step in self._steps:
             step.run(tensors)
@@ -83,10 +88,10 @@ def _config(repository: Path, model: str) -> Any:
     path = repository / model / "config.pbtxt"
     try:
         return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except FileNotFoundError:
-        raise ModelError(f"There is no model {model} in {repository}.") from None
-    except text_format.ParseError as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
+    except FileNotFoundError as exc:
+        raise ModelError(f"no model `{model}` in {repository}") from exc
+    except text_format.ParseError as exc:
+        raise ModelError(f"cannot read {path}: {exc}") from exc
 
 
 def _session(repository: Path, config: Any) -> Any:
@@ -94,19 +99,19 @@ def _session(repository: Path, config: Any) -> Any:
     versions = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     graph = folder / str(max(versions, default=1)) / (config.default_model_filename or "model.onnx")
     if not graph.is_file():
-        raise ModelError(f"{graph} is not there: build it with `python -m export repository`.")
+        raise ModelError(f"{graph} does not exist: run `python -m export repository`")
     options = onnxruntime.SessionOptions()
     parameters = config.parameters
     options.intra_op_num_threads = int(parameters["intra_op_thread_count"].string_value or 0)
     options.inter_op_num_threads = int(parameters["inter_op_thread_count"].string_value or 0)
     try:
         return onnxruntime.InferenceSession(graph, options, providers=_providers())
-    except Exception as error:  # ONNX Runtime's exceptions have no base of their own
-        raise ModelError(f"{graph} cannot be run: {error}") from None
+    except Exception as exc:  # ONNX Runtime's exceptions have no common base
+        raise ModelError(f"cannot load {graph}: {exc}") from exc
 
 
 def _providers() -> list[str]:
-    # As the server's own choice: CUDA where this ONNX Runtime brings it, and the CPU where there is no such device.
+    # The server's own choice: CUDA if this build has it, with the CPU as fallback.
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return ["CPUExecutionProvider"]
     if hasattr(onnxruntime, "preload_dlls"):

@@ -1,11 +1,15 @@
-"""How much of the bare graphs' rate a batch of edits keeps: ``python -m bench batch``.
+"""Rate of batch edits compared with the bare graphs: ``python -m bench batch``.
 
-The bare side runs ``ffhq_invert`` and ``ffhq_edit`` for one photo after another in this process, in as many threads as
-the batch has photos under way. The batch is ``client batch edit --fast`` as a process of its own, from its first photo
-to its last: it also decodes, sends, encodes and writes. Sides alternate within a round, and never run at the same time.
+The bare side runs ``ffhq_invert`` and ``ffhq_edit`` photo by photo in this process, in as many threads as the batch has
+photos in progress. The batch is ``client batch edit --fast`` in its own process, from the first photo to the last: it
+also decodes, sends, encodes and writes. The sides alternate within a round and never run at the same time.
 
-Exception tree: `BatchError` (a ValueError), besides `bench.bare.ModelError`, `bench.page.PageError` and those of
-`server.errors`.
+Exceptions::
+
+    ValueError
+    +-- BatchError  the batch failed, or an option is out of range
+
+Also `bench.bare.ModelError`, `bench.page.PageError` and those of `server.errors`.
 """
 
 from __future__ import annotations
@@ -51,12 +55,12 @@ ray.shutdown()
 
 
 class BatchError(ValueError):
-    """The batch does not run through."""
+    """The batch failed, or an option is out of range."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of running a batch: photos a minute of both sides, round by round."""
+    """One way to run a batch: photos per minute of both sides, by round."""
 
     name: str
     in_flight: int
@@ -65,12 +69,12 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """Batch over bare."""
+        """Batch over bare rate, by round."""
         return [batch / bare for bare, batch in zip(self.bare, self.batch, strict=True)]
 
 
 def photos(folder: Path, count: int) -> Path:
-    """So many photos of 512 px."""
+    """Write ``count`` synthetic photos of 512 px into a new folder."""
     folder.mkdir()
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:512, :512] / 512
@@ -82,7 +86,7 @@ def photos(folder: Path, count: int) -> Path:
 
 
 class BareEdit:
-    """A photo's inversion and its edits by the graphs alone."""
+    """Inversion and edits of one photo by the graphs alone."""
 
     def __init__(self) -> None:
         self._invert, self._edit = Bare(REPOSITORY, "ffhq_invert"), Bare(REPOSITORY, "ffhq_edit")
@@ -91,13 +95,13 @@ class BareEdit:
         self._direction = feed["ffhq_edit"]["direction"]
 
     def __call__(self) -> None:
-        """Once."""
+        """Invert and edit once."""
         code: Arrays = self._invert.run(self._image)
         tensors = {name: code[name][0] for name in ("f", "w_m_plus")}
         self._edit.run({**tensors, "direction": self._direction, "strengths": self._strengths})
 
     def rate(self, count: int, *, in_flight: int) -> float:
-        """Photos a minute."""
+        """Photos per minute."""
         began = time.perf_counter()
         with ThreadPoolExecutor(in_flight) as pool:
             for done in [pool.submit(self) for _ in range(count)]:
@@ -106,38 +110,38 @@ class BareEdit:
 
 
 def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
-    """Photos a minute of a batch into a new folder, and the most memory that its process had, in bytes.
+    """Run a batch into a new folder; returns photos per minute, and the peak memory of its process in bytes.
 
     Raises:
-        BatchError: it does not run through.
+        BatchError: the batch failed.
     """
     out = Path(tempfile.mkdtemp(dir=place)) / "out"
     command = [sys.executable, "-m", "client", "batch", "edit", "--photos", str(folder), "--out", str(out)]
     command += ["--edit", EDIT, "--fast", "--url", url, "--json", *more]
-    with tempfile.TemporaryFile() as told:
-        process, peak = subprocess.Popen(command, stdout=told), 0
+    with tempfile.TemporaryFile() as output:
+        process, peak = subprocess.Popen(command, stdout=output), 0
         while process.poll() is None:
             peak = max(peak, _peak(process.pid))
             time.sleep(0.2)
-        told.seek(0)
-        answer = told.read()
+        output.seek(0)
+        answer = output.read()
     if process.returncode:
-        raise BatchError(f"The batch ended with {process.returncode}: {answer.decode(errors='replace')[:300]}")
+        raise BatchError(f"the batch exited with {process.returncode}: {answer.decode(errors='replace')[:300]}")
     return float(json.loads(answer)["run"]["per_minute"]), peak
 
 
 def _peak(pid: int) -> int:
-    """The most memory that a process had so far, in bytes; ``wait4`` also counts its parent, from before exec."""
+    """Peak memory of a process in bytes; ``wait4`` would include its parent, from before exec."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    line = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0
 
 
 def measure(url: str, place: Path, *, count: int, rounds: int, address: str | None) -> Iterator[Row]:
-    """Every way of running a batch, in turn with the bare graphs."""
+    """Run every way of batching, in turn with the bare graphs."""
     folder, bare = photos(place / "photos", count), BareEdit()
     bare.rate(2, in_flight=1)
     ways = [("one process", n, ["--concurrency", str(n)]) for n in IN_FLIGHT]
@@ -148,28 +152,28 @@ def measure(url: str, place: Path, *, count: int, rounds: int, address: str | No
         pairs = []
         for number in range(rounds):
             sides = [
-                lambda: bare.rate(count, in_flight=in_flight),  # noqa: B023 - called within its turn
+                lambda: bare.rate(count, in_flight=in_flight),  # noqa: B023 - called within the iteration
                 lambda: batch(url, folder, place, *more)[0],  # noqa: B023
             ]
             first = number % 2
-            found = {first: sides[first](), 1 - first: sides[1 - first]()}
-            pairs.append((found[0], found[1]))
+            rates = {first: sides[first](), 1 - first: sides[1 - first]()}
+            pairs.append((rates[0], rates[1]))
         yield Row(name, in_flight, *(tuple(side) for side in zip(*pairs, strict=True)))
 
 
 def memory(url: str, place: Path, counts: tuple[int, int]) -> list[tuple[int, int]]:
-    """The most memory of a batch's process, in bytes, by the number of its photos."""
-    found = []
+    """Peak memory of a batch in bytes, with the number of its photos."""
+    peaks = []
     for count in counts:
         folder = photos(place / f"photos-{count}", count)
-        found.append((count, batch(url, folder, place)[1]))
-    return found
+        peaks.append((count, batch(url, folder, place)[1]))
+    return peaks
 
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of this machine."""
-    # Those who connect take them from here, too.
+    """Run a Ray cluster on this machine; gives its address."""
+    # Clients in this process use the same token.
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HEAD],
@@ -184,7 +188,7 @@ def cluster() -> Iterator[str]:
 
 
 def table(rows: list[Row], peaks: list[tuple[int, int]], machine: str) -> str:
-    """Two Markdown tables, and the machine they hold for."""
+    """Two Markdown tables, and the machine they were measured on."""
     lines = [
         "| batch | photos under way | batch / bare | min..max | batch, photos/min | bare, photos/min |",
         "|---|---|---|---|---|---|",
@@ -202,21 +206,21 @@ def table(rows: list[Row], peaks: list[tuple[int, int]], machine: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench batch``."""
     add = parser.add_argument
-    add("--photos", type=int, default=16, metavar="N", help="photos of a batch (default: 16)")
-    add("--rounds", type=int, default=5, help="pairs of sides (default: 5)")
-    add("--ray", action="store_true", help="also on a Ray cluster of this machine")
-    add("--memory", type=int, nargs=2, metavar="N", help="also the most memory for batches of N and of N photos")
-    add("--write", type=Path, metavar="FILE", help=f"put the tables between the marks of {MARK} in a file")
+    add("--photos", type=int, default=16, metavar="N", help="photos per batch (default: 16)")
+    add("--rounds", type=int, default=5, help="rounds, each a pair of bare and batch (default: 5)")
+    add("--ray", action="store_true", help="also run on a Ray cluster on this machine")
+    add("--memory", type=int, nargs=2, metavar="N", help="also measure the peak memory of batches of N and N photos")
+    add("--write", type=Path, metavar="FILE", help=f"write the tables between the marks of {MARK} in a file")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        BatchError: an option is out of its range; besides those of `measure`.
+        BatchError: an option is out of range, or a batch failed.
     """
     if not 2 <= args.photos <= 1000 or not 1 <= args.rounds <= 100:
-        raise BatchError("--photos is from 2 to 1000, --rounds from 1 to 100.")
+        raise BatchError("`--photos` must be from 2 to 1000, and `--rounds` from 1 to 100")
     if args.write:
         page.replaced(args.write.read_text(), "", MARK)
     directions.load("ffhq", "age")
@@ -225,8 +229,8 @@ def run(args: argparse.Namespace) -> None:
         place = Path(folder)
 
         def rows(address: str | None) -> list[Row]:
-            found = measure(triton.url, place, count=args.photos, rounds=args.rounds, address=address)
-            return list(tqdm(found, total=ways, desc="batch", disable=None))
+            measured = measure(triton.url, place, count=args.photos, rounds=args.rounds, address=address)
+            return list(tqdm(measured, total=ways, desc="batch", disable=None))
 
         if args.ray:
             with cluster() as address:

@@ -1,8 +1,13 @@
-"""Milliseconds that the fine half of a generator takes for an image: ``python -m bench generators``.
+"""Time per image of the fine half of a generator: ``python -m bench generators``.
 
-StyleGAN2 of random weights and FFHQ's MobileStyleGAN, as the equations are written (:mod:`bench.literal`), in torch,
-and as the exported files of every format and precision. Engines take turns in every round, and their order turns with
-the rounds; ratios are taken within a round, so that what else the machine does weighs on both sides alike.
+StyleGAN2 with random weights and FFHQ's MobileStyleGAN run as the equations are written (:mod:`bench.literal`), in
+PyTorch, and as exported files of every format and precision. In each round every engine runs once, in rotating order.
+Ratios are taken within a round, so that other work on the machine affects both sides.
+
+Exceptions::
+
+    ValueError
+    +-- GeneratorsError  an option is out of range, or there is no CUDA device
 """
 
 from __future__ import annotations
@@ -49,29 +54,29 @@ WARM_UP = 2
 
 
 class GeneratorsError(ValueError):
-    """An option is out of its range."""
+    """An option is out of range, or there is no CUDA device."""
 
 
 @dataclass
 class Engine:
-    """A way to run the fine half."""
+    """One way to run the fine half."""
 
     name: str
     run: Callable[[], Tensor]
     megabytes: float | None
-    psnr: float = math.inf  # dB against eager float32
+    psnr: float = math.inf  # dB, compared with eager float32
     seconds: list[float] = field(default_factory=list)
 
 
 class Fine(nn.Module):
-    """f, w_m_plus -> image, float32."""
+    """f [B, C, cut, cut], w_m_plus [B, n, 512] -> image [B, 3, S, S], float32."""
 
     def __init__(self, synthesis: Synthesis) -> None:
         super().__init__()
         self.synthesis = synthesis
 
     def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """See the class."""
+        """Render; shapes as above."""
         return self.synthesis.fine(f, w_m_plus)
 
 
@@ -86,7 +91,7 @@ def stylegan2(size: int) -> StyleGAN2:
 
 
 def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -> list[Engine]:
-    """Every engine on one network; the first one is what the others are compared with."""
+    """All engines on one network; the first is the baseline."""
     network = make()
     rng = torch.Generator().manual_seed(0)
     w_m_plus = torch.randn(1, network.fine_styles(CUT), STYLE_DIM, generator=rng)
@@ -100,7 +105,7 @@ def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -
     found.append(Engine("torch", lambda: network.fine(*here), None))
     for variant in VARIANTS:
         if device.type == "cpu" and (variant.format, variant.precision) == ("torchscript", "fp16"):
-            continue  # emulated on a CPU, many times slower
+            continue  # emulated on a CPU and many times slower
         lowered = make()
         if variant.precision != "fp32":
             lowered.lower(variant.dtype)
@@ -124,7 +129,7 @@ def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -
 
 
 def by_onnx(file: Path, device: torch.device, f: Tensor, w_m_plus: Tensor) -> Callable[[], Tensor]:
-    """Bare ONNX Runtime; from and to the CPU's memory."""
+    """ONNX Runtime in this process, from and to CPU memory."""
     providers = ["CUDAExecutionProvider"] if device.type == "cuda" else ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(file, providers=providers)
     feed = {"f": f.numpy(), "w_m_plus": w_m_plus.numpy()}
@@ -145,7 +150,7 @@ def by_script(file: Path, here: tuple[Tensor, Tensor], device: torch.device) -> 
 
 @torch.inference_mode()
 def measure(found: list[Engine], *, rounds: int, device: torch.device) -> None:
-    """Fill in the seconds of every round."""
+    """Run every engine ``rounds`` times and record the seconds."""
     for turn in tqdm(range(-WARM_UP, rounds), desc="rounds", disable=None):
         for i in range(len(found)):
             engine = found[(i + turn) % len(found)]
@@ -158,7 +163,7 @@ def measure(found: list[Engine], *, rounds: int, device: torch.device) -> None:
 
 
 def table(results: dict[str, list[Engine]], machine: str) -> str:
-    """As Markdown."""
+    """A Markdown table, below the machine it was measured on."""
     lines = [
         machine,
         "",
@@ -179,12 +184,24 @@ def table(results: dict[str, list[Engine]], machine: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench generators``."""
-    parser.add_argument("--rounds", type=int, default=7, help="in which every engine has a turn (default: 7)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, choices=(32, 64, 128, 256, 512, 1024))
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-ffhq", action="store_true", help="leave FFHQ's generator out")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, in which each engine runs once (default: 7)")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help=f"put the table between the marks of {MARK} in a file"
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=SIZES,
+        choices=(32, 64, 128, 256, 512, 1024),
+        help="resolutions of StyleGAN2 (default: 256 1024)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: cuda if present",
+    )
+    parser.add_argument("--no-ffhq", action="store_true", help="skip FFHQ's generator")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"write the table between the marks of {MARK} in a file"
     )
 
 
@@ -192,12 +209,12 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        GeneratorsError: an option is out of its range, or there is no such device.
+        GeneratorsError: an option is out of range, or there is no CUDA device.
     """
     if not 1 <= args.rounds <= 100:
-        raise GeneratorsError("--rounds is from 1 to 100.")
+        raise GeneratorsError("`--rounds` must be from 1 to 100")
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise GeneratorsError("This machine has no CUDA device.")
+        raise GeneratorsError("this machine has no CUDA device")
     if args.write:
         page.replaced(args.write.read_text(), "", MARK)
     busy, device = os.getloadavg()[0], torch.device(args.device)
@@ -220,7 +237,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def ffhq() -> MobileStyleGAN:
-    """The generator that comes with the project."""
+    """The project's own generator."""
     synthesis = load_generator("ffhq").synthesis
     assert isinstance(synthesis, MobileStyleGAN)
     return synthesis

@@ -1,5 +1,5 @@
-"""StyleGAN2's fine half as its equations are written: weights scaled and demodulated for each sample (arXiv 1912.04958,
-eqs. 1 to 3), zeros between the samples before every filter. What :mod:`bench.generators` compares with.
+"""The fine half of StyleGAN2 as the equations are written: weights modulated and demodulated per sample
+(arXiv 1912.04958, eqs. 1 to 3), zeros inserted before every upsampling filter. The baseline of :mod:`bench.generators`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from networks.stylegan2 import GAIN, Block, ModulatedConv, StyleGAN2, ToRGB
 
 
 def fine(network: StyleGAN2, f: Tensor, w_m_plus: Tensor) -> Tensor:
-    """As ``StyleGAN2.fine`` of a network with RGB skips: f [B, C, cut, cut], w_m_plus [B, n, 512] -> [B, 3, S, S]."""
+    """``StyleGAN2.fine`` with RGB skips: f [B, C, cut, cut], w_m_plus [B, n, 512] -> [B, 3, S, S]."""
     assert network.shape.architecture == "skip"
     first = f.shape[-1].bit_length() - 4
     blocks = cast("list[Block]", list(network.blocks))[first:]
@@ -28,14 +28,14 @@ def fine(network: StyleGAN2, f: Tensor, w_m_plus: Tensor) -> Tensor:
 
 
 def layer(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
-    """x [B, C, S, S], w [B, 512] -> [B, C', S, S], with ``up`` at 2S."""
+    """A modulated layer: x [B, C, S, S], w [B, 512] -> [B, C', S, S], or 2S if it upsamples."""
     batch = x.shape[0]
     weight = conv.modulation(w)[:, None, :, None, None] * conv.weight
     weight = weight * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     grouped = x.reshape(1, -1, *x.shape[2:])
     if conv.up:
-        turned = weight.transpose(1, 2).flatten(0, 1)
-        y = F.conv_transpose2d(grouped, turned, stride=2, groups=batch)
+        transposed = weight.transpose(1, 2).flatten(0, 1)
+        y = F.conv_transpose2d(grouped, transposed, stride=2, groups=batch)
         y = filtered(y.reshape(batch, -1, *y.shape[2:]), conv.kernel, before=1, after=1)
     else:
         y = F.conv2d(grouped, weight.flatten(0, 1), padding=1, groups=batch).reshape(batch, -1, *x.shape[2:])
@@ -44,7 +44,7 @@ def layer(conv: ModulatedConv, x: Tensor, w: Tensor) -> Tensor:
 
 
 def to_rgb(rgb: ToRGB | None, x: Tensor, w: Tensor) -> Tensor:
-    """x [B, C, S, S], w [B, 512] -> [B, 3, S, S]."""
+    """The image of a block: x [B, C, S, S], w [B, 512] -> [B, 3, S, S]."""
     assert rgb is not None
     weight = rgb.modulation(w)[:, None, :, None, None] * rgb.conv.weight
     image = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight.flatten(0, 1), groups=x.shape[0])
@@ -53,14 +53,14 @@ def to_rgb(rgb: ToRGB | None, x: Tensor, w: Tensor) -> Tensor:
 
 
 def stuffed(x: Tensor) -> Tensor:
-    """[B, C, S, S] -> [B, C, 2S, 2S], zeros between the samples."""
+    """Insert zeros: [B, C, S, S] -> [B, C, 2S, 2S]."""
     y = torch.zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3], dtype=x.dtype, device=x.device)
     y[:, :, ::2, ::2] = x
     return y
 
 
 def filtered(x: Tensor, kernel: Tensor, *, before: int, after: int) -> Tensor:
-    """Zeros around, then the filter with a gain of four, on every channel."""
+    """Pad x [B, C, S, S] with zeros and filter every channel, with a gain of four."""
     flat = F.pad(x, (before, after, before, after)).flatten(0, 1)[:, None]
     y = F.conv2d(flat, 4 * kernel[None, None])
     return y.reshape(*x.shape[:2], *y.shape[2:])

@@ -1,4 +1,4 @@
-"""Pages of the documentation that a measurement writes a part of, between two marks."""
+"""Documentation pages with a section that a benchmark writes, between two marks."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from pathlib import Path
 
 
 class PageError(ValueError):
-    """A page does not hold the two marks."""
+    """A page does not contain the two marks."""
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The lines before and behind the part."""
+    """The lines before and after the section."""
     return f"<!-- {name} -->", f"<!-- /{name} -->"
 
 
 def replaced(text: str, between: str, name: str) -> str:
-    """Put ``between`` in place of what stands between the two marks of ``text``.
+    """Replace the section between the two marks of ``text``.
 
     Raises:
-        PageError: the marks are not there, once each and in order.
+        PageError: the marks do not occur once each, in order.
     """
     start, end = marks(name)
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed and text.count(start) == text.count(end) == 1):
-        raise PageError(f"The file must hold the lines {start} and {end} once each, in this order.")
+        raise PageError(f"the file must contain the lines {start} and {end}, once each and in this order")
     return f"{before}{start}\n{between.strip()}\n{end}{after}"
 
 
 def write(path: Path, between: str, name: str) -> None:
-    """Replace what stands between the marks of a file, under a temporary name that is then renamed."""
+    """Replace the section of a file atomically."""
     text = replaced(path.read_text(), between, name)
     partial = path.with_name(path.name + ".part")
     try:

@@ -1,8 +1,7 @@
-"""Two sides under the same load, in turn, and what their pairs say.
+"""Paired measurements: two sides under the same load, in turn.
 
-A round loads one side and then the other with the same requests, as many in flight. Rounds alternate, so that whatever
-else the machine does falls on both; the median of the ratios within the rounds is the result. The sides never run at
-the same time.
+A round loads one side and then the other with the same requests and the same number in flight, so that other work on
+the machine affects both. The result is the median of the ratios within the rounds. The sides never run together.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
-# Sends one request and waits for its answer; given the number of the worker that sends.
+# Sends one request and waits for the answer; the argument is the number of the worker.
 Call = Callable[[int], object]
 
 MAX_REQUESTS = 2000
@@ -23,23 +22,23 @@ REST_S = 0.05
 
 @dataclass(frozen=True)
 class Load:
-    """What one side did in one round: answered requests, and the seconds they took together."""
+    """One side in one round: answered requests, and the seconds they took in total."""
 
     requests: int
     seconds: float
 
     @property
     def milliseconds(self) -> float:
-        """Time per request: the inverse of the throughput, not the latency."""
+        """Time per request: the inverse of the throughput, not a latency."""
         return 1000 * self.seconds / self.requests
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A model's rounds at one number of requests in flight, as pairs of bare and served loads.
+    """The rounds of a model at one number of requests in flight: pairs of bare and served loads.
 
     Attributes:
-        items: images or codes that one request gives.
+        items: images or latents per request.
     """
 
     model: str
@@ -49,12 +48,12 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        """Served over bare throughput, round by round."""
+        """Served over bare throughput, by round."""
         return [bare.milliseconds / served.milliseconds for bare, served in self.pairs]
 
     @property
     def overhead_ms(self) -> float:
-        """Median over the rounds of served minus bare time per request."""
+        """Time per request, served minus bare: median over the rounds."""
         return median(served.milliseconds - bare.milliseconds for bare, served in self.pairs)
 
     @property
@@ -71,9 +70,9 @@ class Result:
 def load(
     call: Call, *, in_flight: int, seconds: float, requests: int = MAX_REQUESTS, clock: Callable[[], float]
 ) -> Load:
-    """Keep ``in_flight`` requests under way, each sent when the one before is answered.
+    """Keep ``in_flight`` requests in progress, each sent when the previous one is answered.
 
-    Ends after ``seconds`` or ``requests``, whichever comes first, but not before each worker's first answer.
+    Ends after ``seconds`` or ``requests``, whichever comes first, but not before every worker has an answer.
     """
     start = clock()
 
@@ -105,7 +104,7 @@ def paired(
     """Load bare and served in turn, ``rounds`` times, after a warm-up of both."""
 
     def side(call: Call, seconds: float) -> Load:
-        # The threads of the other side spin for a moment after its last request.
+        # The other side's threads spin for a moment after its last request.
         rest(REST_S)
         return load(call, in_flight=in_flight, seconds=seconds, clock=clock)
 

@@ -1,7 +1,7 @@
-"""How good reconstructions are: ``python -m bench quality``, against running servers.
+"""Quality of reconstructions by running servers: ``python -m bench quality``.
 
-Targets are photos and generator samples, plain and moved (`bench.targets`), each inverted as the client does it.
-Results are kept under ``build/bench/quality`` (`bench.reconstructions`), so a run that was cut short goes on there.
+Targets are photos and generator samples, plain and moved (`bench.targets`), inverted through the client. Results are
+cached under ``build/bench/quality`` (`bench.reconstructions`), so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from judges.reconstruction import Judge
 from sidecar.optimise.recipe import PRESETS
 
 MARK = "quality"
-# Rows of the contact sheet for each group.
+# Rows of the contact sheet per group.
 ROWS = 4
 # Name, group, and pixels: uint8 RGB [1024, 1024, 3].
 Picture = tuple[str, str, Image8]
@@ -37,23 +37,23 @@ Measure = Callable[[Image8, Sequence[str]], Iterable[tuple[str, Kept]]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench quality``."""
     url = os.environ.get("UNALIGNED_URL") or DEFAULT_URL
-    parser.add_argument("--url", default=url, help="Triton's gRPC endpoint (default: $UNALIGNED_URL or %(default)s)")
+    parser.add_argument("--url", default=url, help="gRPC endpoint of Triton (default: $UNALIGNED_URL or %(default)s)")
     url = os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
     parser.add_argument(
         "--refine-url",
         default=url,
-        help="the side-car's gRPC endpoint, for refined only (default: $UNALIGNED_REFINE_URL or %(default)s)",
+        help="gRPC endpoint of the side-car, for the method refined (default: $UNALIGNED_REFINE_URL or %(default)s)",
     )
     folder = ROOT.parent / "shared" / "photos"
     parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
-    parser.add_argument("--samples", type=int, default=8, help="generator samples besides the photos (default: 8)")
+    parser.add_argument("--samples", type=int, default=8, help="number of generator samples (default: 8)")
     parser.add_argument(
         "--methods",
         nargs="+",
         choices=METHODS,
         default=METHODS[:2],
         metavar="NAME",
-        help=f"of {', '.join(METHODS)} (default: mean fast)",
+        help=f"methods, of {', '.join(METHODS)} (default: mean fast)",
     )
     for option, default in (("--variants", "all"), ("--refined-variants", "those of --variants")):
         parser.add_argument(
@@ -61,16 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             nargs="+",
             choices=list(VARIANTS),
             metavar="NAME",
-            help=f"of {', '.join(VARIANTS)} (default: {default})",
+            help=f"variants, of {', '.join(VARIANTS)} (default: {default})",
         )
-    parser.add_argument("--steps", type=int, help="of each refinement (default: the recipe's)")
-    parser.add_argument("--seconds", type=float, help="budget of each refinement (default: none)")
-    parser.add_argument("--out", type=Path, default=ROOT / "out", help=f"for quality.md and {SHEET} (default: out)")
+    parser.add_argument("--steps", type=int, help="steps per refinement (default: the recipe's)")
+    parser.add_argument("--seconds", type=float, help="seconds per refinement (default: no limit)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out", help=f"folder for quality.md and {SHEET} (default: out)"
+    )
     parser.add_argument(
         "--write",
         type=Path,
         metavar="FILE",
-        help=f"also put the tables between the marks of {MARK} in a file, and the sheet beside it",
+        help=f"also write the tables between the marks of {MARK} in a file, and the sheet next to it",
     )
 
 
@@ -80,14 +82,14 @@ def run(args: argparse.Namespace) -> None:
     if args.write:
         page.replaced(args.write.read_text(), "", MARK)
         if args.write.resolve() == (args.out / "quality.md").resolve():
-            raise ValueError(f"--write names {args.write}, which --out would replace.")
+            raise ValueError(f"`--write {args.write}` and `--out` name the same file")
     transport = TritonTransport(args.url)
     with Inverter(args.url, transport=transport, refine_url=args.refine_url) as inverter:
         images: list[Picture] = [(f"photo {name}", "photos", image) for name, image in photos(args.photos)]
         seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
         images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
         if not images:
-            raise ValueError(f"there is nothing to measure: no photo in {args.photos} and no samples")
+            raise ValueError(f"nothing to measure: no photo in {args.photos}, and no samples")
         folder = BUILD / "bench" / "quality"
         measured = Reconstructions(inverter, mean_style(transport), Judge(), options, folder)
         results, rows = measure(measured, images, plan)
@@ -105,17 +107,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def planned(args: argparse.Namespace) -> dict[str, list[str]]:
-    """The methods of each variant that is measured, all in their own order.
+    """The methods of each variant to measure, in the order of the tables.
 
     Raises:
-        ValueError: an option has no effect.
+        ValueError: an option would have no effect.
     """
     if "refined" not in args.methods and (args.steps or args.seconds or args.refined_variants):
-        raise ValueError("--steps, --seconds and --refined-variants are for the method refined.")
+        raise ValueError("`--steps`, `--seconds` and `--refined-variants` need the method `refined`")
     variants = args.variants or list(VARIANTS)
     refined = args.refined_variants or variants
     if not set(refined) <= set(variants):
-        raise ValueError("--refined-variants are some of --variants.")
+        raise ValueError("`--refined-variants` must be among `--variants`")
     methods = {
         variant: [m for m in METHODS if m in args.methods and (m != "refined" or variant in refined)]
         for variant in VARIANTS
@@ -127,7 +129,7 @@ def planned(args: argparse.Namespace) -> dict[str, list[str]]:
 def measure(
     measured: Measure, images: Sequence[Picture], plan: Mapping[str, Sequence[str]]
 ) -> tuple[list[Result], list[Row]]:
-    """Measure each image in each variant by the variant's methods; give the rows of the contact sheet as well."""
+    """Measure each image in each variant by its methods; also returns the rows of the contact sheet."""
     wanted, results, rows = shown(images, plan), [], []
     with tqdm(total=len(images) * len(plan), desc="targets", disable=None) as bar:
         for target in targets(images, list(plan)):
@@ -142,7 +144,7 @@ def measure(
 
 
 def shown(images: Sequence[Picture], plan: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
-    """Name and variant of the contact sheet's targets: the first of each group, every one in another variant."""
+    """Name and variant of the targets on the contact sheet: the first of each group, in different variants."""
     most = max(len(methods) for methods in plan.values())
     variants = [variant for variant, methods in plan.items() if len(methods) == most]
     names = []

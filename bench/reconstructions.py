@@ -1,8 +1,8 @@
-"""Reconstructions by the running servers, judged and kept.
+"""Reconstructions by the running servers, judged and cached.
 
-What is kept is named by what it is made of: the target, the code, the generator and the judges. So nothing is measured
-twice, a refinement that was cut short goes on at its last checkpoint, and another encoder or detail head has results of
-its own.
+The name of a cached result is a hash of its inputs: the target, the latent code, the generator and the judges. So
+nothing is measured twice, an interrupted refinement continues from its last checkpoint, and another encoder or detail
+head has its own results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from protocol.messages import Floats, Progress
 from sidecar.optimise.recipe import PRESETS
 
 METHODS = ("mean", "fast", "refined")
-# What tells judges from others: their code, and the pins of their models.
+# Identifies the judges: their code, and the pins of their models.
 _JUDGES = (
     *sorted((ROOT / "judges").glob("*.py")),
     *(ROOT / "assets" / f"{name}.py" for name in ("models", "perceptual", "wheels")),
@@ -44,41 +44,41 @@ JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
 
 @dataclass(frozen=True)
 class Kept:
-    """A measurement on disk: how good a reconstruction is, and its picture, uint8 RGB [512, 512, 3] or smaller."""
+    """A cached measurement: the quality of a reconstruction, and its picture, uint8 RGB [512, 512, 3] or smaller."""
 
     path: Path
 
     @property
     def there(self) -> bool:
-        """Whether it was made."""
+        """Whether it is in the cache."""
         return self.path.with_suffix(".json").exists()
 
     def quality(self) -> Quality:
-        """How good it is."""
+        """Read the quality."""
         return Quality(**json.loads(self.path.with_suffix(".json").read_text()))
 
     def picture(self) -> Image8:
-        """What it looks like."""
+        """Read the picture."""
         with Image.open(self.path.with_suffix(".png")) as picture:
             return np.asarray(picture)
 
     def write(self, quality: Quality, reconstruction: Image8) -> None:
-        """Replace what is there."""
+        """Write or replace it."""
         picture = Image.fromarray(reconstruction).reduce(max(1, len(reconstruction) // TILE))
-        # The numbers come last: they say that it was measured.
+        # The numbers are written last: they mark the measurement as complete.
         numbers = json.dumps(asdict(quality)).encode()
         write_all({self.path.with_suffix(".png"): png(picture), self.path.with_suffix(".json"): numbers})
 
 
 class Reconstructions:
-    """Reconstructs images by the running servers and judges them, everything once.
+    """Reconstructs images by the running servers and judges them, each once.
 
     Args:
-        inverter: asks the servers.
+        inverter: connected to the servers.
         style: float32 [512], the mean of W.
         judge: compares a target with its reconstruction.
         options: of the refinements.
-        folder: where everything is kept.
+        folder: the cache.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Reconstructions:
         self._options, self._folder = options, folder
 
     def __call__(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Kept]]:
-        """Each method with its measurement of an image, uint8 RGB [1024, 1024, 3]."""
+        """Yield each method with its measurement of an image, uint8 RGB [1024, 1024, 3]."""
         encoded = png(image)
         fast = self._inverter.invert(Photo.decode(encoded, name="target.png")).inversion
         for method in methods:
@@ -110,14 +110,14 @@ class Reconstructions:
             yield method, kept
 
     def _refined(self, start: Inversion, image: Image8) -> Inversion:
-        """The result of a refinement, which goes on where it is not finished."""
+        """Refine, or continue a refinement that is not finished."""
         recipe = repr((self._options, PRESETS[self._options.preset])).encode()
         path = self._folder / f"{digest(image, start, recipe)}{SUFFIX}"
         return finished(self._inverter, start, self._options, path)
 
 
 def finished(inverter: Inverter, start: Inversion, options: RefineOptions, path: Path) -> Inversion:
-    """A refinement's result, kept in a file with every checkpoint: what is in it is not done again."""
+    """The result of a refinement; every checkpoint is saved to a file, and a later call continues from there."""
     reached = Inversion.load(path) if path.exists() else start
     if reached.refinement is not None and reached.refinement.reason is not None:
         return reached
@@ -135,7 +135,7 @@ def finished(inverter: Inverter, start: Inversion, options: RefineOptions, path:
 
 
 def mean_style(transport: Transport) -> Floats:
-    """The mean of W as the served mapping network has it, float32 [512]."""
+    """The mean of W by the served mapping network, float32 [512]."""
     inputs = {"z": np.ones((1, 512), np.float32), "psi": np.zeros((1, 1), np.float32)}
     call = Infer(f"{DEFAULT_DOMAIN}_mapping", inputs, ("w",))
     style: Floats = run(persist(call, seconds=Timeout().request), transport)["w"][0]
@@ -143,7 +143,7 @@ def mean_style(transport: Transport) -> Floats:
 
 
 def digest(image: Image8, code: Inversion, other: bytes) -> str:
-    """A name for what follows from a target, a code of its generator, and something else."""
+    """A name for a result of a target, a latent code, and other inputs."""
     found = hashlib.sha256(code.generator.encode())
     for part in (image, code.f, code.w_m_plus):
         found.update(np.ascontiguousarray(part).data)

@@ -1,15 +1,15 @@
-"""How fast refinement gets how close: ``python -m bench refine``, in this process, without a server.
+"""Speed and convergence of the refinement: ``python -m bench refine``, in this process, without a server.
 
-Targets are photos and rotated generator samples; every recipe starts at the encoder's ``f^o``, and at the mean style or
-the detail head's styles, as it says. Two kinds of measurement, because other load on a machine bends times and leaves
-distances alone:
+Targets are photos and rotated generator samples. Every recipe starts from the encoder's ``f^o``, and from the mean
+style or the detail head's styles, whichever it specifies. Two things are measured separately, because other load on the
+machine affects times but not distances:
 
-- **Curves**: distance after so many steps. Kept under ``build/bench/refine``; a run that was cut short goes on there.
-- **Speed**: seconds per step, the recipes in turn in each round, at each side at which they compare images; and eight
-  jobs in batches against one by one.
+- **Curves**: distance after a number of steps. Cached under ``build/bench/refine``; an interrupted run continues.
+- **Speed**: seconds per step at each resolution that a recipe compares images at, with the recipes in turn in each
+  round; and eight jobs in batches, compared with one by one.
 
-A curve over seconds is the one times the other. Distances are measured in float32 and apart from the optimisation: the
-paper's loss with the paper's weights, so that recipes compare, and ST-LPIPS (Alex), which no recipe minimises.
+A curve over seconds combines the two. Distances are measured in float32, apart from the optimisation: the paper's loss
+with the paper's weights, which makes recipes comparable, and ST-LPIPS (Alex), which no recipe minimises.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ JOBS = 8
 
 
 _PAPER, _DEFAULT = PRESETS["paper"], PRESETS["default"]
-# The paper's recipe, ours, and each without one idea.
+# The paper's recipe, ours, and ablations.
 RECIPES: Mapping[str, Recipe] = {
     "paper": _PAPER,
     "default": _DEFAULT,
@@ -66,7 +66,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A target with its name, what tells it from others, and where every recipe starts."""
+    """A target: its name, the key of its cache entries, and the start of every recipe."""
 
     name: str
     key: bytes
@@ -86,7 +86,7 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
             z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
             w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, generator.synthesis.num_styles, -1)
             image = to_uint8(generator.synthesis(w_plus))[0].numpy()
-            # Its pixels are no key: their last bits depend on the number of threads.
+            # The pixels cannot be the key: their last bits depend on the number of threads.
             images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), rotated(image, DEGREES)))
         found = []
         for name, key, image in images:
@@ -104,7 +104,7 @@ class Meter:
 
     @torch.no_grad()
     def __call__(self, start: Start, state: State) -> tuple[Point, Image8]:
-        """The distance, and the picture, uint8 [S, S, 3]."""
+        """The distance of a state, and its picture, uint8 [S, S, 3]."""
         parts = asdict(self._engine.terms(start, state))
         image = self._engine.render(state)
         small, small_target = (
@@ -115,7 +115,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Kept:
-    """A curve on disk: its points, the last state, the last picture."""
+    """A cached curve: its points, the last state and the last picture."""
 
     folder: Path
 
@@ -137,14 +137,14 @@ class Kept:
             return State(int(arrays["step"]), 0.0, arrays["f"], arrays["w_m_plus"], optimiser, terms)
 
     def add(self, points: Sequence[Point], state: State, image: Image8) -> None:
-        """Replace what is there."""
+        """Replace the cached curve."""
         self.folder.mkdir(parents=True, exist_ok=True)
         optimiser = {f"o.{name}": value for name, value in state.optimiser.items()}
         terms = {"terms": np.array(astuple(state.terms))} if state.terms else {}
         buffer = io.BytesIO()
         arrays = {"step": np.array(state.step), "f": state.f, "w_m_plus": state.w_m_plus, **optimiser, **terms}
         np.savez(buffer, allow_pickle=False, **arrays)
-        # The points come last: they say what is there.
+        # The points are written last: they mark the rest as complete.
         files = {"reconstruction.png": png(image), "state.npz": buffer.getvalue()}
         for name, data in (files | {"points.json": json.dumps([asdict(point) for point in points]).encode()}).items():
             partial = self.folder / f"{name}.part"
@@ -153,7 +153,7 @@ class Kept:
 
 
 def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: Path) -> Kept:
-    """The distances of a job at ``MARKS`` and at its end, as far as they are not kept already."""
+    """Measure the distances of a job at ``MARKS`` and at its end, unless they are cached."""
     digest = hashlib.sha256(repr((recipe, engine.generator)).encode() + case.key)
     kept = Kept(cache / digest.hexdigest()[:20])
     points = kept.points()
@@ -176,7 +176,7 @@ def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: 
 
 
 def speeds(engine: TorchEngine, case: Case, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
-    """Jobs' steps per second of each recipe, batch and side, in turn in each round, after a warm-up."""
+    """Steps per second of each recipe, batch size and resolution, in turn in each round, after a warm-up."""
     found: dict[tuple[str, int, int | None], list[float]] = {
         (name, batch, side): []
         for name, recipe in recipes.items()
@@ -198,15 +198,15 @@ def clock(recipe: Recipe, rates: Mapping[int | None, float]) -> list[float]:
     """Seconds after 0, 1, 2, ... steps of a recipe.
 
     Args:
-        recipe: how many steps, and at which sides.
-        rates: steps per second, by side.
+        recipe: number of steps, and the resolutions to compare at.
+        rates: steps per second, by resolution.
     """
     steps = (1 / rates[recipe.side(step / recipe.steps)] for step in range(recipe.steps))
     return [0.0, *accumulate(steps)]
 
 
 def queued(engine: TorchEngine, case: Case, recipe: Recipe, *, rounds: int, steps: int) -> list[float]:
-    """Eight jobs of some steps: seconds one by one over seconds in batches of four, round by round."""
+    """Eight jobs: time one by one over time in batches of four, by round."""
     ratios = []
     for _ in range(rounds):
         seconds = {}
@@ -224,14 +224,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench refine``."""
     folder = ROOT.parent / "shared" / "photos"
     parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
-    parser.add_argument("--count", type=int, default=1, help="how many of its photos (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=1, help="rotated generator samples (default: %(default)s)")
-    parser.add_argument("--recipes", nargs="+", default=["paper", "default"], choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--count", type=int, default=1, help="number of photos (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, default=1, help="number of rotated generator samples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--recipes",
+        nargs="+",
+        default=["paper", "default"],
+        choices=list(RECIPES),
+        metavar="NAME",
+        help=f"recipes, of {', '.join(RECIPES)} (default: paper default)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed measurements (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=4, help="steps a side and round (default: %(default)s)")
-    parser.add_argument("--curves-only", action="store_true", help="measure no speed, and report nothing")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where (default: auto)")
-    parser.add_argument("--out", type=Path, default=ROOT / "out", help="for refine.md, .png and sheet (default: out)")
+    parser.add_argument("--steps", type=int, default=4, help="steps per measurement of speed (default: %(default)s)")
+    parser.add_argument("--curves-only", action="store_true", help="measure only the curves, without a report")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device (default: auto)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out", help="folder for refine.md, the plot and the sheet (default: out)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -240,7 +251,7 @@ def run(args: argparse.Namespace) -> None:
     recipes = {name: RECIPES[name] for name in args.recipes}
     chosen = cases(args.photos, count=args.count, samples=args.samples)
     if not chosen:
-        raise ValueError(f"there is nothing to measure: no photo in {args.photos} and no samples")
+        raise ValueError(f"nothing to measure: no photo in {args.photos}, and no samples")
     engine = load_engine(device=args.device)
     meter, cache = Meter(engine), BUILD / "bench" / "refine"
     found: dict[str, dict[str, Kept]] = {}

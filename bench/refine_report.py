@@ -1,4 +1,4 @@
-"""What ``bench.refine`` found, as Markdown and as a plot."""
+"""Report of ``bench.refine``: Markdown tables and a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAPER, DEFAULT = "paper", "default"
 
 @dataclass(frozen=True)
 class Point:
-    """How far a job has come: the paper's loss and its terms, in float32, and ST-LPIPS (Alex)."""
+    """Progress of a job: the paper's loss and its terms, in float32, and ST-LPIPS (Alex)."""
 
     step: int
     loss: float
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Rate:
-    """Jobs' steps per second, round by round; at a side at which images are compared, None for the full size."""
+    """Steps per second of all jobs, by round; ``side`` is the resolution to compare at, None for full size."""
 
     recipe: str
     batch: int
@@ -42,7 +42,7 @@ Curves = Mapping[str, Mapping[str, Sequence[Point]]]
 
 
 def reached(points: Sequence[Point], loss: float) -> float | None:
-    """Steps after which a curve is at most ``loss``, interpolated between its points; None where it never is."""
+    """Steps until a curve is at most ``loss``, interpolated between its points; None if it never is."""
     for before, after in pairwise(points):
         if after.loss <= loss:
             share = 0.0 if before.loss == after.loss else (before.loss - loss) / (before.loss - after.loss)
@@ -51,7 +51,7 @@ def reached(points: Sequence[Point], loss: float) -> float | None:
 
 
 def elapsed(seconds: Sequence[float], steps: float) -> float:
-    """Seconds after a number of steps, of those after 0, 1, 2, ... of them."""
+    """Seconds after a number of steps, interpolated; ``seconds`` are after 0, 1, 2, ... steps."""
     whole = min(int(steps), len(seconds) - 2)
     return seconds[whole] + (steps - whole) * (seconds[whole + 1] - seconds[whole])
 
@@ -65,15 +65,15 @@ def markdown(
     *,
     note: str,
 ) -> str:
-    """Tables of the time to the paper's loss, of the speeds, and of the queued jobs.
+    """Tables of the time to the paper's loss, the speeds, and the queued jobs.
 
     Args:
         curves: points by recipe and target.
-        ends: how good the last pictures are, likewise.
+        ends: quality of the last pictures, by recipe and target.
         seconds: after 0, 1, 2, ... steps, by recipe.
-        rates: steps per second, by recipe, batch and side.
-        ratios: of eight jobs one by one over batched, round by round.
-        note: on the machine.
+        rates: steps per second, by recipe, batch and resolution.
+        ratios: time of eight jobs one by one over batched, by round.
+        note: describes the machine.
     """
     lines = [
         "| recipe | target | steps | s a step | loss | ST-LPIPS Alex | PSNR 256 | identity | landmarks "
@@ -110,7 +110,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def plot(curves: Curves, seconds: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Distance against seconds, one line a recipe, the mean over the targets, as a PNG file."""
+    """Plot distance against seconds, a line per recipe, mean over the targets, as a PNG file."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

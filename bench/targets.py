@@ -1,4 +1,4 @@
-"""What reconstructions are measured on: photos and generator samples, each as it is and moved."""
+"""Images to reconstruct: photos and generator samples, plain and moved."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Image8 = NDArray[np.uint8]
 
 SIDE = 1024
 DEGREES = 20.0
-# Of samples that no training uses.
+# The first seed that training does not use.
 FIRST_SEED = 1000
 
 
 @dataclass(frozen=True)
 class Move:
-    """A rotation and a scaling about the middle of a square, then a shift.
+    """A rotation and scaling about the centre of a square, then a shift.
 
     Attributes:
         degrees: anticlockwise.
-        scale: above 1, what is shown is larger.
+        scale: above 1 enlarges the content.
         right: shift to the right, as a share of the side; rounded to whole pixels.
-        down: likewise.
+        down: shift downwards, in the same units.
     """
 
     degrees: float = 0.0
@@ -52,7 +52,7 @@ VARIANTS: Mapping[str, Move] = {
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """An image to reconstruct: uint8 RGB [1024, 1024, 3]; of which picture, of which group, and in which variant."""
+    """An image to reconstruct, uint8 RGB [1024, 1024, 3], with the name and group of its picture, and its variant."""
 
     name: str
     group: str
@@ -61,12 +61,12 @@ class Target:
 
 
 def moved(image: Image8, move: Move) -> Image8:
-    """Move a square image, reflected at its border; without a move every pixel stays as it is."""
+    """Move a square image [S, S, 3], reflected at its border; without a move the pixels stay the same."""
     side = image.shape[0]
     margin = side // 2
     size, middle = side + 2 * margin, margin + side / 2
     padded = Image.fromarray(np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
-    # From the place of a result's pixel to the place in the image that it shows.
+    # Maps a pixel of the result to its source in the padded image.
     angle = -math.radians(move.degrees % 360)
     cos, sin = round(math.cos(angle), 15) / move.scale, round(math.sin(angle), 15) / move.scale
     x, y = (-middle - round(share * side) for share in (move.right, move.down))
@@ -76,19 +76,19 @@ def moved(image: Image8, move: Move) -> Image8:
 
 
 def rotated(image: Image8, degrees: float) -> Image8:
-    """Rotate a square image about its middle, anticlockwise, reflecting it at its border."""
+    """Rotate a square image anticlockwise about its centre, reflected at its border."""
     return moved(image, Move(degrees=degrees))
 
 
 def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) -> Iterator[Target]:
-    """Each image (name, group, pixels) in each of the variants."""
+    """Each image (name, group, pixels) in each variant."""
     for name, group, image in images:
         for variant in variants:
             yield Target(name, group, variant, moved(image, VARIANTS[variant]))
 
 
 def photos(folder: Path) -> Iterator[tuple[str, Image8]]:
-    """Name and centre square of each photo in a folder; none where there is no folder."""
+    """Name and centre square, uint8 [1024, 1024, 3], of each photo in a folder; nothing if there is no folder."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         with suppress(PhotoError):
             photo = Photo.open(path)

@@ -1,10 +1,14 @@
-"""How much of ONNX Runtime's throughput is left when Triton serves: ``python -m bench throughput``.
+"""Throughput of Triton compared with bare ONNX Runtime: ``python -m bench throughput``.
 
-The bare side is the model's sessions in this process, the served side the same graphs over gRPC on this machine; see
-`bench.pairing` for how they are compared.
+The bare side runs the graphs in this process, the served side requests the same graphs over gRPC on this machine.
+`bench.pairing` compares them.
 
-Exception tree: `ThroughputError` (a ValueError), besides `bench.bare.ModelError`, `bench.page.PageError` and those of
-`server.errors`.
+Exceptions::
+
+    ValueError
+    +-- ThroughputError  the comparison is impossible, or the two sides give different answers
+
+Also `bench.bare.ModelError`, `bench.page.PageError` and those of `server.errors`.
 """
 
 from __future__ import annotations
@@ -40,17 +44,17 @@ _CHANNEL = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # A connection for each worker, as for clients of their own.
+    # One connection per worker, as for separate clients.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
 class ThroughputError(ValueError):
-    """The comparison cannot be made, or its two sides do not answer alike."""
+    """The comparison is impossible, or the two sides give different answers."""
 
 
 def feeds(repository: Path) -> dict[str, Arrays]:
-    """One request for each model, made by the bare models from a fixed seed; batched models get a batch of one."""
+    """A request for each model, computed by the bare models from a fixed seed; a batch of one where models batch."""
     rng = np.random.default_rng(7)
     latent: Arrays = {"z": rng.standard_normal((1, 512), np.float32), "psi": np.full((1, 1), 0.7, np.float32)}
     w = Bare(repository, "ffhq_mapping").run(latent)["w"]
@@ -60,19 +64,18 @@ def feeds(repository: Path) -> dict[str, Arrays]:
     edit: Arrays = {name: value[0] for name, value in code.items()}
     edit["direction"] = 0.2 * rng.standard_normal((12, 512), np.float32)
     edit["strengths"] = np.array(STRENGTHS, np.float32)
-    found = (latent, coarse, image, image, code, image, edit)
-    return dict(zip(MODELS, found, strict=True))
+    return dict(zip(MODELS, (latent, coarse, image, image, code, image, edit), strict=True))
 
 
 class Served:
-    """A model of the server at ``url`` with one request, sent by up to ``workers`` workers at once."""
+    """A model of the server at ``url`` with its request, for up to ``workers`` workers at a time."""
 
     def __init__(self, url: str, model: str, feed: Arrays, *, workers: int) -> None:
         self._model, self._feed = model, feed
         self._clients = [triton.InferenceServerClient(url, channel_args=_CHANNEL) for _ in range(workers)]
 
     def __call__(self, worker: int) -> Arrays:
-        """Send the request and read the whole answer, as a client does."""
+        """Send the request and read the whole answer."""
         tensors = []
         for name, value in self._feed.items():
             tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
@@ -88,21 +91,21 @@ class Served:
 
 
 def check_alike(model: str, bare: Arrays, served: Arrays) -> None:
-    """Raise `ThroughputError` unless both sides give the same outputs, up to rounding."""
+    """Raise `ThroughputError` unless both sides give the same outputs, except for rounding."""
     if {n: (a.shape, a.dtype) for n, a in bare.items()} != {n: (a.shape, a.dtype) for n, a in served.items()}:
-        raise ThroughputError(f"The server's {model} has other outputs than the graphs of the repository.")
+        raise ThroughputError(f"`{model}` of the server has other outputs than the graphs of the repository")
     for name, array in bare.items():
         here, there = array.astype(np.float64), served[name].astype(np.float64)
         if not np.abs(here - there).mean() <= 0.01 * np.abs(here).mean():
-            raise ThroughputError(f"The server's {model} gives another {name} than the graphs of the repository.")
+            raise ThroughputError(f"`{model}` of the server gives another {name} than the graphs of the repository")
 
 
 def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float, rounds: int) -> Iterator[Result]:
-    """Compare the models one after the other.
+    """Compare the models one by one.
 
     Raises:
-        ThroughputError: the server does not answer, or not as the graphs of the repository do.
-        ModelError: the repository lacks a model.
+        ThroughputError: the server does not answer, or gives different answers.
+        ModelError: a model is missing from the repository.
     """
     requests = feeds(repository)
     for model in models:
@@ -121,14 +124,14 @@ def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float
                     rounds=rounds,
                 )
                 yield Result(model=model, in_flight=in_flight, items=items, pairs=pairs)
-        except InferenceServerException as error:
-            raise ThroughputError(f"The server at {url} fails in {model}: {error.message()}") from None
+        except InferenceServerException as exc:
+            raise ThroughputError(f"`{model}` failed on the server at {url}: {exc.message()}") from exc
         finally:
             served.close()
 
 
 def table(results: Sequence[Result], machine: str) -> str:
-    """A Markdown table, and below it the machine it holds for."""
+    """A Markdown table, above the machine it was measured on."""
     lines = [
         "| model | in flight | served / bare | min..max | overhead, ms a request | served, items/s | bare, items/s |",
         "|---|---|---|---|---|---|---|",
@@ -147,7 +150,7 @@ def _rate(per_second: float) -> str:
 
 
 def as_json(results: Sequence[Result], machine: str) -> str:
-    """The same for machines, with the ratio of every round."""
+    """The same as JSON, with the ratio of every round."""
     rows = [
         {
             "model": r.model,
@@ -165,14 +168,18 @@ def as_json(results: Sequence[Result], machine: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench throughput``."""
-    parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
-    parser.add_argument("--url", help="gRPC address of a server on this machine; default: one is started")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="default: all")
-    parser.add_argument("--seconds", type=float, default=2.0, help="per side and round (default: 2)")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of sides (default: 9)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help=f"put the table between the marks of {MARK} in a file"
+        "--repository", type=Path, default=REPOSITORY, help="the model repository (default: model_repository)"
+    )
+    parser.add_argument("--url", help="gRPC address of a server on this machine (default: start one)")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="models to measure (default: all)"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per side and round (default: 2)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds, each a pair of bare and served (default: 9)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"write the table between the marks of {MARK} in a file"
     )
 
 
@@ -180,10 +187,10 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print.
 
     Raises:
-        ThroughputError: an option is out of its range; besides those of `compare`.
+        ThroughputError: an option is out of range, or see `compare`.
     """
     if not 0 < args.seconds <= 60 or not 1 <= args.rounds <= 100:
-        raise ThroughputError("--seconds is over 0 and at most 60, --rounds from 1 to 100.")
+        raise ThroughputError("`--seconds` must be above 0 and at most 60, and `--rounds` from 1 to 100")
     if args.url:
         check_local(args.url)
     if args.write:
@@ -192,9 +199,9 @@ def run(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         url = args.url or stack.enter_context(LocalTriton(args.repository)).url
         version = server_version(url)
-        found = compare(url, args.repository, args.models, seconds=args.seconds, rounds=args.rounds)
+        compared = compare(url, args.repository, args.models, seconds=args.seconds, rounds=args.rounds)
         total = len(args.models) * len(IN_FLIGHT)
-        results = list(tqdm(found, total=total, desc="throughput", disable=None))
+        results = list(tqdm(compared, total=total, desc="throughput", disable=None))
     provider = Bare(args.repository, args.models[0]).provider
     machine = (
         f"{len(os.sched_getaffinity(0))} CPU cores ({platform.system()} {platform.machine()}), load average {busy:.1f} "
@@ -207,27 +214,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_local(url: str) -> None:
-    """Raise `ThroughputError` unless ``url`` is ``host:port`` of this machine, where the bare side runs."""
+    """Raise `ThroughputError` unless ``url`` is ``host:port`` on this machine, where the bare side runs."""
     host = url.rpartition(":")[0].strip("[]")
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
     if not local:
-        raise ThroughputError(f"--url is host:port on this machine, as 127.0.0.1:8001, not '{url}'.")
+        raise ThroughputError(f"`--url` must be host:port on this machine, such as 127.0.0.1:8001, not `{url}`")
 
 
 def server_version(url: str) -> str:
-    """Triton's version.
+    """The version of Triton.
 
     Raises:
-        ThroughputError: no server answers.
+        ThroughputError: there is no answer.
     """
     with _client(url) as client:
         try:
             return str(client.get_server_metadata(client_timeout=TIMEOUT_S).version)
-        except InferenceServerException as error:
-            raise ThroughputError(f"No Triton answers at {url}: {error.message()}") from None
+        except InferenceServerException as exc:
+            raise ThroughputError(f"no answer from Triton at {url}: {exc.message()}") from exc
 
 
 @contextmanager

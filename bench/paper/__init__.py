@@ -1,6 +1,6 @@
 """The paper's comparison: ``python -m bench paper --photos DIR``.
 
-`cases` are what is inverted, `contenders` by which methods, `measures` how well; `runs` keeps every result, and
+`cases` are the images to invert, `contenders` the methods, `measures` the metrics. `runs` caches every result;
 `figures` and `report` show them.
 """
 

@@ -1,7 +1,7 @@
-"""What is inverted: aligned faces, moved by degrees (Figure 1), and photos as they are (Figure 2).
+"""The images to invert: aligned faces, moved by degrees (Figure 1), and unmoved photos (Figure 2).
 
-Every face is moved its own way: to which side, and whether clockwise, is drawn from the seed and the face's name, and
-is the same at every degree.
+The direction in which a face is moved is random. It depends on the seed and the name of the face, and is the same at
+every degree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from judges.alignment import aligned_square
 from judges.faces import FaceDetector
 
 PLAIN = "plain"
-# Share of the side, degrees, and factor of the size.
+# Share of the side, degrees, and scale.
 DEGREES: Mapping[str, Sequence[float]] = {
     "translation": (0.1, 0.2, 0.3),
     "rotation": (15, 30, 45),
@@ -36,10 +36,10 @@ class Case:
 
     Attributes:
         figure: 1 or 2.
-        name: of the photo's file, or ``sample SEED``.
+        name: the file name of the photo, or ``sample SEED``.
         group: ``photos`` or ``samples``.
         transform: ``plain`` or a key of ``DEGREES``.
-        degree: 0 where it is plain.
+        degree: 0 if plain.
         image: uint8 RGB [1024, 1024, 3].
     """
 
@@ -56,10 +56,10 @@ class Photos:
     """The photos of a folder.
 
     Attributes:
-        squares: each readable photo's name and its largest centred square, uint8 [1024, 1024, 3].
-        faces: the aligned squares of those that show a face.
-        unreadable: a sentence for each of the others.
-        faceless: names of photos without a face.
+        squares: the largest centred square of each readable photo, uint8 [1024, 1024, 3], by name.
+        faces: the aligned square of each photo with a face, uint8 [1024, 1024, 3], by name.
+        unreadable: an error message per unreadable file.
+        faceless: names of the photos without a face.
     """
 
     squares: dict[str, Image8] = field(default_factory=dict)
@@ -69,43 +69,43 @@ class Photos:
 
 
 def read_photos(folder: Path, *, most: int) -> Photos:
-    """Read up to ``most`` photos of a folder, by name; files whose names begin with a dot are not looked at.
+    """Read up to ``most`` photos of a folder, sorted by name; hidden files are ignored.
 
     Raises:
-        ValueError: there is no such folder, or no photo in it.
+        ValueError: the folder does not exist, or contains no readable photo.
     """
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
-    detector, found = FaceDetector(), Photos()
+        raise ValueError(f"no folder {folder}")
+    detector, read = FaceDetector(), Photos()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        if len(found.squares) == most:
+        if len(read.squares) == most:
             break
         try:
             photo = Photo.open(path)
             square = photo.pixels(photo.square(), SIDE)
-        except PhotoError as problem:
-            found.unreadable.append(str(problem))
+        except PhotoError as exc:
+            read.unreadable.append(str(exc))
             continue
-        found.squares[path.name] = square
+        read.squares[path.name] = square
         whole = np.asarray(photo.image)
         face = detector.portrait(whole)
         if face is None:
-            found.faceless.append(path.name)
+            read.faceless.append(path.name)
         else:
-            found.faces[path.name] = aligned_square(whole, face, size=SIDE)
-    if not found.squares:
-        raise ValueError(f"There is no photo in {folder} that can be read.")
-    return found
+            read.faces[path.name] = aligned_square(whole, face, size=SIDE)
+    if not read.squares:
+        raise ValueError(f"no readable photo in {folder}")
+    return read
 
 
 def move_of(transform: str, degree: float, *, name: str, seed: int) -> Move:
-    """How a face is moved.
+    """The move of a face.
 
     Args:
         transform: a key of ``DEGREES``.
-        degree: share of the side, degrees, or factor of the size.
-        name: of the face.
-        seed: of the run.
+        degree: share of the side, degrees, or scale.
+        name: the name of the face.
+        seed: the seed of the run.
     """
     digest = hashlib.sha256(f"{seed} {name} {transform}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
@@ -120,7 +120,7 @@ def move_of(transform: str, degree: float, *, name: str, seed: int) -> Move:
 def figure_one(
     faces: Mapping[str, Image8], group: str, degrees: Mapping[str, Sequence[float]], *, seed: int
 ) -> Iterator[Case]:
-    """Each face as it is, and moved by every degree of every transform; the border is reflected."""
+    """Each face unmoved, and moved by every degree of every transform, with a reflected border."""
     for name, image in faces.items():
         yield Case(1, name, group, PLAIN, 0.0, image)
         for transform, steps in degrees.items():
@@ -130,6 +130,6 @@ def figure_one(
 
 
 def figure_two(squares: Mapping[str, Image8]) -> Iterator[Case]:
-    """Each photo as it is."""
+    """Each photo, unmoved."""
     for name, image in squares.items():
         yield Case(2, name, "photos", PLAIN, 0.0, image)

@@ -1,4 +1,4 @@
-"""``python -m bench paper``: its options, and the run."""
+"""The command ``python -m bench paper``: options and run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from client.api import Inverter
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 
-# What two cores do in an hour.
+# About an hour on two cores.
 STEPS, FACES, SAMPLES = 40, 1, 1
 FULL = 50
 DIRECTION, STRENGTH = "age", 2.0
@@ -32,29 +32,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench paper``."""
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="a folder of photos")
-    add("--full", action="store_true", help=f"the paper's {FULL} faces, every degree, and the recipes' own steps")
-    add("--faces", type=int, help=f"photos whose aligned faces are moved, Figure 1 (default: {FACES})")
-    add("--samples", type=int, help=f"generator samples beside them (default: {SAMPLES})")
-    add("--steps", type=int, help=f"of each refinement (default: {STEPS})")
+    add(
+        "--full",
+        action="store_true",
+        help=f"the paper's setup: {FULL} faces, every degree, and the steps of each recipe",
+    )
+    add("--faces", type=int, help=f"number of photos whose aligned faces are moved, for Figure 1 (default: {FACES})")
+    add("--samples", type=int, help=f"number of generator samples to move as well (default: {SAMPLES})")
+    add("--steps", type=int, help=f"steps per refinement (default: {STEPS})")
     add(
         "--methods", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME",
-        help=f"of {', '.join(CONTENDERS)} (default: all)",
+        help=f"methods, of {', '.join(CONTENDERS)} (default: all)",
     )  # fmt: skip
-    add("--seed", type=int, default=0, help="of the directions in which faces are moved (default: 0)")
-    add("--out", type=Path, default=ROOT / "out" / "paper", help="folder of the report and of all that is kept")
-    add("--write", type=Path, metavar="FILE", help=f"also put the report between the marks of {report.MARK} in a file")
-    add("--url", default=os.environ.get("UNALIGNED_URL"), help="Triton's gRPC endpoint; default: one is started")
+    add("--seed", type=int, default=0, help="seed of the directions in which faces are moved (default: 0)")
+    add(
+        "--out",
+        type=Path,
+        default=ROOT / "out" / "paper",
+        help="folder for the report and the cache (default: out/paper)",
+    )
+    add(
+        "--write", type=Path, metavar="FILE", help=f"also write the report between the marks of {report.MARK} in a file"
+    )
+    add(
+        "--url",
+        default=os.environ.get("UNALIGNED_URL"),
+        help="gRPC endpoint of Triton (default: $UNALIGNED_URL, else start one)",
+    )
     add(
         "--refine-url", default=os.environ.get("UNALIGNED_REFINE_URL"),
-        help="the side-car's gRPC endpoint; default: one is started",
+        help="gRPC endpoint of the side-car (default: $UNALIGNED_REFINE_URL, else start one)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    """Invert, edit and measure what is not there yet, and write the report.
+    """Invert, edit and measure what is not cached, and write the report.
 
     Raises:
-        ValueError: there is no photo, or nothing to do.
+        ValueError: there is no photo, or an option is out of range.
     """
     faces, count, steps, degrees = planned(args)
     if args.write:
@@ -77,9 +92,9 @@ def run(args: argparse.Namespace) -> None:
         f"Generator {generator}. Each refinement has {budget}; the edit is `{DIRECTION}` by {STRENGTH:g}. Made by "
         "`python -m bench paper`."
     )
-    path = report.write(records, args.out, told(photos), setting=setting, document=args.write)
+    path = report.write(records, args.out, notes(photos), setting=setting, document=args.write)
     print(f"{len(records)} inversions: {path}")
-    for note in told(photos):
+    for note in notes(photos):
         print(note)
 
 
@@ -87,7 +102,7 @@ def planned(args: argparse.Namespace) -> tuple[int, int, int | None, Mapping[str
     """Faces, samples, steps and degrees of a run."""
     for name in ("faces", "samples", "steps"):
         if (value := getattr(args, name)) is not None and value < (1 if name == "steps" else 0):
-            raise ValueError(f"--{name} is too small.")
+            raise ValueError(f"`--{name} {value}` is too small")
     if args.full:
         faces = FULL if args.faces is None else args.faces
         return faces, args.samples or 0, args.steps, DEGREES
@@ -103,7 +118,7 @@ def plan(
     degrees: Mapping[str, Sequence[float]],
     seed: int,
 ) -> list[Case]:
-    """All cases: the photos as they are first, which are the quicker to see something of."""
+    """All cases. Unmoved photos come first: they give a first impression soonest."""
     chosen = dict(list(photos.faces.items())[:faces])
     return [
         *figure_two(photos.squares),
@@ -112,19 +127,17 @@ def plan(
     ]
 
 
-def told(photos: Photos) -> list[str]:
-    """Sentences about photos that were left out, or measured in part."""
-    notes = [f"Left out: {sentence}" for sentence in photos.unreadable]
+def notes(photos: Photos) -> list[str]:
+    """Notes on photos that were skipped, or only measured in part."""
+    lines = [f"Skipped: {message}" for message in photos.unreadable]
     if photos.faceless:
-        notes.append(
-            f"No face is found in {', '.join(photos.faceless)}: their identity and landmarks are not measured."
-        )
-    return notes
+        lines.append(f"No face in {', '.join(photos.faceless)}: identity and landmarks are not measured.")
+    return lines
 
 
 @contextmanager
 def servers(url: str | None, refine_url: str | None) -> Iterator[tuple[str, str]]:
-    """The two endpoints; what is not named is started, and stopped at the end."""
+    """The two endpoints; servers without a given URL are started, and stopped at the end."""
     with ExitStack() as stack:
         sidecar = None
         if refine_url is None:

@@ -1,4 +1,4 @@
-"""The methods that are compared: a method of ``protocol.methods``, at a cut where it has one."""
+"""The methods to compare: a method of ``protocol.methods``, at a cut if it has one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.methods import METHODS
 
 @dataclass(frozen=True)
 class Contender:
-    """A method at a cut, as the figures call it; ``colour`` is its line's."""
+    """A method at a cut, with its title and line colour in the figures."""
 
     title: str
     method: str
@@ -19,11 +19,11 @@ class Contender:
 
     @property
     def preset(self) -> str | None:
-        """The recipe of its refinement; None without one."""
+        """The recipe of its refinement, if any."""
         return METHODS[self.method].preset
 
 
-# Colours that differ for colour-blind eyes, too (Okabe and Ito).
+# Safe for colour-blind readers (Okabe and Ito).
 CONTENDERS: Mapping[str, Contender] = {
     "im2s": Contender("Im2S (W+)", "im2s", None, "#E69F00"),
     "idinvert": Contender("IDinvert (W+)", "idinvert", None, "#009E73"),

@@ -1,4 +1,4 @@
-"""The curves, and the picture grids of Figures 1 and 2."""
+"""The curves, and the image grids of Figures 1 and 2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TILE = 192
 _CAPTION, _LABEL, _GAP = 26, 150, 3
 _DRAWS = 2000
 AXES = {"translation": "share of the side", "rotation": "degrees", "scale": "factor of the size"}
-# Where a transform that does nothing lies on its axis.
+# The identity on the axis of each transform.
 _STILL = {"translation": 0.0, "rotation": 0.0, "scale": 1.0}
 CURVES = {
     "stlpips_alex": "ST-LPIPS (Alex), less is better",
@@ -39,7 +39,7 @@ def band(values: Sequence[float], *, seed: int = 0) -> tuple[float, float, float
 
 
 def points(records: Sequence[Record], contender: str, transform: str, field: str) -> NDArray[np.float64]:
-    """A line of the curves: rows of degree, mean, and the interval's ends; plain is the degree that moves nothing."""
+    """A line of the curves, [n, 4]: degree, mean, and the ends of the interval; includes the unmoved faces."""
     found: dict[float, list[float]] = {}
     for record in records:
         case, value = record.case, record.values[field]
@@ -51,13 +51,13 @@ def points(records: Sequence[Record], contender: str, transform: str, field: str
 
 
 def curves(records: Sequence[Record]) -> bytes:
-    """The measures of Figure 1's faces against the degree, a line for each method, as a PNG file."""
+    """The metrics of Figure 1 against the degree, a line per method, as a PNG file."""
     transforms = [t for t in DEGREES if any(r.case.transform == t for r in records)]
     keys = [key for key in CONTENDERS if any(r.contender == key for r in records)]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(4.0 * len(transforms), 2.6 * len(CURVES)), layout="constrained")
         axes = figure.subplots(len(CURVES), len(transforms), squeeze=False, sharey="row")
-        for row, (field, told) in zip(axes, CURVES.items(), strict=True):
+        for row, (field, title) in zip(axes, CURVES.items(), strict=True):
             for axis, transform in zip(row, transforms, strict=True):
                 for key in keys:
                     line = points(records, key, transform, field)
@@ -66,7 +66,7 @@ def curves(records: Sequence[Record]) -> bytes:
                     axis.fill_between(line[:, 0], line[:, 2], line[:, 3], color=colour, alpha=0.15, linewidth=0)
                 axis.set_xlabel(f"{transform}, {AXES[transform]}")
                 axis.grid(alpha=0.2)
-            row[0].set_ylabel(told)
+            row[0].set_ylabel(title)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(keys), frameon=False)
         buffer = io.BytesIO()
@@ -75,7 +75,7 @@ def curves(records: Sequence[Record]) -> bytes:
 
 
 def grid_one(records: Sequence[Record]) -> bytes:
-    """Figure 1 of one face, as a JPEG file: a column for each degree, two rows for each method, the second edited."""
+    """Figure 1 for one face, as a JPEG file: a column per degree, two rows per method, the second edited."""
     cases = list({(r.case.transform, r.case.degree): r.case for r in records}.values())
     heads = ["as it is" if c.transform == PLAIN else f"{c.transform} {c.degree:g}" for c in cases]
     rows: list[tuple[str, list[Image8]]] = [("input", [case.image for case in cases])]
@@ -88,7 +88,7 @@ def grid_one(records: Sequence[Record]) -> bytes:
 
 
 def grid_two(records: Sequence[Record]) -> bytes:
-    """Figure 2, as a JPEG file: a row for each photo, for each method its reconstruction and its edit."""
+    """Figure 2, as a JPEG file: a row per photo, with the reconstruction and the edit by each method."""
     keys = list(dict.fromkeys(record.contender for record in records))
     heads = ["input"] + [text for key in keys for text in (CONTENDERS[key].title, "older")]
     rows = []

@@ -1,4 +1,4 @@
-"""How good a reconstruction is, and what an edit of it does."""
+"""Metrics of reconstructions and of their edits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from judges.faces import Face
 from judges.identity import Identity, identity_cosine
 from judges.reconstruction import Judge, as_tensor, shrunk
 
-# By which share of its size a face's box grows to each side: hair, ears and neck may follow an edit.
+# A face's box grows by this share on each side: hair, ears and neck may change with an edit.
 MARGIN = 0.25
-LEAST = 0.02  # share of the pixels that makes a background
+LEAST = 0.02  # smallest share of the pixels that counts as a background
 Measured = dict[str, float | None]
 
 
 class Measures:
-    """Judges reconstructions and edits; what cannot be measured is None."""
+    """Measures reconstructions and edits. A metric that cannot be measured is None."""
 
     def __init__(self) -> None:
         self._judge, self._scorer, self._identity = Judge(), Scorer(), Identity()
@@ -33,8 +33,11 @@ class Measures:
 
     @torch.no_grad()
     def reconstruction(self, target: Image8, image: Image8) -> Measured:
-        """Compare uint8 RGB [1024, 1024, 3] with its target: the fields of ``judges.reconstruction.Quality``,
-        ``ms_ssim`` (at 256 px, 1 is equal) and ``lpips_vgg``."""
+        """Compare an image with its target, both uint8 RGB [1024, 1024, 3].
+
+        Returns:
+            The fields of ``judges.reconstruction.Quality``, ``ms_ssim`` (at 256 px, 1 is equal) and ``lpips_vgg``.
+        """
         small, small_target = (as_tensor(shrunk(x)) for x in (image, target))
         similarity = ms_ssim((small + 1) / 2, (small_target + 1) / 2, data_range=1.0)
         return {
@@ -44,11 +47,11 @@ class Measures:
         }
 
     def edit(self, image: Image8, edited: Image8, strength: float) -> Measured:
-        """What an edit does to a reconstruction.
+        """Compare a reconstruction with its edit, both uint8 RGB [1024, 1024, 3].
 
         Returns:
-            ``age_per_unit``: years by an estimator, for each unit of strength. ``edit_identity``: cosine of SFace
-            embeddings before and after. ``background``: mean change of the pixels outside the face, in grey levels.
+            ``age_per_unit``: estimated years per unit of strength. ``edit_identity``: cosine of the SFace embeddings
+            before and after. ``background``: mean change of the pixels outside the face, in grey levels.
         """
         before, after = self._scorer(image), self._scorer(edited)
         face, other = (self._scorer.detector.portrait(x) for x in (image, edited))
@@ -63,7 +66,7 @@ class Measures:
 
 
 def background_change(image: Image8, edited: Image8, face: Face) -> float | None:
-    """Mean absolute difference outside a face's grown box, 0 to 255; None where hardly anything is outside."""
+    """Mean absolute difference outside the grown box of a face, 0 to 255; None if hardly any pixel is outside."""
     left, top, width, height = face.box
     y, x = np.mgrid[: len(image), : len(image)]
     inside = (x > left - MARGIN * width) & (x < left + (1 + MARGIN) * width)

@@ -1,4 +1,4 @@
-"""The tables and the pages: measurements.csv and .parquet, report.md and report.html, and the figures."""
+"""The report: measurements.csv and .parquet, report.md and report.html, and the figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import markdown
@@ -20,6 +19,7 @@ from bench.paper.cases import PLAIN
 from bench.paper.contenders import CONTENDERS
 from bench.paper.figures import curves, grid_one, grid_two
 from bench.paper.runs import Record
+from bench.table import head, mean, row
 from client.files.atomic import write_all
 
 MARK = "paper"
@@ -37,12 +37,12 @@ COLUMNS = {
     "edit_identity": ("identity kept", ".2f"),
     "background": ("background", ".1f"),
 }
-LEGEND = """Means over the images. ST-LPIPS and LPIPS: 0 is equal; at 256 px. PSNR in dB. MS-SSIM at 256 px: 1 is equal.
-Identity: cosine of SFace embeddings of target and reconstruction, where both show a face; landmarks: their mean
-distance in eye distances of the target, likewise; faces: share of the reconstructions in which one is found. Of the
-edit: years that an independent estimator sees a unit of strength; identity kept, between reconstruction and edit;
-background, mean change of the pixels outside the face's box, grown by a quarter of its size to each side, in grey
-levels. A dash: it could not be measured."""
+LEGEND = """Means over the images. ST-LPIPS and LPIPS at 256 px: 0 is equal. PSNR in dB. MS-SSIM at 256 px: 1 is equal.
+Identity: cosine of the SFace embeddings of target and reconstruction, if both show a face. Landmarks: their mean
+distance in eye distances of the target, if both show a face. Faces: share of the reconstructions in which a face is
+detected. For the edit: years per unit of strength, by an independent estimator; identity kept, between reconstruction
+and edit; background, mean change in grey levels of the pixels outside the face's box, which is grown by a quarter of
+its size on each side. A dash means that it could not be measured."""
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 13px; }
 td, th { border: 1px solid #ccc; padding: 2px 7px; text-align: right; }
@@ -50,21 +50,18 @@ td:first-child, th:first-child { text-align: left; } img { max-width: 100%; }"""
 
 
 def table(records: Sequence[Record], label: Callable[[Record], str]) -> str:
-    """A Markdown table of means, a row for each label, without the columns that nothing was measured of."""
+    """A Markdown table of means, a row per label, without columns that were never measured."""
     shown = {f: c for f, c in COLUMNS.items() if any(r.values[f] is not None for r in records)}
-    lines = [_row(["", "images", *(title for title, _ in shown.values())]), "|---" * (len(shown) + 2) + "|"]
+    lines = head(["", "images", *(title for title, _ in shown.values())])
     for text in dict.fromkeys(label(record) for record in records):
         own = [record for record in records if label(record) == text]
-        cells = []
-        for field, (_, form) in shown.items():
-            values = [value for record in own if (value := record.values[field]) is not None]
-            cells.append(format(fmean(values), form) if values else "-")
-        lines.append(_row([text, str(len(own)), *cells]))
+        cells = (mean((record.values[field] for record in own), form) for field, (_, form) in shown.items())
+        lines.append(row([text, str(len(own)), *cells]))
     return "\n".join(lines)
 
 
 def rows_of(records: Sequence[Record]) -> pa.Table:
-    """Every measurement, a row for each image, degree and method."""
+    """Every measurement, a row per image, degree and method."""
     kinds: dict[str, Any] = {"figure": pa.int8(), "cut": pa.int8(), "steps": pa.int32()}
     kinds |= dict.fromkeys(("image", "group", "transform", "contender", "method"), pa.string())
     rows = [record.row() for record in records]
@@ -76,14 +73,14 @@ def rows_of(records: Sequence[Record]) -> pa.Table:
 def pages(
     records: Sequence[Record], notes: Sequence[str], *, setting: str, prefix: str = ""
 ) -> tuple[str, dict[str, bytes]]:
-    """The report in Markdown, and the files that it shows by name, which begins with ``prefix``."""
+    """The report in Markdown, and the image files that it shows, by name with ``prefix``."""
     one, two = ([record for record in records if record.case.figure == n] for n in (1, 2))
     pictures: dict[str, bytes] = {}
     parts = [setting, *map(literal, notes)]
     if one:
         pictures[f"{prefix}curves.png"] = curves(one)
         parts += ["## Aligned faces, moved (Figure 1)", f"![Measures against the degree]({prefix}curves.png)"]
-        parts += ["### As they are", table([r for r in one if r.case.transform == PLAIN], _title)]
+        parts += ["### Unmoved", table([r for r in one if r.case.transform == PLAIN], _title)]
         for transform in dict.fromkeys(r.case.transform for r in one if r.case.transform != PLAIN):
             parts += [f"### {transform.capitalize()}", table([r for r in one if r.case.transform == transform], _title)]
         for number, name in enumerate(dict.fromkeys(record.case.name for record in one), start=1):
@@ -92,15 +89,15 @@ def pages(
             parts += [literal(name), f"![Face {number}, moved, by each method]({file})"]
     if two:
         pictures[f"{prefix}figure2.jpg"] = grid_two(two)
-        parts += ["## Photos as they are (Figure 2)", f"![Photos]({prefix}figure2.jpg)", table(two, _title)]
-    parts += ["## What the columns say", LEGEND]
+        parts += ["## Unaligned photos (Figure 2)", f"![Photos]({prefix}figure2.jpg)", table(two, _title)]
+    parts += ["## Columns", LEGEND]
     return "\n\n".join(parts) + "\n", pictures
 
 
 def write(
     records: Sequence[Record], folder: Path, notes: Sequence[str], *, setting: str, document: Path | None = None
 ) -> Path:
-    """Write everything into a folder, and the report between the marks of a document, too; returns report.md."""
+    """Write everything into a folder, and the report between the marks of a document; returns report.md."""
     text, files = pages(records, notes, setting=setting)
     text = f"# Comparison of the methods\n\n{text}"
     rows = rows_of(records)
@@ -124,13 +121,9 @@ def write(
 
 
 def literal(text: str) -> str:
-    """A text whose every character is shown as it is, in Markdown and in HTML: names of files are anybody's."""
+    """Escape text for Markdown and HTML: file names can contain anything."""
     return re.sub(r"([\\`*_{}\[\]()#+!|-])", r"\\\1", escape(text, quote=False))
 
 
 def _title(record: Record) -> str:
     return CONTENDERS[record.contender].title
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -1,7 +1,7 @@
-"""Every case by every contender: inverted by the running servers, edited, measured, and kept.
+"""Every case by every contender: inverted by the running servers, edited, measured, and cached.
 
-A result's name follows from its image, the code that the method starts with, its recipe, the edit and the judges. So a
-killed run goes on where it stopped, in the middle of a refinement too, and nothing is measured twice.
+The name of a cached result is a hash of its image, the latent code that the method starts from, the recipe, the edit
+and the judges. So a killed run continues, even in the middle of a refinement, and nothing is measured twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OWN = Path(__file__).with_name("measures.py").read_bytes()
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit that is made of every reconstruction."""
+    """The edit of every reconstruction."""
 
     direction: str
     strength: float
@@ -41,7 +41,7 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What was measured of one case by one contender, a key of ``CONTENDERS``; ``path`` without an ending."""
+    """Measurements of a case by a contender, a key of ``CONTENDERS``; ``path`` has no suffix."""
 
     case: Case
     contender: str
@@ -49,12 +49,12 @@ class Record:
     path: Path
 
     def picture(self, kind: str) -> Image8:
-        """uint8 RGB [512, 512, 3], of the kind ``reconstruction`` or ``edit``."""
+        """The ``reconstruction`` or the ``edit``, uint8 RGB [512, 512, 3]."""
         with Image.open(self.path.with_suffix(f".{kind}.png")) as picture:
             return np.asarray(picture)
 
     def row(self) -> dict[str, Any]:
-        """Of the table of all measurements."""
+        """Its row in the table of all measurements."""
         case, contender = self.case, CONTENDERS[self.contender]
         return {
             "figure": case.figure,
@@ -70,14 +70,14 @@ class Record:
 
 
 class Runs:
-    """Makes and measures.
+    """Makes and measures the results.
 
     Args:
-        inverter: asks the servers.
-        measures: of quality.
-        folder: where everything is kept.
-        steps: of each refinement; None is its recipe's.
-        edit: of every reconstruction.
+        inverter: connected to the servers.
+        measures: the metrics.
+        folder: the cache.
+        steps: steps per refinement; None for the recipe's.
+        edit: the edit of every reconstruction.
     """
 
     def __init__(self, inverter: Inverter, measures: Measures, folder: Path, *, steps: int | None, edit: Edit) -> None:
@@ -85,7 +85,7 @@ class Runs:
         self._steps, self._edit = steps, edit
 
     def __call__(self, case: Case, key: str) -> Record:
-        """One contender on one case; at once where it is there already."""
+        """Run one contender on one case, unless the result is cached."""
         contender = CONTENDERS[key]
         encoded = png(case.image)
         photo = Photo.decode(encoded, name=f"{case.name}.png")
@@ -108,7 +108,7 @@ class Runs:
             values |= self._measures.edit(image, edited, self._edit.strength)
             done = code.refinement
             values |= {"steps": done.step if done else 0, "seconds": done.seconds if done else 0.0}
-            # The numbers come last: they say that it was measured.
+            # The numbers are written last: they mark the result as complete.
             write_all(
                 {
                     path.with_suffix(".reconstruction.png"): png(_tile(image)),

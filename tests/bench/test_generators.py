@@ -56,9 +56,12 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert rows[-1] == "| a network | onnxruntime fp32 | 2000 | **2.00** | 1.00..4.00 | 12 | equal |"
 
 
-def test_bad_options_are_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_options_are_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generators.torch.cuda, "is_available", lambda: False)
-    for arguments, said in ((["--rounds=0"], "--rounds is from 1 to 100."), (["--device=cuda"], "no CUDA device")):
+    for arguments, said in (
+        (["--rounds=0"], "`--rounds` must be from 1 to 100"),
+        (["--device=cuda"], "no CUDA device"),
+    ):
         assert main(["generators", *arguments]) == 1
         error = capsys.readouterr().err
         assert said in error

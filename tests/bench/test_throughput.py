@@ -209,19 +209,19 @@ def test_bare_runs_the_chain_of_an_ensemble(repository: Path) -> None:
 
 
 def test_bare_says_what_is_missing(repository: Path) -> None:
-    with pytest.raises(ModelError, match="no model absent"):
+    with pytest.raises(ModelError, match="no model `absent`"):
         Bare(repository, "absent")
-    with pytest.raises(ModelError, match="No step of tangle gives b"):
+    with pytest.raises(ModelError, match="no step of ensemble `tangle` produces b"):
         Bare(repository, "tangle")
     graph = repository / "square" / "1" / "model.onnx"
     graph.write_bytes(b"no graph")
-    with pytest.raises(ModelError, match="cannot be run"):
+    with pytest.raises(ModelError, match="cannot load"):
         Bare(repository, "chain")
     graph.unlink()
     with pytest.raises(ModelError, match="python -m export repository"):
         Bare(repository, "chain")
     (repository / "square" / "config.pbtxt").write_text("name: 1")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot read"):
         Bare(repository, "square")
 
 
@@ -274,7 +274,7 @@ def test_bad_options_end_before_a_server_is_started(
 
 def test_no_server_at_the_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["throughput", "--url", "127.0.0.1:1"]) == 1
-    assert "No Triton answers at 127.0.0.1:1" in capsys.readouterr().err
+    assert "no answer from Triton at 127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_throughput_loads_no_torch() -> None:

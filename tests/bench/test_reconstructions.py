@@ -1,0 +1,178 @@
+"""Cached reconstructions: what is measured once, and what is measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.reconstructions import Reconstructions, mean_style
+from bench.targets import Image8
+from client.api import Inverter
+from client.files.inversion import Inversion
+from client.sidecar.record import RefineOptions
+from client.triton.transport import Call, Infer
+from judges.reconstruction import Quality
+from protocol.messages import Message, RefineRequest
+from tests.client.fakes import SIDE as FAKE_SIDE
+from tests.client.fakes import FakeTransport, compute
+from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated
+
+GOOD = Quality(0.1, 0.2, 20, 18, identity=0.5, landmarks=0.01, face=1.0)
+STYLE = np.linspace(-1, 1, 512, dtype=np.float32)
+TARGET = np.random.default_rng(0).integers(0, 256, (FAKE_SIDE, FAKE_SIDE, 3), np.uint8)
+
+
+class FakeJudge:
+    """Counts, and says how bright the reconstruction is."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
+        assert target.shape == (FAKE_SIDE, FAKE_SIDE, 3)
+        self.calls += 1
+        return replace(GOOD, psnr=float(reconstruction.mean()))
+
+
+class Rig:
+    """Pretended servers, a judge, and what is kept in a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *scripts: Callable[[RefineRequest], Iterator[Message]],
+        generator: str = "0123456789abcdef",
+        options: RefineOptions | None = None,
+        **scaled: float,
+    ) -> None:
+        def fault(call: Call) -> object | None:
+            """Answers of other networks: some of the outputs are scaled."""
+            if not (scaled and isinstance(call, Infer) and call.model == "ffhq_invert"):
+                return None
+            answers = compute(call.model, dict(call.inputs))  # type: ignore[arg-type]
+            return {name: answers[name] * np.float32(scaled.get(name, 1)) for name in call.outputs} | {
+                "reconstruction": answers["reconstruction"]
+            }
+
+        self.triton = FakeTransport(generator=generator, fault=fault)
+        self.sidecar = FakeRefineTransport(*scripts)
+        self.judge = FakeJudge()
+        inverter = Inverter(transport=self.triton, refine_transport=self.sidecar)
+        self.measure = Reconstructions(inverter, STYLE, self.judge, options or RefineOptions(), folder)
+
+    def __call__(self, *methods: str, target: Image8 = TARGET) -> dict[str, Quality]:
+        return {method: kept.quality() for method, kept in self.measure(target, methods)}
+
+    @property
+    def rendered(self) -> list[Infer]:
+        return [call for call in self.triton.inferences if call.model == "ffhq_fine"]
+
+
+def refined_codes(folder: Path) -> list[Inversion]:
+    return [Inversion.load(path) for path in folder.glob("*.safetensors")]
+
+
+def test_the_mean_style_is_the_mapping_at_psi_0() -> None:
+    transport = FakeTransport(fault=lambda _: {"w": STYLE[None]})
+    np.testing.assert_array_equal(mean_style(transport), STYLE)
+    (call,) = transport.inferences
+    assert (call.model, call.inputs["psi"].tolist()) == ("ffhq_mapping", [[0.0]])
+
+
+def test_methods_differ_in_their_codes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    assert list(rig("mean", "fast", "refined")) == ["mean", "fast", "refined"]
+    mean, fast, refined = (call.inputs for call in rig.rendered)
+    np.testing.assert_array_equal(mean["w_m_plus"][0], np.tile(STYLE, (12, 1)))
+    np.testing.assert_array_equal(mean["f"], fast["f"])
+    assert (fast["w_m_plus"] == 0.5).all()
+    (request,) = rig.sidecar.requests
+    np.testing.assert_array_equal(request.f, fast["f"][0])
+    np.testing.assert_array_equal(request.w_m_plus, fast["w_m_plus"][0])
+    (code,) = refined_codes(tmp_path)
+    assert code.refinement is not None and code.refinement.step == STEPS
+    np.testing.assert_array_equal(refined["f"][0], code.f)
+    np.testing.assert_array_equal(code.target_pixels(), TARGET)
+
+
+def test_nothing_is_measured_twice(tmp_path: Path) -> None:
+    first, again = Rig(tmp_path), Rig(tmp_path)
+    qualities = first("mean", "fast", "refined")
+    assert first.judge.calls == 3
+    assert again("refined", "fast", "mean") == qualities
+    assert (again.judge.calls, again.rendered, again.sidecar.requests) == (0, [], [])
+    pictures = {method: kept.picture() for method, kept in again.measure(TARGET, ["mean", "fast"])}
+    assert pictures["fast"].shape == (FAKE_SIDE, FAKE_SIDE, 3)
+    assert pictures["fast"].mean() == qualities["fast"].psnr != pictures["mean"].mean()
+
+
+@pytest.mark.parametrize("change", [{"f": 0.5}, {"w_m_plus": 2.0}, {"generator": "another"}])
+def test_other_networks_are_measured_anew(tmp_path: Path, change: dict[str, object]) -> None:
+    Rig(tmp_path)("fast", "refined")
+    other = Rig(tmp_path, **change)  # type: ignore[arg-type]
+    other("fast", "refined")
+    assert (other.judge.calls, len(other.sidecar.requests)) == (2, 1)
+    assert other.sidecar.requests[0].resume is None
+
+
+def test_another_detail_head_leaves_the_mean_alone(tmp_path: Path) -> None:
+    Rig(tmp_path)("mean")
+    other = Rig(tmp_path, w_m_plus=2.0)
+    other("mean")
+    assert other.judge.calls == 0
+
+
+def test_another_target_and_other_judges_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Rig(tmp_path)("fast")
+    other = Rig(tmp_path)
+    # The fake encoder sees the mean only, so that both targets have one code.
+    other("fast", target=TARGET[::-1].copy())
+    assert other.judge.calls == 1
+    monkeypatch.setattr("bench.reconstructions.JUDGES", b"others")
+    other("fast")
+    assert other.judge.calls == 2
+
+
+def test_other_options_and_recipes_are_refined_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Rig(tmp_path)("refined")
+    shorter = Rig(tmp_path, options=RefineOptions(steps=7))
+    shorter("refined")
+    assert [request.options.steps for request in shorter.sidecar.requests] == [7]
+    monkeypatch.setattr("bench.reconstructions.PRESETS", {"default": "another recipe"})
+    changed = Rig(tmp_path)
+    changed("refined")
+    assert len(changed.sidecar.requests) == 1
+
+
+def test_a_killed_refinement_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
+    def killed(step: int) -> None:
+        if step == 33:
+            raise KeyboardInterrupt
+
+    cut = Rig(tmp_path / "cut", lambda request: simulated(request, killed))
+    with pytest.raises(KeyboardInterrupt):
+        cut("fast", "refined")
+    again, whole = Rig(tmp_path / "cut"), Rig(tmp_path / "whole")
+    assert again("fast", "refined") == whole("fast", "refined")
+    assert again.judge.calls == 1
+    (request,) = again.sidecar.requests
+    assert request.resume is not None and request.resume.step == 25
+    (one,), (other,) = refined_codes(tmp_path / "cut"), refined_codes(tmp_path / "whole")
+    np.testing.assert_array_equal(one.f, other.f)
+
+
+def test_a_killed_measurement_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeJudge, "__call__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Rig(tmp_path)("fast")
+    monkeypatch.undo()
+    again = Rig(tmp_path)
+    again("fast")
+    assert again.judge.calls == 1
