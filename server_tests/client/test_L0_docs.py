@@ -1,14 +1,17 @@
-"""Every Python block of the documentation runs against the real server."""
+"""The examples of the documentation run against the real servers: Python blocks, and the README's client commands."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
+from server_tests.client.commands import client
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = [
@@ -28,3 +31,16 @@ def test_the_block_runs(block: str, triton: LocalTriton, tmp_path: Path, monkeyp
     pictures = [value for name, value in names.items() if name in {"reconstruction", "older"}]
     assert pictures
     assert all(picture.shape[-3:] == (1024, 1024, 3) for picture in pictures)  # type: ignore[attr-defined]
+
+
+def test_the_commands_of_the_readme_run(triton: LocalTriton, sidecar: LocalSidecar, tmp_path: Path) -> None:
+    commands = re.findall(r"^client (.*)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert {command.split()[0] for command in commands} == {"invert", "edit"}
+    Image.linear_gradient("L").resize((1000, 900)).save(tmp_path / "photo.jpg")
+    for command in commands:
+        # Two steps of refinement instead of some hundred.
+        short = ["--steps", "2"] if command.startswith("invert") and "--fast" not in command else []
+        done = client(tmp_path, *shlex.split(command), *short, url=triton.url, refine_url=sidecar.url)
+        assert done.returncode == 0, done.stderr
+    pictures = {path.name for path in (tmp_path / "out/photo").glob("*.png")}
+    assert {"photo.reconstruction.png"} <= pictures
