@@ -1,29 +1,29 @@
 #!/bin/bash
-# Builds the images of the client and of the side-car: with docker or podman from the registry's base, or with buildah
-# from a base that debootstrap makes (BASE=debootstrap), for machines that reach Debian's packages and no registry.
+# Build the images of the client and the side-car: with docker or podman from the registry's base image, or with buildah
+# from a base made by debootstrap (BASE=debootstrap), for machines that can reach Debian packages but no registry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base=${BASE:-registry}
 build=build/images
 mkdir -p "$build"
 test -d build/weights -a -d build/models || {
-    echo "error: There are no weights in build/: make invert, or python -m export fetch --judges, makes them." >&2
+    echo "error: no weights in build/: run \`python -m export fetch --judges\`" >&2
     exit 1
 }
 
-# What pip is told on this machine reaches the build as a secret, and so stays out of the images.
+# Pass this machine's pip configuration to the build as a secret, so that it stays out of the images.
 python3 -m pip config list | sed -n "s/^\(global\|:env:\)\.\([a-z-]*\)='\(.*\)'$/\2 = \3/p" |
     sort -u -t= -k1,1 | { echo "[global]"; cat; } >"$build/pip.conf"
 trap 'rm -f "$build/pip.conf"' EXIT
 options=(--secret "id=pip,src=$build/pip.conf")
-# Folders of packages and certificates that it names.
+# Mount the folders of packages and certificates that it names.
 volumes=()
 while read -r place; do
     test ! -e "$place" || volumes+=(--volume "$place:$place:ro")
 done < <(grep -o '/[^ ]*' "$build/pip.conf" | grep -v // | sed 's|/simple$||' | sort -u)
 
 if [ "$base" = debootstrap ]; then
-    # Chroot isolation has no mounts of its own, and vfs needs no kernel's overlay.
+    # Chroot isolation needs no mounts, and vfs no overlay support in the kernel.
     tool=(buildah --root "$PWD/$build/storage" --runroot "$PWD/$build/run" --storage-driver vfs)
     if ! "${tool[@]}" inspect --type image localhost/python >/dev/null 2>&1; then
         debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$build/root" >"$build/debootstrap.log"
@@ -33,7 +33,7 @@ if [ "$base" = debootstrap ]; then
         "${tool[@]}" commit --quiet --rm "$container" localhost/python >/dev/null
         rm -rf "$build/root"
     fi
-    # PyTorch comes from where this machine's pip finds it.
+    # Take PyTorch from the index of this machine's pip.
     options+=(--isolation chroot --format docker --build-arg PYTHON=localhost/python --build-arg TORCH_INDEX=)
     command=("${tool[@]}" bud "${options[@]}" "${volumes[@]}")
 else

@@ -1,24 +1,24 @@
 #!/bin/sh
-# Triton with the production settings: hardened.args, with the secrets filled in; more options follow.
+# Run Triton with the production settings: hardened.args with the secrets filled in, then the arguments.
 set -eu
 secrets=${SECRETS:-/run/secrets/unaligned}
 settings=${SETTINGS:-/opt/unaligned/hardened.args}
 for name in tls.crt tls.key ca.crt token admin-token; do
     if [ ! -s "$secrets/$name" ]; then
-        echo "error: The secret $secrets/$name is missing or cannot be read." >&2
+        echo "error: cannot read the secret \`$secrets/$name\`: missing, empty or no permission" >&2
         exit 1
     fi
 done
-# Tokens are options of Triton, where a comma or a space would begin another.
+# Tokens are passed as options, where a comma or a space would start another option.
 for name in token admin-token; do
     case $(cat "$secrets/$name") in
     *[!A-Za-z0-9._~+/=-]*)
-        echo "error: The secret $secrets/$name has characters other than A-Z a-z 0-9 . _ ~ + / = -." >&2
+        echo "error: invalid character in the secret \`$secrets/$name\`: use only A-Z a-z 0-9 . _ ~ + / = -" >&2
         exit 1
         ;;
     esac
 done
-# Of what follows, the settings come first, in their order.
+# Put the settings before the arguments, in order.
 count=$#
 while IFS= read -r line; do
     case $line in

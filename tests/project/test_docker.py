@@ -160,12 +160,13 @@ def test_the_image_does_not_start_without_its_secrets(name: str, tmp_path: Path,
     (secrets / name).unlink()
     done = entrypoint(tmp_path, secrets)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: The secret {secrets / name} is missing or cannot be read.\n"
+    assert done.stderr == f"error: cannot read the secret `{secrets / name}`: missing, empty or no permission\n"
 
 
 def test_the_image_takes_no_token_that_is_two_options(tmp_path: Path, secrets: Path) -> None:
     (secrets / "token").write_text("a --b")
-    assert entrypoint(tmp_path, secrets).stderr.startswith(f"error: The secret {secrets / 'token'} has characters")
+    error = f"error: invalid character in the secret `{secrets / 'token'}`: "
+    assert entrypoint(tmp_path, secrets).stderr.startswith(error)
 
 
 @pytest.mark.parametrize("script", ["triton/entrypoint.sh", "images.sh"])
