@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 # A run in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -13,6 +14,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Workers divide the cores among themselves. Set before anything imports torch or numpy.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+
+# A busy machine must not change the verdict.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # Session fixtures of server_tests/ that start a server. Their users run in one worker, so that each starts once.
 SHARED = {"triton", "sidecar"}
