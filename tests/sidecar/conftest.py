@@ -14,7 +14,7 @@ from protocol.options import Options
 from sidecar.job import Start
 from sidecar.optimise.engine import LEARNED, TorchEngine, load_engine
 from sidecar.optimise.optimisation import Optimisation
-from tests.sidecar.samples import sample
+from tests.sidecar.samples import at_f_o, middle_engine, sample, small_start
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,16 @@ def engine() -> TorchEngine:
 @pytest.fixture(scope="session")
 def start() -> Start:
     return sample(1)
+
+
+@pytest.fixture(scope="session")
+def middle() -> TorchEngine:
+    return middle_engine()
+
+
+@pytest.fixture(scope="session")
+def middle_start(middle: TorchEngine) -> Start:
+    return at_f_o(small_start(middle, 1))
 
 
 @pytest.fixture(scope="session")

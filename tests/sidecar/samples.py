@@ -62,6 +62,23 @@ def small_engine(dtype: torch.dtype = torch.float32) -> TorchEngine:
     )  # fmt: skip
 
 
+def middle_engine() -> TorchEngine:
+    """A thin StyleGAN2 of 512 px with random weights, and Alex for VGG: every coarse side, at a tenth of the cost."""
+    torch.manual_seed(0)
+    synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12, 8, 8, 8))).eval().requires_grad_(requires_grad=False)
+    mapping = MappingNetwork(depth=2).eval().requires_grad_(requires_grad=False)
+    return TorchEngine(
+        Generator(mapping=mapping, synthesis=synthesis, fingerprint="1" * 16),
+        pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("alex"),
+        judge=Judge(), domain="middle", device=torch.device("cpu"), compiled=False,
+    )  # fmt: skip
+
+
+def at_f_o(start: Start) -> Start:
+    """A start at f^o, as jobs that go from coarse to fine have it."""
+    return replace(start, f=start.f_o)
+
+
 @torch.no_grad()
 def small_start(engine: TorchEngine, seed: int) -> Start:
     """A sample of the small generator, with an f that is off."""

@@ -68,20 +68,20 @@ def test_a_coarse_step_compares_reduced_images(engine: TorchEngine, start: Start
     assert terms.perceptual == pytest.approx(perceptual, rel=0.05)
 
 
-def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(engine: TorchEngine, start: Start) -> None:
-    job, sides = engine.open(start, Options(steps=10)), []
+def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngine, middle_start: Start) -> None:
+    job, sides = middle.open(middle_start, Options(steps=10)), []
     for _ in range(5):
         sides.append(job.side)
-        engine.run([job], 1)
+        middle.run([job], 1)
     assert sides == [64, 128, 256, 256, None]
     # A checkpoint that is past the coarse steps stays so, however many steps are added,
-    assert engine.open(start, Options(steps=1000), job.state()).side is None
+    assert middle.open(middle_start, Options(steps=1000), job.state()).side is None
     # and one that is not goes on with them, whatever the request says of f.
-    early = engine.open(start, Options(steps=10))
-    engine.run([early], 2)
-    assert engine.open(left(start), Options(steps=10), early.state()).side == 256
-    assert engine.open(left(start), Options()).side is None
-    assert engine.open(start, Options(preset="paper")).side is None
+    early = middle.open(middle_start, Options(steps=10))
+    middle.run([early], 2)
+    assert middle.open(left(middle_start), Options(steps=10), early.state()).side == 256
+    assert middle.open(left(middle_start), Options()).side is None
+    assert middle.open(middle_start, Options(preset="paper")).side is None
 
 
 def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
@@ -101,24 +101,24 @@ def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     assert engine.preview(job.state()).shape == (256, 256, 3)
 
 
-def test_a_job_ends_at_its_target_distance_and_its_budget(engine: TorchEngine, start: Start) -> None:
-    near = engine.open(left(start), Options(steps=50, target=9.0))
-    engine.run([near], 5)
+def test_a_job_ends_at_its_target_distance_and_its_budget(middle: TorchEngine, middle_start: Start) -> None:
+    near = middle.open(left(middle_start), Options(steps=50, target=9.0))
+    middle.run([near], 5)
     assert (near.reason, near.state().step) == ("target", 1)
     # The distance of coarse images is another one: steps 0 and 1 of 4 are coarse.
-    coarse = engine.open(start, Options(steps=4, target=9.0))
-    engine.run([coarse], 4)
+    coarse = middle.open(middle_start, Options(steps=4, target=9.0))
+    middle.run([coarse], 4)
     assert (coarse.reason, coarse.state().step) == ("target", 3)
-    short = engine.open(start, Options(steps=50, seconds=1e-3))
-    engine.run([short], 5)
+    short = middle.open(middle_start, Options(steps=50, seconds=1e-3))
+    middle.run([short], 5)
     assert (short.reason, short.state().step) == ("seconds", 1)
     assert short.state().seconds > 0
 
 
-def test_a_diverging_job_ends_with_its_last_finite_state(engine: TorchEngine, start: Start) -> None:
-    lost = engine.open(replace(start, f=start.f * np.float32(1e30)), Options(steps=3))
-    fine = engine.open(start, Options(steps=1))
-    engine.run([lost, fine], 1)
+def test_a_diverging_job_ends_with_its_last_finite_state(middle: TorchEngine, middle_start: Start) -> None:
+    lost = middle.open(replace(middle_start, f=middle_start.f * np.float32(1e30)), Options(steps=3))
+    fine = middle.open(middle_start, Options(steps=1))
+    middle.run([lost, fine], 1)
     assert (lost.reason, lost.state().step) == ("diverged", 0)
     assert np.isfinite(lost.state().f).all()
     assert (fine.reason, fine.state().step) == ("steps", 1)
@@ -141,14 +141,16 @@ def test_a_small_generator_of_another_family_is_refined() -> None:
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_p_norm_can_be_a_hard_bound(engine: TorchEngine, start: Start, preset: str) -> None:
+def test_p_norm_can_be_a_hard_bound(preset: str) -> None:
+    small = small_engine()
+    start = small_start(small, 1)
     pnorm = load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors")
-    job = engine.open(left(start), Options(preset=preset, steps=2, clip=0.01))
-    engine.run([job], 2)
+    job = small.open(left(start), Options(preset=preset, steps=2, clip=0.01))
+    small.run([job], 2)
     state = job.state()
     v = pnorm(torch.from_numpy(state.w_m_plus))
     # Only axes that float32 can tell apart: the last ones magnify rounding.
     assert float(v[:, :256].abs().max()) <= 0.0101
-    free = engine.open(left(start), Options(preset=preset, steps=2))
-    engine.run([free], 2)
+    free = small.open(left(start), Options(preset=preset, steps=2))
+    small.run([free], 2)
     assert float(pnorm(torch.from_numpy(free.state().w_m_plus))[:, :256].abs().max()) > 0.0101

@@ -13,28 +13,31 @@ from protocol.options import Options
 from sidecar.job import Start
 from sidecar.optimise.engine import TorchEngine
 from sidecar.optimise.recipe import chosen
-from tests.sidecar.samples import finish, left, same, sample, small_engine, small_start
+from tests.sidecar.samples import at_f_o, finish, left, same, small_engine, small_start
 
 
 # Jobs at f^o go through the coarse sides, jobs that have left it do not.
 @pytest.mark.parametrize("moved", [False, True])
-def test_in_turn_a_job_is_the_same_alone_in_company_and_resumed(engine: TorchEngine, start: Start, moved: bool) -> None:
+def test_in_turn_a_job_is_the_same_alone_in_company_and_resumed(
+    middle: TorchEngine, middle_start: Start, moved: bool
+) -> None:
     options = Options(steps=5)
-    other = left(sample(2)) if moved else sample(2)
-    start = left(start) if moved else start
-    alone = engine.open(start, options)
-    engine.run([alone], 3)
+    start, other = middle_start, at_f_o(small_start(middle, 2))
+    if moved:
+        start, other = left(start), left(other)
+    alone = middle.open(start, options)
+    middle.run([alone], 3)
     half_way = alone.state()
-    finish(engine, [alone])
+    finish(middle, [alone])
     assert alone.reason == "steps"
 
-    company = beside_a_neighbour(engine, start, other)
+    company = beside_a_neighbour(middle, start, other)
     assert same(company, alone.state()) == 0
     assert company.terms == alone.state().terms
 
-    resumed = engine.open(start, options, half_way)
+    resumed = middle.open(start, options, half_way)
     assert resumed.state().step == 3
-    finish(engine, [resumed])
+    finish(middle, [resumed])
     assert same(resumed.state(), alone.state()) == 0
     assert resumed.state().terms == alone.state().terms
 
@@ -54,16 +57,16 @@ def beside_a_neighbour(engine: TorchEngine, start: Start, other: Start) -> State
 # own rounding the step may go the other way (0.03 % of f, by 0.009). Codes after a few steps of float32 are therefore
 # no measure of a fault in batching. Gradients are, and codes in float64, where rounding stays far below Adam's epsilon.
 def test_in_a_batch_each_job_has_its_own_gradients(
-    engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch
+    middle: TorchEngine, middle_start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(chosen(Options(steps=5)), half=False)
-    starts = [left(start), left(sample(2))]
-    alone = [engine.begin(one, recipe) for one in starts]
+    starts = [left(middle_start), left(small_start(middle, 2))]
+    alone = [middle.begin(one, recipe) for one in starts]
     for job in alone:
-        engine.run([job], 1)
-    monkeypatch.setattr(engine, "_largest", None)  # as on a GPU
-    together = [engine.begin(one, recipe) for one in starts]
-    engine.run(together, 1)
+        middle.run([job], 1)
+    monkeypatch.setattr(middle, "_largest", None)  # as on a GPU
+    together = [middle.begin(one, recipe) for one in starts]
+    middle.run(together, 1)
     for one, other in zip(alone, together, strict=True):
         for name in ("f", "w"):
             # After one step Adam's first moment is the gradient, scaled.
