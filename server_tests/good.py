@@ -1,4 +1,4 @@
-"""Right requests beside wrong ones."""
+"""Good requests in the background of bad ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Good:
-    """Asks right things on another connection until told to stop, and counts what was not answered right."""
+    """Sends good requests from another thread, and counts right and wrong answers."""
 
     def __init__(self, ask: Callable[[], bool]) -> None:
         self.right, self.wrong = 0, 0

@@ -1,4 +1,4 @@
-"""What is left of servers: processes, shared memory; and a wait for what happens soon."""
+"""Processes and shared memory of servers, and polling."""
 
 from __future__ import annotations
 

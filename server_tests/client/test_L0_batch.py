@@ -1,4 +1,4 @@
-"""A batch against the real Triton, which may be killed in the middle of it."""
+"""A batch on the real Triton, also when a server is killed in the middle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNT = 6
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Parts of one photo, each a little further on."""
+    """Crops of one photo, each shifted a little."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(COUNT):

@@ -1,4 +1,4 @@
-"""The command line against the real server, as typed."""
+"""The command line on the real server."""
 
 from __future__ import annotations
 

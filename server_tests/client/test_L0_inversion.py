@@ -1,4 +1,4 @@
-"""A photo inverted, rendered and edited through the real server, by the API."""
+"""Inversion, rendering and edits on the real server, through the API."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def result(inverter, photo):
 
 
 def away(inversion: Inversion) -> Direction:
-    """Some direction of W that is not zero anywhere."""
+    """A random direction of W."""
     vector = np.random.default_rng(3).standard_normal(512).astype(np.float32)
     return Direction("away", vector / np.linalg.norm(vector), inversion.generator, scale=4.0)
 

@@ -1,4 +1,4 @@
-"""Refinement as typed, against the real Triton and the real side-car, which may be killed at any step."""
+"""Refinement from the command line, on real servers, also when they are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several domains in one repository: imported generators of two families, in both formats, beside each other."""
+"""Several domains in one repository: imported generators of two families, in both formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.export.test_conversion import rosinality_file, saved, stylegan2, styl
 
 @dataclass(frozen=True)
 class Domain:
-    """An imported generator: what it was written from, and how it is exported."""
+    """An imported generator and its export options."""
 
     name: str
     side: int
@@ -43,13 +43,13 @@ DOMAINS = (PLAIN, SCRIPTED, HALF)
 
 @dataclass(frozen=True)
 class House:
-    """Where everything of the imported domains lies, and the server that serves them."""
+    """The folder with the imported domains, and the server that serves them."""
 
     folder: Path
     server: LocalTriton
 
     def export(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m export`` with a build folder of its own."""
+        """Run ``python -m export`` with a separate build folder."""
         return export(self.folder, command, *arguments)
 
     def directions(self, domain: Domain) -> Path:
@@ -84,7 +84,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: d.name)
-def test_the_files_and_the_served_models_give_what_torch_gives(house: House, domain: Domain) -> None:
+def test_files_and_served_models_agree_with_torch(house: House, domain: Domain) -> None:
     # A random network of 32 px is bf16 from the first block on: edits of W+ there miss 45 dB by a little.
     cuts = ["--cuts", "16", "8"] if domain is HALF else []
     done = house.export("verify", f"--domain={domain.name}", f"--url={house.server.url}", *cuts, *domain.options)
@@ -163,7 +163,7 @@ def test_a_repository_changes_its_format_and_leaves_no_file_of_the_other(house: 
         (["evil.pkl", "--domain=other"], "evil.pkl"),
     ],
 )
-def test_what_is_refused_leaves_nothing(house: House, arguments: list[str], said: str) -> None:
+def test_a_rejected_import_leaves_no_files(house: House, arguments: list[str], said: str) -> None:
     (house.folder / "cut.pt").write_bytes((house.folder / "stylegan2.pt").read_bytes()[:5000])
     (house.folder / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
     before = {path: path.stat().st_mtime_ns for path in house.folder.rglob("*")}

@@ -1,4 +1,4 @@
-"""The locked door: who is let in by Triton and the side-car in production, and what the others are told."""
+"""Access in production: which credentials Triton and the side-car accept, and the errors without them."""
 
 from __future__ import annotations
 
@@ -75,45 +75,45 @@ def send(server: LocalTriton, call: Call, access: Access) -> Any:
         transport.close()
 
 
-def test_who_has_everything_is_let_in(server: LocalTriton, good: Access) -> None:
+def test_valid_credentials_are_accepted(server: LocalTriton, good: Access) -> None:
     np.testing.assert_array_equal(send(server, INFER, good)["y"], np.ones((1, 4), np.float32))
     for call in RESTRICTED[:3]:
         assert send(server, call, good)
 
 
-def test_health_asks_for_no_token(server: LocalTriton, good: Access) -> None:
+def test_health_needs_no_token(server: LocalTriton, good: Access) -> None:
     for call in (AskLive(), AskReady()):
         assert send(server, call, replace(good, token=None)) is True
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_without_the_token_nothing_is_run(server: LocalTriton, good: Access, token: str | None) -> None:
+def test_nothing_runs_without_the_token(server: LocalTriton, good: Access, token: str | None) -> None:
     for call in RESTRICTED:
         with pytest.raises(AccessDenied, match="wants a token, and this client has none or another one"):
             send(server, call, replace(good, token=token))
 
 
-def test_without_a_certificate_the_door_stays_shut(server: LocalTriton, good: Access, secrets: Path) -> None:
+def test_connections_need_a_certificate(server: LocalTriton, good: Access, secrets: Path) -> None:
     theirs = access(secrets.with_name("theirs") / "client")
     for shut in (Access(), Access(ca=good.ca), replace(theirs, ca=good.ca)):
         with pytest.raises(ServerUnavailable, match="closes connections, as if it wanted --tls or --tls-cert"):
             send(server, AskLive(), shut)
 
 
-def test_a_server_that_is_not_trusted_is_not_asked(server: LocalTriton, good: Access, secrets: Path) -> None:
+def test_an_untrusted_server_is_rejected(server: LocalTriton, good: Access, secrets: Path) -> None:
     for shut in (replace(good, ca=secrets.with_name("theirs") / "client/ca.crt"), replace(good, ca=None)):
         with pytest.raises(AccessDenied, match="of no authority that is trusted"):
             send(server, AskLive(), shut)
 
 
-def test_a_certificate_of_another_host_is_not_trusted(server: LocalTriton, good: Access) -> None:
+def test_a_certificate_of_another_host_is_rejected(server: LocalTriton, good: Access) -> None:
     transport = TritonTransport(f"127.0.0.2:{server.url.rpartition(':')[2]}", good)
     with pytest.raises(ServerError):
         transport.send(AskLive(), timeout=5)
     transport.close()
 
 
-def test_the_administration_is_not_for_clients(server: LocalTriton, good: Access, secrets: Path) -> None:
+def test_administration_needs_the_admin_token(server: LocalTriton, good: Access, secrets: Path) -> None:
     keys = {"root_certificates": good.ca, "private_key": good.key, "certificate_chain": good.certificate}
     client = triton_grpc.InferenceServerClient(server.url, ssl=True, **{name: str(path) for name, path in keys.items()})
     calls = {
@@ -148,7 +148,7 @@ def test_there_is_no_http(server: LocalTriton) -> None:
 
 
 def refined(side: Running, access: Access) -> grpc.StatusCode | None:
-    """How an empty job ends: refused as one when it is let in."""
+    """The status of an empty job, which is INVALID_ARGUMENT if access is granted."""
     credentials = access.credentials()
     channel = grpc.secure_channel(side.url, credentials) if credentials else grpc.insecure_channel(side.url)
     with channel:
@@ -162,7 +162,7 @@ def refined(side: Running, access: Access) -> grpc.StatusCode | None:
     return None
 
 
-def test_the_side_car_asks_for_the_same(side: Running, good: Access, secrets: Path) -> None:
+def test_the_side_car_needs_the_same_credentials(side: Running, good: Access, secrets: Path) -> None:
     theirs = access(secrets.with_name("theirs") / "client")
     assert refined(side, good) == grpc.StatusCode.INVALID_ARGUMENT
     assert refined(side, replace(good, token=None)) == grpc.StatusCode.UNAUTHENTICATED
@@ -171,7 +171,7 @@ def test_the_side_car_asks_for_the_same(side: Running, good: Access, secrets: Pa
         assert refined(side, shut) == grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_side_cars_probes_ask_for_no_token_and_its_reflection_is_off(side: Running, good: Access) -> None:
+def test_the_side_cars_probes_need_no_token_and_its_reflection_is_off(side: Running, good: Access) -> None:
     with grpc.secure_channel(side.url, replace(good, token=None).credentials()) as channel:
         asked = health_pb2.HealthCheckRequest()
         status = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=20).status
@@ -186,7 +186,7 @@ def test_the_side_cars_probes_ask_for_no_token_and_its_reflection_is_off(side: R
             assert page.read().decode() == says
 
 
-def test_the_command_line_gets_in_by_its_file(server: LocalTriton, secrets: Path, tmp_path: Path) -> None:
+def test_the_command_line_reads_its_credentials_from_a_file(server: LocalTriton, secrets: Path, tmp_path: Path) -> None:
     def status(*arguments: str) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UNALIGNED_")}
         command = [sys.executable, "-m", "client", "status", "--json", "--url", server.url, *arguments]

@@ -1,4 +1,4 @@
-"""What the Python-based backends answer, asked through a real server."""
+"""Answers of the Python-based backends, through a real server."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_requests_of_other_sizes_do_not_disturb_each_other(client: grpc.Inferenc
         np.testing.assert_array_equal(answer.as_numpy("y"), x)
 
 
-def test_every_type_comes_back_as_it_went(client: grpc.InferenceServerClient) -> None:
+def test_every_type_round_trips(client: grpc.InferenceServerClient) -> None:
     values = np.array([[0, 1, 2], [3, 100, 255]])
     xs = {kind: values.astype(numpy_type(kind)) for kind in tiny.TYPES}
     answers = together(
@@ -204,7 +204,7 @@ def test_an_ensemble_refuses_more_than_the_batch_of_its_model(client: grpc.Infer
         infer(client, "edit", w=w, direction=w, strengths=np.zeros(9, np.float32))
 
 
-def test_an_ensemble_gives_what_is_between_its_steps(client: grpc.InferenceServerClient) -> None:
+def test_an_ensemble_returns_intermediate_tensors(client: grpc.InferenceServerClient) -> None:
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     answer = infer(client, "chain", x=x)
     np.testing.assert_array_equal(answer.as_numpy("double"), 2 * x)
@@ -231,7 +231,7 @@ def test_torchscript(client: grpc.InferenceServerClient, model: str, names: tupl
             np.testing.assert_array_equal(answer.as_numpy("SUM__1"), [[x.sum()]])
 
 
-def test_a_request_out_of_time_leaves_the_server_well(client: grpc.InferenceServerClient) -> None:
+def test_a_timed_out_request_does_not_harm_the_server(client: grpc.InferenceServerClient) -> None:
     arrays = {"x": np.array([5], np.float32), "rounds": np.array([20000], np.int64)}
     with pytest.raises(InferenceServerException) as caught:
         client.infer("slow", tensors(arrays), client_timeout=0.2)

@@ -1,4 +1,4 @@
-"""Servers from start to stop, and everything that may come between."""
+"""Servers from start to stop, and failures in between."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_missing_graph_is_named(repository: Path) -> None:
         ("FP32", [4], "many", r"the parameter intra_op_thread_count is 'many', not a count"),
     ],
 )
-def test_a_config_that_does_not_fit_its_graph_is_told(
+def test_a_config_that_does_not_fit_its_graph_is_reported(
     repository: Path, launch: Launch, kind: str, dims: list[int], parameter: str, says: str
 ) -> None:
     threads = f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{parameter}" }} }}'
@@ -136,13 +136,13 @@ def test_a_config_that_does_not_fit_its_graph_is_told(
         ({"metrics_port": 70000}, "metrics port 70000 is not between 0 and 65535"),
     ],
 )
-def test_bad_options_are_told(repository: Path, launch: Launch, options: dict[str, object], says: str) -> None:
+def test_bad_options_are_reported(repository: Path, launch: Launch, options: dict[str, object], says: str) -> None:
     tiny.add_one(repository)
     with pytest.raises(StartError, match=says):
         launch(repository, **options)
 
 
-def test_a_folder_without_models_is_told(repository: Path, launch: Launch) -> None:
+def test_a_folder_without_models_is_reported(repository: Path, launch: Launch) -> None:
     with pytest.raises(StartError, match="There is no model in"):
         launch(repository)
     with pytest.raises(StartError, match="There is no model repository at"):
@@ -162,7 +162,7 @@ def test_the_tritonserver_on_path_is_preferred_and_its_early_exit_seen(
     assert not any("--backend-directory" in argument for argument in arguments)
 
 
-def test_a_server_that_cannot_be_started_is_told(
+def test_a_server_that_cannot_be_started_is_reported(
     repository: Path, tmp_path: Path, launch: Launch, fake_tritonserver: Callable[[str], None]
 ) -> None:
     tiny.add_one(repository)
@@ -232,7 +232,7 @@ def start_cli(repository: Path) -> tuple[subprocess.Popen[str], dict[str, object
 @pytest.mark.parametrize(
     ("sent", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_signalled_launcher_takes_its_server_along(repository: Path, sent: signal.Signals, status: int) -> None:
+def test_a_signalled_launcher_stops_its_server(repository: Path, sent: signal.Signals, status: int) -> None:
     tiny.add_one(repository)
     process, where = start_cli(repository)
     pid = int(str(where["pid"]))
@@ -260,7 +260,7 @@ def test_run_gives_the_url_and_the_status_of_the_command(repository: Path) -> No
     assert not shared_memory(done.stdout.strip())
 
 
-def test_run_refuses_in_one_sentence(repository: Path) -> None:
+def test_run_fails_with_one_line(repository: Path) -> None:
     for arguments, status, says in (
         (("run", "--repository", repository, "--", "no-such-command"), 127, "There is no command 'no-such-command'."),
         (("run", "--repository", repository, "--", "true"), 1, f"There is no model in {repository}."),

@@ -1,4 +1,4 @@
-"""A thousand requests that are wrong in every way that the wire allows, while good ones go on and stay right."""
+"""A thousand malformed requests, of every kind, while good requests continue to get right answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def request(
     output: str = "y",
     inputs: int = 1,
 ) -> wire.ModelInferRequest:
-    """A request for ``add_one``, wrong where it is told to be."""
+    """A request for ``add_one``; the arguments can make it wrong."""
     made = wire.ModelInferRequest(model_name=model)
     if content is None:
         size = TYPES[kind] * int(np.prod([max(side, 0) for side in shape]))
@@ -53,7 +53,7 @@ def request(
 
 
 def malformed(draw: random.Random) -> tuple[str, wire.ModelInferRequest]:
-    """A request that must be refused, and what is wrong with it."""
+    """A request that must be refused, and the kind of its fault."""
     wrong: dict[str, Callable[[], wire.ModelInferRequest]] = {
         "dtype": lambda: request(kind=draw.choice(["FP16", "UINT8", "INT64", "BOOL"])),
         "rank": lambda: request(shape=draw.choice([(), (4,), (1, 1, 4), (1, 2, 2), (1,) * 9])),
@@ -121,8 +121,8 @@ def test_triton_refuses_and_goes_on(server: LocalTriton, infer: Callable[[wire.M
     assert right()
 
 
-def test_nan_stays_with_who_sent_it(infer: Callable[[wire.ModelInferRequest], Any]) -> None:
-    """Triton takes NaN for a number; of a batch, only the row with it is spoilt."""
+def test_nan_affects_only_its_own_request(infer: Callable[[wire.ModelInferRequest], Any]) -> None:
+    """Triton accepts NaN; it spoils only its own row of a batch."""
     rows = np.zeros((3, 4), np.float32)
     rows[1, 2] = np.nan
     answer = infer(request(shape=(3, 4), content=rows.tobytes()))

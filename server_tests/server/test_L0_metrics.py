@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the autoscalers ask for metrics that a running Triton has."""
+"""Every metric that the dashboard, the alerts and the autoscalers query exists on a running Triton."""
 
 from __future__ import annotations
 

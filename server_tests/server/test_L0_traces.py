@@ -31,7 +31,7 @@ from server_tests import tiny_repository as tiny
 
 
 class Collector:
-    """Takes what OTLP exporters send: name, service, trace, id and parent of every span."""
+    """Receives spans from OTLP exporters: name, service, trace, id and parent of each."""
 
     def __init__(self) -> None:
         self.spans: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Collector:
         self._thread.join()
 
     def wait(self, *names: str) -> dict[str, dict[str, Any]]:
-        """The spans of these names, once they are all here."""
+        """Wait for the spans with these names."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             found = {span["name"]: span for span in self.spans if span["name"] in names}
@@ -106,7 +106,7 @@ def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """This process sends its traces, too."""
+    """Send the traces of this process as well."""
     monkeypatch.setenv(ENDPOINTS[0], collector.url)
     tracing.cache_clear()
     yield collector
@@ -114,7 +114,7 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Co
     tracing.cache_clear()
 
 
-def test_tritons_spans_belong_to_the_clients(server: LocalTriton, traced: Collector) -> None:
+def test_tritons_spans_are_children_of_the_clients(server: LocalTriton, traced: Collector) -> None:
     transport = TritonTransport(server.url)
     with tracing(SERVICE).span("asked", request_id="r1"):
         transport.send(Infer("add_one", {"x": np.zeros((1, 4), np.float32)}, ("y",)), timeout=20)
@@ -178,7 +178,7 @@ tracing(SERVICE).close()
 """
 
 
-def test_the_side_cars_span_belongs_to_the_clients(collector: Collector) -> None:
+def test_the_side_cars_span_is_a_child_of_the_clients(collector: Collector) -> None:
     environment = {**os.environ, ENDPOINTS[0]: collector.url}
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", SIDECAR], cwd=root, env=environment, check=True, timeout=120)
@@ -188,7 +188,7 @@ def test_the_side_cars_span_belongs_to_the_clients(collector: Collector) -> None
     assert found["refine"]["attributes"]["request_id"] == "r2"
 
 
-def test_a_collector_that_is_away_costs_a_command_nothing_but_patience(tmp_path: Path) -> None:
+def test_a_command_survives_a_missing_collector(tmp_path: Path) -> None:
     environment = {**os.environ, ENDPOINTS[0]: "http://127.0.0.1:9/v1/traces"}
     began = time.monotonic()
     command = [sys.executable, "-m", "client", "status", "--url", "127.0.0.1:9", "--timeout", "1"]

@@ -1,4 +1,4 @@
-"""The served models give what torch gives."""
+"""The served models agree with torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that are wrong in every way that the wire allows."""
+"""Malformed jobs, of every kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocol import refine_pb2 as pb
 
 
 def bad_job(draw: random.Random, make: Callable[..., pb.RefineRequest]) -> tuple[str, pb.RefineRequest]:
-    """A job that the side-car must refuse, and what is wrong with it."""
+    """A job that the side-car must refuse, and the kind of its fault."""
     bad = make(steps=1)
     tensor = getattr(bad, draw.choice(["f", "w_m_plus", "f_o"]))
     side = draw.choice([0, 1, 15, 5000, 2**31 - 1])

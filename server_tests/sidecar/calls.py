@@ -32,7 +32,7 @@ def until(call: Iterator[pb.RefineEvent], kind: str) -> pb.RefineEvent:
 
 
 def rest(call: Iterator[pb.RefineEvent]) -> tuple[list[pb.RefineEvent], grpc.RpcError]:
-    """What a stream still says, and how it breaks off."""
+    """The remaining events of a stream that ends with an error, and the error."""
     events = []
     try:
         for event in call:

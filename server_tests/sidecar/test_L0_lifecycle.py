@@ -1,4 +1,4 @@
-"""The real side-car from start to stop: what the wire answers, what its ends leave its clients, what it refuses."""
+"""The real side-car from start to stop: streams, checkpoints, and failures in between."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from server_tests.sidecar.calls import LIMITS, STEPS, Make, metric, rest, stub, 
 NAME = "refine.v1.Refinement"
 
 
-def test_health_and_reflection_tell_what_is_served(sidecar: LocalSidecar) -> None:
+def test_health_and_reflection_name_the_service(sidecar: LocalSidecar) -> None:
     with grpc.insecure_channel(sidecar.url) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", NAME):
@@ -164,7 +164,7 @@ def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
     assert one.terms.total == pytest.approx(other.terms.total, rel=1e-3)
 
 
-def test_a_killed_launcher_takes_both_along(repository: Path, job: Make) -> None:
+def test_a_killed_launcher_stops_both(repository: Path, job: Make) -> None:
     process, where = start_both(repository)
     beside = where["sidecar"]
     with process:

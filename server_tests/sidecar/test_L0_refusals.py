@@ -89,7 +89,7 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_request_is_refused_in_one_sentence(sidecar: LocalSidecar, job: Make, name: str) -> None:
+def test_a_bad_request_is_refused_with_one_line(sidecar: LocalSidecar, job: Make, name: str) -> None:
     change, says = BAD[name]
     request = job()
     change(request)

@@ -1,4 +1,4 @@
-"""The measurement of batches: its numbers, its tables, its refusals; a measurement itself needs a server."""
+"""``bench batch``: its numbers, tables and errors; a measurement itself needs a server."""
 
 from __future__ import annotations
 

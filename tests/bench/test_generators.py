@@ -1,4 +1,4 @@
-"""The comparison of generators: the literal implementation, the engines on a small network, the table."""
+"""``bench generators``: the literal implementation, the engines on a small network, the table."""
 
 from __future__ import annotations
 

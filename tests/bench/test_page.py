@@ -1,4 +1,4 @@
-"""The part of a page that a measurement writes."""
+"""The section of a page that a benchmark writes."""
 
 from __future__ import annotations
 

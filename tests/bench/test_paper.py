@@ -52,7 +52,7 @@ class FakeMeasures:
 
 
 class Rig:
-    """Pretended servers with every cut, counting measures, and a folder."""
+    """Fake servers with every cut, counting measures, and a folder."""
 
     def __init__(
         self, folder: Path, *scripts: Callable[[RefineRequest], Iterator[Message]], steps: int | None = None
@@ -99,7 +99,7 @@ def test_nothing_is_measured_twice_and_other_options_are(tmp_path: Path, case: C
     assert another.measures.calls == 1
 
 
-def test_a_killed_run_goes_on_at_its_checkpoint(tmp_path: Path, case: Case) -> None:
+def test_a_killed_run_continues_from_its_checkpoint(tmp_path: Path, case: Case) -> None:
     def killed(step: int) -> None:
         if step == 33:
             raise KeyboardInterrupt
@@ -194,7 +194,7 @@ def test_the_report_holds_every_measurement(records: list[Record], tmp_path: Pat
     assert page.count("<table>") == 5 and page.count("<img") == 4 and "<p>a.png</p>" in page
 
 
-def test_names_are_shown_as_they_are(records: list[Record], tmp_path: Path) -> None:
+def test_names_are_escaped(records: list[Record], tmp_path: Path) -> None:
     name = "../a <script>alert(1)</script> [b](c) | *d*_e_.png"
     odd = [replace(r, case=replace(r.case, name=name)) for r in records if r.case.name == "a.png"]
     report.write(odd, tmp_path / "out", [f"Skipped: {name}."], setting="")

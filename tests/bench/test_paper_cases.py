@@ -79,7 +79,7 @@ def test_the_square_is_that_of_ffhq() -> None:
 
 @pytest.mark.parametrize(("degrees", "scale"), [(0, 1.0), (30, 1.0), (-75, 1.7), (180, 0.8)])
 def test_a_face_is_aligned_wherever_it_was(degrees: float, scale: float) -> None:
-    """Dots at the landmarks of a face that is turned and scaled come to lie where those of the upright one do."""
+    """Dots at the landmarks of a rotated and scaled face end up where those of the upright face do."""
     turn = scale * np.exp(1j * math.radians(degrees))
     points = UPRIGHT.landmarks[:, 0] + 1j * UPRIGHT.landmarks[:, 1]
     turned = (points - (50 + 55j)) * turn + (150 + 140j)

@@ -77,7 +77,7 @@ def test_derived_figures() -> None:
     assert derived([result("a", "plain", "mean", 0.1)]) == ""
 
 
-def test_the_distances_are_set_against_each_other_apart() -> None:
+def test_each_distance_is_compared_separately() -> None:
     fast = Result("a", "photos", "plain", "fast", replace(GOOD, stlpips_vgg=0.3, stlpips_alex=0.1))
     refined = Result("a", "photos", "plain", "refined", replace(GOOD, stlpips_vgg=0.1, stlpips_alex=0.2))
     assert "| 3.00 / 0.50 |" in derived([fast, refined])
@@ -140,7 +140,7 @@ def test_the_sheet_has_a_row_for_each_target() -> None:
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeJudge:
-    """The command with pretended servers, and results under ``tmp_path``; gives its judge."""
+    """The command with fake servers, and results under ``tmp_path``; gives its judge."""
     found = FakeJudge()
     monkeypatch.setattr(quality, "TritonTransport", lambda _: FakeTransport())
     monkeypatch.setattr(quality, "Inverter", partial(Inverter, refine_transport=FakeRefineTransport()))

@@ -27,7 +27,7 @@ TARGET = np.random.default_rng(0).integers(0, 256, (FAKE_SIDE, FAKE_SIDE, 3), np
 
 
 class FakeJudge:
-    """Counts, and says how bright the reconstruction is."""
+    """Counts calls, and returns the brightness of the reconstruction."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -39,7 +39,7 @@ class FakeJudge:
 
 
 class Rig:
-    """Pretended servers, a judge, and what is kept in a folder."""
+    """Fake servers, a judge, and a cache folder."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ def test_nothing_is_measured_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"f": 0.5}, {"w_m_plus": 2.0}, {"generator": "another"}])
-def test_other_networks_are_measured_anew(tmp_path: Path, change: dict[str, object]) -> None:
+def test_other_networks_are_measured_again(tmp_path: Path, change: dict[str, object]) -> None:
     Rig(tmp_path)("fast", "refined")
     other = Rig(tmp_path, **change)  # type: ignore[arg-type]
     other("fast", "refined")
@@ -126,7 +126,7 @@ def test_another_detail_head_leaves_the_mean_alone(tmp_path: Path) -> None:
     assert other.judge.calls == 0
 
 
-def test_another_target_and_other_judges_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_target_and_other_judges_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Rig(tmp_path)("fast")
     other = Rig(tmp_path)
     # The fake encoder sees the mean only, so that both targets have one code.
@@ -137,7 +137,7 @@ def test_another_target_and_other_judges_are_measured_anew(tmp_path: Path, monke
     assert other.judge.calls == 2
 
 
-def test_other_options_and_recipes_are_refined_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_options_and_recipes_are_refined_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Rig(tmp_path)("refined")
     shorter = Rig(tmp_path, options=RefineOptions(steps=7))
     shorter("refined")
@@ -148,7 +148,7 @@ def test_other_options_and_recipes_are_refined_anew(tmp_path: Path, monkeypatch:
     assert len(changed.sidecar.requests) == 1
 
 
-def test_a_killed_refinement_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_refinement_continues_from_its_checkpoint(tmp_path: Path) -> None:
     def killed(step: int) -> None:
         if step == 33:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The refinement's benchmark: curves that are taken up again, and what is read off them."""
+"""``bench refine``: interrupted curves, and the figures of the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FakeJob:
 
 
 class FakeEngine:
-    """Takes steps until it is told to break."""
+    """Takes steps until it is set to fail."""
 
     generator = "g"
 
@@ -73,7 +73,7 @@ def meter(start: Start, state: State) -> tuple[Point, Image8]:
     return point(state.step, 100 - state.step), np.full((8, 8, 3), state.step, np.uint8)
 
 
-def test_a_curve_that_was_cut_short_is_taken_up_again(tmp_path: Path) -> None:
+def test_an_interrupted_curve_continues(tmp_path: Path) -> None:
     recipe, case = replace(PRESETS["default"], steps=70), Case("case", b"key", START)
     with pytest.raises(KeyboardInterrupt):
         curve(FakeEngine(breaks_at=45), meter, case, recipe, tmp_path)  # type: ignore[arg-type]

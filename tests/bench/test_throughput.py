@@ -1,4 +1,4 @@
-"""The statistics, the pairing and the table of ``bench throughput``, with clocks and sides whose times are known."""
+"""``bench throughput``: statistics, pairing and table, with fake clocks and sides of known speed."""
 
 from __future__ import annotations
 

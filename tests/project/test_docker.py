@@ -1,4 +1,4 @@
-"""Images, compose, Kubernetes and monitoring: they are valid, locked, and name what the servers really have."""
+"""Images, Compose, Kubernetes and monitoring: valid, locked down, and consistent with the servers."""
 
 from __future__ import annotations
 

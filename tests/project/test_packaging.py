@@ -1,4 +1,4 @@
-"""Packaging: bounded versions, pinned CI, extras that do not drift apart."""
+"""Packaging: bounded versions, pinned CI, consistent extras."""
 
 from __future__ import annotations
 
