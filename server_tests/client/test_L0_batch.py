@@ -60,6 +60,7 @@ def test_every_photo_is_edited(triton: LocalTriton, photos: Path) -> None:
     assert report(photos.parent, *BATCH, "--out", "out", "--resume", url=triton.url)["run"]["made"] == 0
 
 
+@pytest.mark.slow
 def test_a_triton_that_is_killed_and_restarted_costs_nothing(
     launch: Callable[..., LocalTriton], models: Path, photos: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_triton_that_is_killed_and_restarted_costs_nothing(
 
 
 @pytest.mark.usefixtures("generator")
+@pytest.mark.slow
 def test_a_side_car_that_is_killed_and_restarted_costs_nothing(triton: LocalTriton, photos: Path) -> None:
     place = photos.parent
     # The same photo twice: the one that the side-car is killed in must come out as the other.

@@ -34,6 +34,7 @@ def place(tmp_path: Path) -> Path:
     [(["--method", "im2s"], 4), (["--method", "idinvert"], 4), (["--cut", "8"], 8), (["--cut", "8", "--clip", "2"], 8)],
     ids=["im2s", "idinvert", "bdinvert8", "bdinvert8-clip"],
 )
+@pytest.mark.slow
 def test_every_method_is_refined(triton: LocalTriton, sidecar: LocalSidecar, place: Path, options: list[str], cut: int):
     invert = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", "2", "--edit", "age=1"]
     made = report(place, *invert, *options, url=triton.url, refine_url=sidecar.url)
@@ -137,6 +138,7 @@ def test_ctrl_c_leaves_a_file_and_refine_goes_on(alone, place, run):
     assert (place / report["reconstruction"]).is_file()
 
 
+@pytest.mark.slow
 def test_both_servers_killed_in_the_middle(alone, place, run, launch, models):
     triton = launch(models)
     with LocalSidecar(arguments=SIDECAR) as sidecar:

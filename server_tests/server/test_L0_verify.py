@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import tritonclient.grpc as grpc
 
 from export.serve.verify import CHANNEL, by_triton, table, verify
 from server.triton import LocalTriton
 
 
+@pytest.mark.slow
 def test_torch_onnxruntime_and_the_served_models_agree(triton: LocalTriton) -> None:
     with grpc.InferenceServerClient(triton.url, channel_args=CHANNEL) as client:
         rows = verify("ffhq", lambda model, feed: by_triton(client, model, feed))

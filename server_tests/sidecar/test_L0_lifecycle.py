@@ -125,6 +125,7 @@ def start_both(repository: Path) -> tuple[subprocess.Popen[str], dict[str, dict[
     return process, json.loads(process.stdout.readline())
 
 
+@pytest.mark.slow
 def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
     repository: Path, sidecar: LocalSidecar, undisturbed: list[pb.RefineEvent], job: Make
 ) -> None:

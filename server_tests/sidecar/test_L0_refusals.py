@@ -21,6 +21,7 @@ from server_tests.sidecar.calls import STEPS, Make, metric, rest, stub, values
 BAD_JOBS = 1000
 
 
+@pytest.mark.slow
 def test_the_side_car_refuses_and_goes_on(sidecar: LocalSidecar, job: Make) -> None:
     with stub(sidecar.url) as good_stub, stub(sidecar.url) as bad_stub:
 

@@ -33,6 +33,7 @@ def test_the_literal_implementation_gives_the_same_images(cut: int) -> None:
     assert (literal.fine(network, f, w) - image).abs().max() <= 1e-5 * image.abs().max()
 
 
+@pytest.mark.slow
 def test_engines_take_turns_and_agree(tmp_path: Path) -> None:
     found = engines(small, torch.device("cpu"), tmp_path)
     names = [engine.name for engine in found]

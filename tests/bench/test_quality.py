@@ -217,6 +217,7 @@ def test_psnr_of_a_known_error() -> None:
 
 
 @wheels
+@pytest.mark.slow
 def test_judge_orders_reconstructions() -> None:
     data = pytest.importorskip("skimage.data")
     photo = np.asarray(Image.fromarray(data.astronaut()).resize((SIDE, SIDE), Image.Resampling.LANCZOS))

@@ -155,6 +155,7 @@ def test_an_interrupted_batch_goes_on_to_the_same_results(
     assert results(place / "out") == results(place / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_results(place: Path, triton: FakeTriton) -> None:
     """SIGKILL while requests are under way, again and again, until the batch is done."""
     killed = 0

@@ -112,6 +112,7 @@ def workers() -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(place: Path) -> None:
     assert made()["photos"] == {"pending": 0, "done": COUNT, "failed": 0}
     made(out="alone", engine="local")
@@ -119,6 +120,7 @@ def test_two_workers_make_what_one_process_makes(place: Path) -> None:
     assert made("--resume")["run"]["made"] == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton: FakeTriton) -> None:
     triton.on_infer = lambda *_: time.sleep(0.15)
     killed: list[int] = []
@@ -151,6 +153,7 @@ def test_a_photo_that_cannot_be_made_is_told(place: Path) -> None:
     assert "05.png" in report["failures"][0]["sentence"]
 
 
+@pytest.mark.slow
 def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = os.environ["UNALIGNED_URL"]
     monkeypatch.setenv("UNALIGNED_URL", "127.0.0.1:9")

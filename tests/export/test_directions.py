@@ -42,6 +42,7 @@ def shipped(name: str) -> torch.Tensor:
     return torch.from_numpy(Direction.load(FOLDER / "ffhq" / f"{name}.safetensors").vector)
 
 
+@pytest.mark.slow
 def test_fit_finds_the_direction_of_a_score() -> None:
     truth = unit(seeded(512, seed=1))
     w = seeded(3000, 512, seed=2)
@@ -53,6 +54,7 @@ def test_fit_finds_the_direction_of_a_score() -> None:
     assert boundary.accuracy > 0.95
 
 
+@pytest.mark.slow
 def test_fit_of_noise_says_so() -> None:
     boundary = fit(seeded(600, 512, seed=4), seeded(600, seed=5))
     assert abs(boundary.correlation) < 0.15
@@ -141,6 +143,7 @@ def test_strength_one_is_one_standard_deviation(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "score", "least"), [("age", "age", 8), ("smile", "smile", 0.015), ("yaw", "yaw", 0.15)]
 )
+@pytest.mark.slow
 def test_shipped_direction_does_what_it_says(name: str, score: str, least: float) -> None:
     from export.directions.effects import effects
 

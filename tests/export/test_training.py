@@ -133,6 +133,7 @@ def test_styles_are_mixed_in_training_and_not_in_heldout_samples() -> None:
     assert mixed[0, :, 7].tolist() == [0.0] * 5 + [1.0] * 9 + [2.0] * 2
 
 
+@pytest.mark.slow
 def test_rendered_samples_are_what_their_latents_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.training.samples.SHARD", 4)
     monkeypatch.setattr("torch.compile", lambda function: function)
@@ -163,6 +164,7 @@ def test_batches_continue_where_they_stopped() -> None:
         assert len({index for batch in epoch for index in batch}) == 9
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     whole = trainer(folder, tmp_path / "whole")
     whole.fit(every=3)

@@ -84,6 +84,7 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngi
     assert middle.open(middle_start, Options(preset="paper")).side is None
 
 
+@pytest.mark.slow
 def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     job = engine.open(start, Options(steps=8))
     first = engine.terms(start, job.state())

@@ -31,6 +31,7 @@ def test_in_w_plus_all_styles_move_and_f_stays(w_engine: TorchEngine) -> None:
     assert (state.terms.f, state.terms.domain) == (0, 0)
 
 
+@pytest.mark.slow
 def test_idinvert_is_held_to_the_encoders_domain(w_engine: TorchEngine, in_domain: Detail) -> None:
     start = w_plus_start()
     job = w_engine.open(start, Options(preset="idinvert", steps=1))
