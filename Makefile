@@ -1,4 +1,4 @@
-# The README's two commands are `make invert` and `make test`; `make help` lists the rest.
+# Start with `make invert` or `make test`. `make help` lists all targets, docs/commands.md all variables.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,17 +7,17 @@ CROP ?=
 EDIT ?= age=-3,3
 OUT ?=
 PORT ?= 8001
-# FAST=1 leaves the refinement out; BUDGET is its seconds.
+# Seconds of refinement; FAST=1 skips it.
 FAST ?=
 BUDGET ?= 120
-# HARDENED=1 serves with TLS, clients' certificates and tokens: those of SECRETS, made where they are missing.
+# HARDENED=1 serves with TLS, client certificates and tokens from SECRETS, created if missing.
 HARDENED ?=
 SECRETS ?= build/secrets
-# RUNTIME=gpu installs onnxruntime-gpu in place of onnxruntime.
+# RUNTIME=gpu installs onnxruntime-gpu instead of onnxruntime.
 RUNTIME ?= export
 SIDECAR := $(if $(filter gpu,$(RUNTIME)),sidecar-gpu,sidecar)
 
-# The example photo shows half a person: take the part around the head.
+# The example photo shows half a person: crop it to the head.
 example := build/astronaut.png
 example_crop := 120,20,160
 ifeq ($(PHOTO)$(CROP),)
@@ -25,7 +25,7 @@ CROP := $(example_crop)
 endif
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# The stamps come last: a build that was cut short is taken up again.
+# Stamps are written last, so an interrupted build continues.
 repository := build/.repository
 sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py networks/*.py networks/weights/ffhq/*.safetensors) \
 	assets/paths.py assets/wheels.py protocol/methods.py
@@ -42,42 +42,42 @@ invert: $(repository) build/.judges $(if $(PHOTO),,$(example)) ## Invert and edi
 	@python -m server run $(if $(FAST),,--sidecar) -- client invert $(if $(FAST),--fast,--seconds $(BUDGET)) \
 		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)")
 
-serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Keep a local Triton up on PORT (8001), and the side-car on 8003, until Ctrl-C; HARDENED=1
+serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on PORT (8001) and the side-car on 8003 until Ctrl-C; HARDENED=1 for TLS and tokens
 	@python -m server start --sidecar --grpc-port $(PORT) $(if $(HARDENED),--secrets $(SECRETS)/server)
 
 $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
 
-test: lint $(repository) build/.judges ## Lint, types, all tests (unit and server), and their coverage
+test: lint $(repository) build/.judges ## Lint, type-check, run all tests, and report coverage
 	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --cov
 
-lint: $(VENV)/.dev ## Style and types
+lint: $(VENV)/.dev ## Lint and type-check
 	@ruff check .
 	@ruff format --check .
 	@mypy
 
-format: $(VENV)/.dev ## Rewrite the code in the project's style
+format: $(VENV)/.dev ## Format the code
 	@ruff check --fix --quiet .
 	@ruff format .
 
-verify: $(repository) ## Compare torch, ONNX Runtime and the served models
+verify: $(repository) ## Compare PyTorch, the exported files and the served models
 	@python -m export verify
 
-bench: $(VENV)/.dev $(repository) build/.judges ## Measure: throughput, generators, batches, the quality of --fast, the recipes of the refinement
+bench: $(VENV)/.dev $(repository) build/.judges ## Run the benchmarks
 	@python -m bench throughput
 	@python -m bench generators
 	@python -m bench batch
 	@python -m bench refine
 	@python -m server run -- python -m bench quality
 
-images: build/.judges ## Build the images of the side-car and of the client; BASE=debootstrap builds them without a registry
+images: build/.judges ## Build the container images of the side-car and the client; BASE=debootstrap needs no registry
 	@docker/images.sh
 
-clean: ## Remove everything that is built, the environment included
+clean: ## Remove everything that was built, including the environment
 	rm -rf $(VENV) build out *.egg-info model_repository/*/[0-9]*
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11 to 3.13 is required: set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
