@@ -1,6 +1,6 @@
 """The command line: ``python -m sidecar``.
 
-Exit status: 1 the start failed, told in one sentence; 2 a wrong command line; 130 and 143 after SIGINT and SIGTERM.
+Exit status: 1 if the side-car cannot start, 2 for a usage error, 130 and 143 after SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sidecar.service.door import Door, ServeError, Tls, token_of
 from sidecar.service.server import ServiceSettings, printed, serve, stopping_on_signals
 
 EPILOG = (
-    "SIGTERM and SIGINT drain: running jobs send a checkpoint and end with UNAVAILABLE. "
-    "Exit status: 1 the start failed, 2 wrong usage, 130 and 143 after SIGINT and SIGTERM."
+    "On SIGTERM or SIGINT, running jobs send a checkpoint and end with UNAVAILABLE. "
+    "Exit status: 1 if the side-car cannot start, 2 for a usage error, 130 and 143 after SIGINT and SIGTERM."
 )
 COMPILE = {"auto": None, "on": True, "off": False}
 
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Serve until a signal ends it."""
     options = parser().parse_args(argv)
     if bool(options.tls_cert) != bool(options.tls_key) or (options.tls_client_ca and not options.tls_cert):
-        parser().error("--tls-cert and --tls-key go together, and --tls-client-ca needs both")
+        parser().error("--tls-cert and --tls-key must be given together, and --tls-client-ca needs both")
     if options.secrets and (options.tls_cert or options.token_file):
-        parser().error("--secrets stands for --tls-cert, --tls-key, --tls-client-ca and --token-file")
+        parser().error("--secrets cannot be combined with --tls-cert, --tls-key, --tls-client-ca or --token-file")
     log.configure(options.log_format)
-    # What Pillow warns of is refused or tolerated by sidecar.service.photo; the log is the log's alone.
+    # sidecar.service.photo handles what Pillow warns about; keep warnings out of the log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     status = 1
     try:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         logging.getLogger("sidecar").exception("the side-car failed")
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of the optimisation may be in the middle of a step, where the interpreter cannot be taken down.
+    # Threads of the optimisation may be inside a step, and the interpreter cannot shut down then.
     os._exit(status)
 
 
@@ -111,51 +111,81 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     found = _Parser(
         prog="python -m sidecar",
-        description="Serve the refinement of inversions by gRPC (refine.v1.Refinement, with grpc.health.v1 and server "
-        "reflection). Weights come from the build folder ($UNALIGNED_BUILD, by default the project's build), filled by "
-        "python -m export fetch --judges. Nothing is written to disk but PyTorch's cache of compiled code.",
+        description="Serve the refinement of inversions over gRPC (refine.v1.Refinement, grpc.health.v1 and server "
+        "reflection). Weights are read from the build folder ($UNALIGNED_BUILD, default: the project's build), which "
+        "`python -m export fetch --judges` fills. Only PyTorch's cache of compiled code is written to disk.",
         epilog=EPILOG,
     )
     add = found.add_argument
     add("--address", default="127.0.0.1", metavar="IP", help="the address to listen on (default: %(default)s)")
-    add("--port", type=_port, default=8003, metavar="N", help="port of gRPC; 0: a free one (default: %(default)s)")
+    add("--port", type=_port, default=8003, metavar="N", help="gRPC port; 0 picks a free one (default: %(default)s)")
     add(
         "--metrics-port",
         type=_port,
         default=8004,
         metavar="N",
-        help="port of /metrics for Prometheus, /live and /ready, plain HTTP; 0: a free one (default: %(default)s)",
+        help="HTTP port of /metrics (Prometheus), /live and /ready; 0 picks a free one (default: %(default)s)",
     )
-    add("--domain", default="ffhq", metavar="NAME", help="which generator (default: %(default)s)")
-    add("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto is the GPU where there is one")
+    add("--domain", default="ffhq", metavar="NAME", help="generator to serve (default: %(default)s)")
+    add(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="where to run; auto uses a GPU if there is one (default: %(default)s)",
+    )
     add(
         "--compile",
         default="auto",
         choices=list(COMPILE),
-        help="compile the step, a minute at the first start and seconds later; auto: where there is a C++ compiler",
+        help="compile the step, which takes a minute on first start; auto compiles if there is a C++ compiler "
+        "(default: %(default)s)",
     )
     add(
         "--perceptual",
         default="stlpips",
         choices=["stlpips", "lpips"],
-        help="network of the loss, on VGG: lpips, the paper's, needs torchvision's VGG16 in PyTorch's hub folder",
+        help="perceptual network of the loss; lpips, as in the paper, needs torchvision's VGG16 in PyTorch's hub "
+        "folder (default: %(default)s)",
     )
-    add("--batch", type=_count, default=4, metavar="N", help="jobs that run at a time (default: %(default)s)")
+    add("--batch", type=_count, default=4, metavar="N", help="jobs that run at the same time (default: %(default)s)")
     add("--queue", type=_count_or_none, default=32, metavar="N", help="jobs that may wait (default: %(default)s)")
-    add("--slice", type=_count, default=5, metavar="N", help="steps between which jobs join and leave (default: 5)")
-    add("--tls-cert", type=Path, metavar="FILE", help="PEM certificate; with --tls-key, serve by TLS")
-    add("--tls-key", type=Path, metavar="FILE", help="PEM key of the certificate")
-    add("--tls-client-ca", type=Path, metavar="FILE", help="PEM authority that clients' certificates must come from")
-    add("--token-file", type=Path, metavar="FILE", help="a token that every request must carry; no reflection then")
+    add(
+        "--slice", type=_count, default=5, metavar="N", help="steps between changes of the batch (default: %(default)s)"
+    )
+    add("--tls-cert", type=Path, metavar="FILE", help="PEM certificate; serve over TLS, with --tls-key")
+    add("--tls-key", type=Path, metavar="FILE", help="PEM private key of the certificate")
+    add(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM certificate authority; clients must present a certificate from it",
+    )
+    add(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file with a token that every request must carry; turns reflection off",
+    )
     add(
         "--secrets",
         type=Path,
         metavar="DIR",
-        help="production: TLS, clients' certificates and the token, by DIR's tls.crt, tls.key, ca.crt and token",
+        help="folder with tls.crt, tls.key, ca.crt and token: TLS, client certificates and a token",
     )
-    add("--log-format", default="text", choices=["text", "json"], help="of the log on stderr (default: %(default)s)")
-    add("--grace", type=_seconds, default=10.0, metavar="S", help="seconds streams have to end (default: 10)")
-    add("--json", action="store_true", help="say where it listens as one line of JSON")
+    add(
+        "--log-format",
+        default="text",
+        choices=["text", "json"],
+        help="format of the log on stderr (default: %(default)s)",
+    )
+    add(
+        "--grace",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="seconds that streams get to finish on shutdown (default: %(default)g)",
+    )
+    add("--json", action="store_true", help="print the addresses as one line of JSON")
     return found
 
 

@@ -197,8 +197,8 @@ class Refiner:
             check_optimiser({"f": state.f, "w_m_plus": state.w_m_plus})
             check_optimiser(state.optimiser)
             self._account(state)
-        except ParameterError as problem:
-            raise AnswerRefused(f"The side-car's answer cannot be used: {problem}") from None
+        except ParameterError as exc:
+            raise AnswerRefused(f"The side-car's answer cannot be used: {exc}") from exc
         self._state = state
 
     def _account(self, state: State) -> Refinement:

@@ -183,7 +183,7 @@ def test_a_killed_launcher_stops_both(repository: Path, job: Make) -> None:
 
 def test_a_start_that_fails_says_why(sidecar: LocalSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = int(sidecar.url.rpartition(":")[2])
-    with pytest.raises(ExitedError, match=f"before it was ready: The address {sidecar.url} cannot be listened on"):
+    with pytest.raises(ExitedError, match=f"before it was ready: Cannot listen on {sidecar.url}"):
         LocalSidecar(port=port, arguments=SIDECAR).start()
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
     with pytest.raises(ExitedError, match=r"There is no file \S+; run: python -m export fetch --judges"):

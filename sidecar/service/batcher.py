@@ -1,7 +1,6 @@
-"""Continuous batching: one thread runs slices of steps; jobs join and leave between them.
+"""Continuous batching: one thread runs slices of steps, and jobs join and leave between slices.
 
-Jobs of one group run as one batch, groups take turns. Nothing is kept of a job that has ended: its state lives with
-its client.
+Jobs of one group run as one batch; groups take turns. Nothing is kept of a finished job: its client holds the state.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sidecar.service.ticket import Ticket
 
 log = logging.getLogger("sidecar")
 
-# A slice takes about this long at most, where a step is slow: a drain must reach the next checkpoint in its grace.
+# Upper bound of a slice where steps are slow: a drain must reach the next checkpoint within its grace period.
 _SLICE_SECONDS = 2.0
 
 
@@ -30,11 +29,11 @@ class Batcher:
     """Runs jobs on an engine.
 
     Args:
-        engine: used by one thread of the batcher, except to judge.
-        batch: jobs that are active at a time.
-        queue: jobs that may wait.
-        slice_steps: steps after which jobs may join and leave.
-        meters: counts what happens.
+        engine: used by one thread only, except for judging.
+        batch: number of jobs that run at the same time.
+        queue: number of jobs that may wait.
+        slice_steps: steps per slice.
+        meters: the metrics.
     """
 
     def __init__(self, engine: Engine, *, batch: int, queue: int, slice_steps: int, meters: Meters) -> None:
@@ -45,7 +44,7 @@ class Batcher:
         self._active: list[Ticket] = []
         self._draining = False
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
-        # Judging takes seconds; the others go on meanwhile.
+        # Judging takes seconds; other jobs continue meanwhile.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._judging: list[Ticket] = []
         self._step_seconds = 0.0
@@ -55,11 +54,11 @@ class Batcher:
         self._thread.start()
 
     def check_room(self) -> None:
-        """Refuse early what :meth:`submit` would refuse.
+        """Fail early where :meth:`submit` would fail.
 
         Raises:
-            Draining: no more jobs are taken.
-            QueueFull: no more jobs may wait.
+            Draining: the side-car is shutting down.
+            QueueFull: the queue is full.
         """
         with self._changed:
             if self._draining:
@@ -71,8 +70,8 @@ class Batcher:
         """Queue a job.
 
         Raises:
-            Draining: no more jobs are taken.
-            QueueFull: no more jobs may wait.
+            Draining: the side-car is shutting down.
+            QueueFull: the queue is full.
         """
         with self._changed:
             self.check_room()
@@ -82,7 +81,7 @@ class Batcher:
             self._changed.notify_all()
 
     def cancel(self, ticket: Ticket) -> None:
-        """Forget a job whose client is gone; an active one after its present slice."""
+        """Drop a job whose client is gone; a running one after its current slice."""
         with self._changed:
             ticket.cancelled = True
             if ticket in self._waiting:
@@ -92,9 +91,9 @@ class Batcher:
             self._changed.notify_all()
 
     def drain(self, timeout: float) -> None:
-        """End everything: waiting jobs at once, active ones after their present slice, with a checkpoint.
+        """End all jobs: waiting ones at once, running ones with a checkpoint after their current slice.
 
-        Returns once all are told, or after ``timeout`` seconds, when those that are left end without a checkpoint.
+        Returns when all have ended, or after ``timeout`` seconds; jobs left by then end without a checkpoint.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -122,7 +121,7 @@ class Batcher:
         self._leave(self._active, Draining.outcome, Draining(counted=True))
 
     def _next(self) -> list[Ticket]:
-        """The jobs of the next slice, once there are any; none where the service drains."""
+        """Wait for the jobs of the next slice; an empty list means that the service drains."""
         with self._changed:
             self._drop_cancelled()
             while not (self._draining or self._waiting or self._active):
@@ -149,7 +148,7 @@ class Batcher:
         )
 
     def _run(self, turn: list[Ticket]) -> None:
-        """One slice of a batch, and what its clients are to hear of it."""
+        """Run one slice of a batch and report to its clients."""
         before = [ticket.job.step for ticket in turn]
         began = time.perf_counter()
         try:
@@ -168,7 +167,7 @@ class Batcher:
                 self._fail([ticket])
 
     def _until_due(self, ticket: Ticket) -> int:
-        """Steps to the end of the slice, or to the next checkpoint, progress or preview before it."""
+        """Steps until the end of the slice or an earlier checkpoint, report or preview."""
         step, wanted = ticket.job.step, ticket.options
         cadence = (wanted.checkpoint_every, wanted.progress_every, wanted.preview_every)
         due = [every - step % every for every in cadence if every]
@@ -233,7 +232,7 @@ class Batcher:
         self._gauge()
 
     def _fail(self, tickets: list[Ticket]) -> None:
-        """End jobs on the exception that is being handled."""
+        """End jobs because of the exception being handled."""
         log.exception("the engine failed", extra={"request_id": ",".join(t.request_id for t in tickets)})
         self._leave(tickets, EngineFailed.outcome, EngineFailed(counted=True))
 
@@ -251,7 +250,7 @@ class Batcher:
     def _close(
         self, ticket: Ticket, outcome: str, failure: Failure | None = None, last: Finished | None = None
     ) -> None:
-        """Count a job, then end its stream, once; the lock is held: what a client is told has been counted."""
+        """Count a job and end its stream, once. Call with the lock held: count before the client hears of it."""
         if ticket.closed:
             return
         seconds = time.monotonic() - ticket.arrived

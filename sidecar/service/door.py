@@ -1,4 +1,4 @@
-"""Who may ask the side-car: TLS with clients' certificates, and a token."""
+"""Who may use the side-car: TLS, client certificates and a token."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 import grpc
 
 HEADER: Final = "authorization"
-# A probe has no token.
+# Probes carry no token.
 OPEN: Final = "/grpc.health.v1.Health/"
 REFUSAL: Final = "The token is missing or wrong."
 Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class ServeError(ValueError):
-    """The server cannot start; the message is one sentence."""
+    """The side-car cannot start; the message says why in one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Tls:
     client_ca: Path | None = None
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC takes.
+        """The credentials for gRPC.
 
         Raises:
             ServeError: a file cannot be read.
@@ -42,7 +42,7 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """``tls``: None is plain text; ``token``: None lets everybody in who can connect."""
+    """``tls``: None means plain text; ``token``: None lets in everyone who can connect."""
 
     tls: Tls | None = None
     token: str | None = field(default=None, repr=False)
@@ -59,7 +59,7 @@ class Door:
         return cls(tls=tls, token=token_of(folder / "token"))
 
     def interceptors(self) -> tuple[grpc.aio.ServerInterceptor, ...]:
-        """What stands before the services."""
+        """The interceptors to put before the services."""
         return () if self.token is None else (_TokenCheck(self.token),)
 
 
@@ -71,7 +71,7 @@ def token_of(path: Path) -> str:
     """
     token = _read(path).decode(errors="replace").strip()
     if not (token and token.isascii() and token.isprintable()):
-        raise ServeError(f"The file {path} holds no token: 1 or more printable ASCII characters.")
+        raise ServeError(f"`{path}` holds no token (expected printable ASCII characters).")
     return token
 
 
@@ -113,5 +113,5 @@ def _refusal(handler: Any) -> Any:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as problem:
-        raise ServeError(f"The file {path} cannot be read: {problem.strerror}.") from None
+    except OSError as exc:
+        raise ServeError(f"Cannot read `{path}`: {exc.strerror}.") from exc

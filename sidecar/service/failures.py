@@ -1,4 +1,4 @@
-"""How requests and jobs fail, and the interceptor that turns it into a status, a count and a line of the log."""
+"""How requests and jobs fail, and the interceptor that turns failures into a status, a metric and a log line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Failure(Exception):
     """A stream that ends without its Done.
 
     Args:
-        counted: whether the metrics have it already, as those of a job do.
+        counted: whether the metrics have it already, as for a job that ended.
     """
 
     code: ClassVar = grpc.StatusCode.INTERNAL
@@ -43,7 +43,7 @@ class Starting(Failure):
 
 
 class Draining(Failure):
-    """No more jobs are taken, and those there are end."""
+    """The side-car is shutting down."""
 
     code, outcome = grpc.StatusCode.UNAVAILABLE, "unavailable"
     reason = "DRAINING"
@@ -51,7 +51,7 @@ class Draining(Failure):
 
 
 class QueueFull(Failure):
-    """No more jobs may wait."""
+    """The queue is full."""
 
     code, outcome = grpc.StatusCode.RESOURCE_EXHAUSTED, "full"
     reason = "QUEUE_FULL"
@@ -67,7 +67,7 @@ class Diverged(Failure):
 
 
 class EngineFailed(Failure):
-    """The engine raised something."""
+    """The engine raised an exception."""
 
     sentence = "The optimisation failed; the server's log says why."
 

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: a line an event, as text or as JSON. They name requests, never what is in them."""
+"""Structured logs on stderr, one line per event, as text or JSON. They name requests but never show their content."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def configure(form: Format) -> None:
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
-    # What begins with _ is some library's own.
+    # Names that begin with _ belong to libraries.
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and not name.startswith("_")}
 
 

@@ -1,4 +1,4 @@
-"""What waits to be sent to one client."""
+"""The events waiting to be sent to one client."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MAX_SIDE = 4096
 MAX_BYTES = 16 * 2**20
 MIN_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
-# Under transparent pixels, as the client has it.
+# The background of transparent pixels, the same as in the client.
 BACKGROUND = (128, 128, 128, 255)
 
 

@@ -38,10 +38,10 @@ _CHANNEL = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
-    # A client that pings while a step takes long is no nuisance.
+    # A client may ping while a long step runs.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # One that has vanished without a word leaves its slot.
+    # A client that vanishes silently frees its slot.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
@@ -53,13 +53,13 @@ class ServiceSettings:
 
     Attributes:
         address: to listen on.
-        port: of gRPC; 0 is a free one.
-        metrics_port: of the pages, plain HTTP; 0 is a free one.
-        batch: jobs that are active at a time.
-        queue: jobs that may wait.
-        slice_steps: steps between which jobs join and leave.
-        grace: seconds that streams have to end on SIGTERM.
-        door: who may ask.
+        port: for gRPC; 0 picks a free one.
+        metrics_port: for the HTTP pages; 0 picks a free one.
+        batch: number of jobs that run at the same time.
+        queue: number of jobs that may wait.
+        slice_steps: steps per slice; jobs join and leave between slices.
+        grace: seconds that streams get to finish after SIGTERM.
+        door: who may connect.
     """
 
     address: str = "127.0.0.1"
@@ -79,13 +79,13 @@ async def serve(
     ready: Callable[[dict[str, object]], None],
     stop: asyncio.Future[int],
 ) -> int:
-    """Serve until told to stop.
+    """Serve until ``stop`` is set.
 
     Args:
-        load: makes the engine, warm; called in a thread of its own.
+        load: builds a warm engine; called in its own thread.
         settings: how to serve.
-        ready: told where the server listens once it answers.
-        stop: its result, the exit status, ends the server.
+        ready: called with the addresses once the server answers.
+        stop: setting its result, the exit status, stops the server.
 
     Returns:
         The exit status.
@@ -96,7 +96,7 @@ async def serve(
     """
     meters = Meters()
     service = RefinementService()
-    # The door comes first: who is not let in is not told what is wrong with a request.
+    # The door comes first: a caller who is not let in learns nothing about the request.
     interceptors = (*settings.door.interceptors(), Failures(NAME, meters))
     server = grpc.aio.server(options=_CHANNEL, interceptors=interceptors)
     refine_pb2_grpc.add_RefinementServicer_to_server(service, server)  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ async def serve(
         service.close()
         deadline = time.monotonic() + settings.grace
         await _say(checks, serving=False)
-        # The streams need some of the time, once their jobs have ended.
+        # Streams need part of the time after their jobs have ended.
         await asyncio.to_thread(batcher.drain, max(settings.grace / 2, settings.grace - 2 * LINGER_S))
         await server.stop(max(0.0, deadline - time.monotonic()))
         log.info("stopped")
@@ -166,16 +166,16 @@ def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
         if settings.door.tls is None:
             return server.add_insecure_port(where)
         return server.add_secure_port(where, settings.door.tls.credentials())
-    except RuntimeError:
-        raise ServeError(f"The address {where} cannot be listened on, or the certificate cannot be used.") from None
+    except RuntimeError as exc:
+        raise ServeError(f"Cannot listen on {where}: the address is in use or the certificate is unusable.") from exc
 
 
 def _pages(meters: Meters, settings: ServiceSettings, *, ready: Callable[[], bool]) -> Pages:
     try:
         return Pages(meters.registry, ready=ready, address=settings.address, port=settings.metrics_port)
-    except OSError as problem:
+    except OSError as exc:
         where = _where(settings.address, settings.metrics_port)
-        raise ServeError(f"The metrics cannot be served on {where}: {problem.strerror}.") from None
+        raise ServeError(f"Cannot serve metrics on {where}: {exc.strerror}.") from exc
 
 
 async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:
@@ -185,7 +185,7 @@ async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:
 
 
 def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
-    """As ``asyncio.to_thread``, in a thread that the process need not wait for when it ends."""
+    """Like ``asyncio.to_thread``, but in a daemon thread, so that the process can exit while it runs."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Engine] = loop.create_future()
 
@@ -204,7 +204,7 @@ def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
             engine = load()
         except Exception as found:
             problem = found
-        with suppress(RuntimeError):  # the server was stopped meanwhile, and its loop is closed
+        with suppress(RuntimeError):  # the server has stopped and its loop is closed
             loop.call_soon_threadsafe(tell, engine, problem)
 
     threading.Thread(target=work, name="load", daemon=True).start()
@@ -212,7 +212,7 @@ def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
 
 
 def printed(where: dict[str, object], *, as_json: bool) -> str:
-    """The line that says where the side-car listens."""
+    """The line that reports where the side-car listens."""
     if as_json:
         return json.dumps(where)
     return f"The side-car serves on grpc {where['grpc']}, metrics {where['metrics']}; Ctrl-C stops it."

@@ -1,4 +1,4 @@
-"""The gRPC service ``refine.v1.Refinement``: checks a request, queues its job, streams what becomes of it."""
+"""The gRPC service ``refine.v1.Refinement``: checks a request, queues its job and streams the events."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sidecar.service.photo import square
 from sidecar.service.ticket import Ticket
 
 NAME = "refine.v1.Refinement"
-# What traces call this program.
+# The service name in traces.
 SERVICE = "unaligned-sidecar"
-# gRPC's Python client drops what it has not read once an error status is there: so long it has to read.
+# gRPC's Python client drops unread messages once an error status arrives; this gives it time to read them.
 LINGER_S = 1.0
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RefinementService(refine_pb2_grpc.RefinementServicer):
-    """Answers UNAVAILABLE until :meth:`open`, and again once the batcher drains."""
+    """Answers UNAVAILABLE before :meth:`open` and once the batcher drains."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -38,12 +38,12 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         self.is_open = False
 
     def open(self, engine: Engine, batcher: Batcher) -> None:
-        """Answer requests from now on."""
+        """Start to answer requests."""
         self._engine, self._batcher = engine, batcher
         self.is_open = True
 
     def close(self) -> None:
-        """Say that no more requests are wanted; the batcher refuses them once it drains."""
+        """Stop reporting readiness; the batcher refuses requests once it drains."""
         self.is_open = False
 
     async def Refine(
@@ -55,7 +55,7 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             raise Starting(counted=True)
         outbox = Outbox(asyncio.get_running_loop())
         batcher.check_room()
-        # Decoding and resampling take a while.
+        # Decoding and resampling are slow.
         ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
         batcher.submit(ticket)
         span = tracing(SERVICE).start(
@@ -70,7 +70,7 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         finally:
             failed = ticket.failure.code.name if ticket.failure else "" if ticket.closed else "CANCELLED"
             span.end(failed=failed, step=ticket.job.step)
-            # Also where the client hung up or its deadline passed: the stream is then cancelled here.
+            # Reached as well when the client hangs up or its deadline passes, which cancels the stream.
             if not ticket.closed:
                 batcher.cancel(ticket)
         if ticket.failure is not None:
@@ -86,7 +86,7 @@ def _ticket(message: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket
     """The job of a request.
 
     Raises:
-        ContractError: no server, or not this one, would take it.
+        ContractError: the request is invalid, or meant for another side-car.
     """
     if message.domain != engine.domain:
         raise ContractError(f"This side-car serves the domain {engine.domain}, not {shortened(message.domain)}.")

@@ -1,4 +1,4 @@
-"""A job of the service with where its events go."""
+"""A job of the service and the outbox for its events."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sidecar.service.outbox import Outbox
 
 @dataclass(eq=False)
 class Ticket:
-    """A job with where its events go.
+    """A job and the outbox for its events.
 
     Attributes:
-        failure: set before the outbox is woken for the last time, where the stream ends without ``Done``.
-        closed: nothing more will be put into the outbox.
+        failure: why the stream ends without ``Done``; set before the last wake-up of the outbox.
+        closed: whether the outbox is complete.
     """
 
     job: Job

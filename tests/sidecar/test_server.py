@@ -89,7 +89,7 @@ def test_a_start_can_be_stopped() -> None:
 
 @pytest.mark.parametrize(
     ("field", "sentence"),
-    [("port", "The address {} cannot be"), ("metrics_port", "The metrics cannot be served on {}")],
+    [("port", "Cannot listen on {}"), ("metrics_port", "Cannot serve metrics on {}")],
 )
 def test_a_taken_port_is_no_start(field: str, sentence: str) -> None:
     with socket.socket() as taken:
@@ -198,7 +198,7 @@ def test_only_who_may_is_answered(locked: tuple[str, Running], certificates: Pat
 
 def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
     tls = Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key")
-    with pytest.raises(ServeError, match=r"The file \S+nothing\.key cannot be read: No such file or directory\.$"):
+    with pytest.raises(ServeError, match=r"Cannot read `\S+nothing\.key`: No such file or directory\.$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
@@ -274,8 +274,8 @@ def sidecar(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--grace", "-1"), "'-1' is not a number of seconds"),
         (("--grace", "nan"), "'nan' is not a number of seconds"),
         (("--device", "tpu"), "invalid choice: 'tpu'"),
-        (("--tls-cert", "x"), "--tls-cert and --tls-key go together"),
-        (("--tls-key", "x"), "--tls-cert and --tls-key go together"),
+        (("--tls-cert", "x"), "--tls-cert and --tls-key must be given together"),
+        (("--tls-key", "x"), "--tls-cert and --tls-key must be given together"),
         (("--tls-client-ca", "x"), "--tls-client-ca needs both"),
         (("extra",), "unrecognized arguments: extra"),
     ],
@@ -294,7 +294,7 @@ def test_a_start_that_fails_exits_with_1_and_one_sentence() -> None:
         port = taken.getsockname()[1]
         done = sidecar("--port", str(port), "--metrics-port", "0")
     assert (done.returncode, done.stdout) == (1, "")
-    sentence = f"error: The address 127.0.0.1:{port} cannot be listened on, or the certificate cannot be used."
+    sentence = f"error: Cannot listen on 127.0.0.1:{port}: the address is in use or the certificate is unusable."
     # gRPC may write lines of its own.
     assert done.stderr.splitlines()[-1] == sentence
 
