@@ -52,7 +52,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
         ConversionError: see the module.
     """
     source = Source(checkpoint)
-    module = import_module(f"export.{checkpoint.kind}")
+    module = import_module(f"export.checkpoints.{checkpoint.kind}")
     build: Callable[[Source], Converted] = module.generator
     try:
         made = build(source)

@@ -21,9 +21,7 @@ from networks.mapping import MappingNetwork
 from networks.resampling import binomial
 from networks.stylegan import StyleGAN
 from networks.stylegan2 import Architecture, Shape, StyleGAN2
-from tests.export.test_checkpoints import Published, nvlabs_modules, saved
-
-__all__ = ["nvlabs_modules"]  # a fixture
+from tests.export.published import Published, saved
 
 State = dict[str, torch.Tensor]
 Network = StyleGAN | StyleGAN2

@@ -1,0 +1,100 @@
+"""Unpickles with a closed table: a name outside of it ends the reading, and a name inside makes an inert record.
+
+A pickle can make `pickle.Unpickler` do six things: look up a name (`find_class`: the table, nothing else), call a value
+(`Name.__call__` or a record type), make an instance of a type (record types only), set a state (``__setstate__`` of
+records), fill lists, dictionaries and sets, and refer to a storage (`persistent_load`). All six are in this module and
+in `export.checkpoints.records`. The process that this runs in bounds memory and time (`export.checkpoints.child`).
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from export.checkpoints.errors import CheckpointError, DamagedError, UnsafePickleError, UnsupportedNetworkError
+from export.checkpoints.records import Name, Table, printable
+
+# What broken files raise in the standard library.
+BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_NO_STATE = ("attribute '__dict__'", "has no attribute", "__setstate__", "__class__ must be set")
+
+
+class ClosedUnpickler(pickle.Unpickler):
+    """Reads one pickle into records.
+
+    Args:
+        file: stands where the pickle begins, and ends up behind it.
+        table: the names that it may use.
+        persistent: makes a storage of torch's persistent identity; None refuses them.
+    """
+
+    def __init__(self, file: BinaryIO, table: Table, persistent: Callable[[object], object] | None = None) -> None:
+        super().__init__(file)
+        self._table, self._persistent = table, persistent
+
+    def find_class(self, module_name: str, global_name: str, /) -> object:
+        """The entry of the table; nothing is imported and a dotted name is not taken apart."""
+        full = f"{module_name}.{global_name}"
+        try:
+            entry = self._table[module_name, global_name]
+        except KeyError as missing:
+            if module_name.startswith("dnnlib.tflib") or module_name == "tfutil":
+                raise UnsupportedNetworkError(
+                    "holds TensorFlow's networks; convert them to PyTorch with legacy.py of NVlabs' stylegan3 "
+                    "and read that"
+                ) from missing
+            raise UnsafePickleError(
+                f"names {printable(full)}, which is not in the table of what may stand in a checkpoint; "
+                "nothing of it was run"
+            ) from missing
+        # Only types can be instantiated without a call (NEWOBJ), and only records are types.
+        return entry if isinstance(entry, type) else Name(full, entry)
+
+    def persistent_load(self, pid: object, /) -> object:
+        """A storage."""
+        if self._persistent is None:
+            raise UnsafePickleError("refers to an object outside of the pickle")
+        return self._persistent(pid)
+
+
+def unpickled(file: BinaryIO, table: Table, persistent: Callable[[object], object] | None = None) -> object:
+    """The value of the pickle that begins where the file stands.
+
+    Raises:
+        UnsafePickleError, DamagedError, UnsupportedNetworkError: see `export.checkpoints.errors`.
+    """
+    with broken_is_damaged("is cut short or no whole pickle"):
+        return ClosedUnpickler(file, table, persistent).load()
+
+
+@contextmanager
+def broken_is_damaged(message: str) -> Iterator[None]:
+    """Turn what the standard library raises for broken files into `DamagedError`."""
+    try:
+        yield
+    except (CheckpointError, RecursionError):
+        raise
+    except BROKEN as error:
+        said = str(error)
+        if "not callable" in said:
+            raise UnsafePickleError("calls something that is not in the table of what may be called") from error
+        if isinstance(error, AttributeError | TypeError) and any(part in said for part in _NO_STATE):
+            raise UnsafePickleError("sets the attributes of a value that has none") from error
+        raise DamagedError(message) from error
