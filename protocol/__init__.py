@@ -1,4 +1,4 @@
-"""The wire contract between client and side-car: ``refine.proto`` and the stubs that are generated from it.
+"""What client and side-car share: the wire contract ``refine.proto``, and its vocabulary as data. Imports no PyTorch.
 
-``python -m protocol`` regenerates the stubs; it needs grpcio-tools.
+``python -m protocol`` regenerates the stubs of ``refine.proto``; it needs grpcio-tools.
 """

@@ -1,11 +1,11 @@
-"""The methods of inversion, as data: where each starts, in which space, and by which recipe it goes on.
+"""The methods of inversion as data: the space, the start and the recipe of each.
 
 | method | is |
 |---|---|
 | ``bdinvert`` | Kang et al., ICCV 2021 (arXiv 2108.08998): F/W+ from an encoder's f^o, held to it and to P-norm+ |
-| ``im2s`` | Image2StyleGAN, Abdal et al., ICCV 2019 (arXiv 1904.03189): W+ from the mean, without a regulariser |
+| ``im2s`` | Image2StyleGAN, Abdal et al., ICCV 2019 (arXiv 1904.03189): W+ from the mean, without regularisation |
 | ``idinvert`` | Zhu et al., ECCV 2020 (arXiv 2004.00049): W+ from an encoder, held to that encoder's domain |
-| ``psp`` | Richardson et al., CVPR 2021 (arXiv 2008.00951): W+ by an encoder, as it is |
+| ``psp`` | Richardson et al., CVPR 2021 (arXiv 2008.00951): W+ by an encoder, without refinement |
 
 W+ is F/W+ cut before the first layer: f is then the generator's constant, of side 4.
 """
@@ -26,12 +26,12 @@ DEFAULT_PRESET: Final = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to invert.
+    """A method of inversion.
 
     Attributes:
         space: of the code.
-        start: what the styles are at first: an encoder's, or the mean of W.
-        preset: recipe of the refinement; None leaves the start as it is.
+        start: where the styles come from: an encoder, or the mean of W.
+        preset: recipe of the refinement; None for no refinement.
     """
 
     space: Space
@@ -45,7 +45,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "idinvert": Method(space="W+", start="encoder", preset="idinvert"),
     "psp": Method(space="W+", start="encoder", preset=None),
 }
-# Recipes of the side-car, and the space that each refines.
+# The side-car's recipes and the space that each refines.
 PRESETS: Final[Mapping[str, Space]] = {"default": "F/W+", "paper": "F/W+", "im2s": "W+", "idinvert": "W+"}
 
 
@@ -55,5 +55,5 @@ def space_of(cut: int) -> Space:
 
 
 def prefix(domain: str, cut: int) -> str:
-    """What the served models of a domain and a cut are called before their role: ``ffhq``, or ``ffhq_cut8``."""
+    """The name of a served model without its role: ``ffhq``, or ``ffhq_cut8``."""
     return domain if cut == DEFAULT_CUT else f"{domain}_cut{cut}"

@@ -45,8 +45,8 @@ class RefinementServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Refine(self, request, context):
-        """Refine one photo. The stream is: Queued (any number), then Progress, Preview and Checkpoint in the order in which
-        things happen, and Done at the end. Hanging up, or a deadline that passes, ends the job within one slice of steps.
+        """Refine one photo. The stream has any number of Queued, then Progress, Preview and Checkpoint as they occur, and Done
+        at the end. Hanging up or exceeding the deadline ends the job within one slice of steps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

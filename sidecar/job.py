@@ -19,13 +19,13 @@ End = Reason | Literal["diverged"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Start:
-    """Where a refinement begins.
+    """The start of a refinement.
 
     Attributes:
         target: uint8 [S, S, 3], RGB, the square of the photo, of the generator's resolution.
         f: float32 [512, s, s], s 8 or 16; in W+ 4, the generator's constant.
         w_m_plus: float32 [styles, 512].
-        f_o: float32, of the shape of ``f``: the encoder's estimate, which ``f`` is held to.
+        f_o: float32, of the shape of ``f``: the encoder's estimate, to which ``f`` is held.
     """
 
     target: Image8
@@ -35,11 +35,11 @@ class Start:
 
 
 class Job(Protocol):
-    """One refinement in progress. Not thread-safe: one thread at a time asks and runs it."""
+    """A refinement in progress. Not thread-safe."""
 
     @property
     def group(self) -> Hashable:
-        """Jobs of one group run in one batch; a job may change its group between slices (another resolution)."""
+        """Jobs of one group can share a batch; a job may change its group between slices."""
 
     @property
     def step(self) -> int:
@@ -47,7 +47,7 @@ class Job(Protocol):
 
     @property
     def steps(self) -> int:
-        """Steps that it has at most."""
+        """Most steps it will take."""
 
     @property
     def seconds(self) -> float:
@@ -59,10 +59,10 @@ class Job(Protocol):
 
     @property
     def reason(self) -> End | None:
-        """Why it ended, or None while it goes on."""
+        """Why it ended; None while it runs."""
 
     def state(self) -> State:
-        """A copy of where it is; the last finite one where the loss has become NaN or infinite."""
+        """A copy of its state; the last finite one if the loss became NaN or infinite."""
 
 
 class Engine(Protocol):
@@ -88,7 +88,7 @@ class Engine(Protocol):
         """
 
     def run(self, jobs: Sequence[Job], steps: int) -> None:
-        """Take up to ``steps`` steps with each job of one group; a job that ends or changes its group takes fewer."""
+        """Take up to ``steps`` steps with each job of one group; fewer where a job ends or changes its group."""
 
     def preview(self, state: State) -> Image8:
         """What an inversion shows, uint8 [256, 256, 3], RGB. May be called from another thread than ``run``."""

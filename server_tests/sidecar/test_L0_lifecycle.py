@@ -186,6 +186,6 @@ def test_a_start_that_fails_says_why(sidecar: LocalSidecar, tmp_path: Path, monk
     with pytest.raises(ExitedError, match=f"before it was ready: Cannot listen on {sidecar.url}"):
         LocalSidecar(port=port, arguments=SIDECAR).start()
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
-    with pytest.raises(ExitedError, match=r"There is no file \S+; run: python -m export fetch --judges"):
+    with pytest.raises(ExitedError, match=r"Cannot find `\S+`; run: python -m export fetch --judges"):
         LocalSidecar(arguments=SIDECAR).start()
     assert sidecar.is_running

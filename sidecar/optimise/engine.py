@@ -1,4 +1,4 @@
-"""A generator with its losses on a device: runs jobs in batches, renders previews, judges results."""
+"""A generator and its loss on a device: runs jobs in batches, renders previews and judges results."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ Loss = Literal["stlpips", "lpips"]
 
 
 class EngineError(ValueError):
-    """The engine cannot be made: weights are missing or do not belong together, or there is no such device."""
+    """The engine cannot be built: weights are missing or do not match, or there is no such device."""
 
 
 class TorchEngine:
     """The optimisation of BDInvert, section 3.3, for many photos at a time.
 
-    On a GPU the jobs of a group run as one batch. On a CPU they take turns within each step: the maps of one image fit
-    its cache, those of several do not.
+    On a GPU the jobs of a group run as one batch. On a CPU they take turns within each step: its cache holds the
+    feature maps of one image, but not of several.
 
     Args:
         generator: on the CPU.
@@ -61,9 +61,9 @@ class TorchEngine:
         perceptual: the network of the loss.
         judge: compares results with photos.
         domain: what the generator shows.
-        w_encoder: into W+, of whose domain IDinvert's codes are kept; None where there is none.
+        w_encoder: encoder into W+ for IDinvert's domain term; None if there is none.
         device: where to optimise.
-        compiled: whether the step is compiled, which takes a minute at first.
+        compiled: whether to compile the step, which takes a minute at first.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TorchEngine:
         return self.begin(start, chosen(options, cut=start.f.shape[-1]), resume)
 
     def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Optimisation:
-        """As :meth:`open`, by any recipe."""
+        """Like :meth:`open`, with any recipe."""
         checked(start, self._synthesis)
         weighed = {name for name, weight in recipe.weights.items() if weight}
         if weighed - {term.name for term in self._terms}:
@@ -155,12 +155,12 @@ class TorchEngine:
                 job.spend(spent)
 
     def warm_up(self) -> None:
-        """Take steps of the default preset, at each side, so that compiling is done before the first job."""
+        """Take steps of the default preset at each side, so that compilation happens before the first job."""
         cut = 16
         f = np.zeros((self._synthesis.f_channels(cut), cut, cut), np.float32)
         w = self._w_avg.cpu().numpy()[None].repeat(self._synthesis.fine_styles(cut), axis=0)
         image = np.zeros((self.resolution, self.resolution, 3), np.uint8)
-        # Ten steps are short enough to come to every side at which images are compared.
+        # Ten steps are few enough to reach every side at which images are compared.
         self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options(steps=10))], 5)
 
     @torch.no_grad()
@@ -233,7 +233,7 @@ class TorchEngine:
 def load_engine(
     *, domain: str = "ffhq", device: Device = "auto", compiled: bool | None = None, perceptual: Loss = "stlpips"
 ) -> TorchEngine:
-    """The engine of a domain, from what ``python -m export fetch --judges`` has put into the build folder.
+    """Load the engine of a domain from the build folder, which ``python -m export fetch --judges`` fills.
 
     Args:
         domain: which generator.
@@ -245,7 +245,7 @@ def load_engine(
         EngineError: weights are missing, or there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("This machine has no CUDA device.")
+        raise EngineError("There is no CUDA device on this machine.")
     generator = build_dir() / "weights" / domain / "generator.safetensors"
     missing = [
         p
@@ -253,7 +253,7 @@ def load_engine(
         if not p.exists()
     ]
     if missing:
-        raise EngineError(f"There is no file {missing[0]}; run: python -m export fetch --judges")
+        raise EngineError(f"Cannot find `{missing[0]}`; run: python -m export fetch --judges")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
