@@ -28,6 +28,7 @@ from client.wire.request_id import SERVICE, named
 from protocol.tracing import ENDPOINTS, tracing
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
+from server_tests.processes import eventually
 
 
 class Collector:
@@ -61,12 +62,8 @@ class Collector:
 
     def wait(self, *names: str) -> dict[str, dict[str, Any]]:
         """Wait for the spans with these names."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            found = {span["name"]: span for span in self.spans if span["name"] in names}
-            if len(found) == len(names):
-                return found
-            time.sleep(0.1)
+        if eventually(lambda: set(names) <= {span["name"] for span in self.spans}):
+            return {span["name"]: span for span in self.spans if span["name"] in names}
         raise AssertionError(f"no {names} in {[span['name'] for span in self.spans]}")
 
 
@@ -156,10 +153,7 @@ def test_tritons_log_names_the_request(server: LocalTriton) -> None:
     with named("request-of-a-test"), pytest.raises(ServerError):
         transport.send(Infer("pick", {"index": np.full((1, 1), 99, np.int64)}, ("y",)), timeout=20)
     transport.close()
-    deadline = time.monotonic() + 10
-    while "request-of-a-test" not in server.log_path.read_text() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert "[request id: request-of-a-test]" in server.log_path.read_text()
+    assert eventually(lambda: "[request id: request-of-a-test]" in server.log_path.read_text())
 
 
 SIDECAR = """
