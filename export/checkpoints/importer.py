@@ -42,20 +42,24 @@ BUILT_IN = "ffhq"
 
 
 class ImportRefusedError(CheckpointError):
-    """The generator was read, and cannot be served as it is or under that name."""
+    """The generator was read, but it cannot be served, or not under that name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export import``."""
-    parser.add_argument("file", type=Path, help="of NVlabs (.pkl), rosinality (.pt), genforce (.pth) or this project")
-    parser.add_argument("--replace", action="store_true", help="even where the domain has another generator")
     parser.add_argument(
-        "--mapped", type=int, default=MAPPED, help=f"latents behind the statistics of W (default: {MAPPED:,})"
+        "file", type=Path, help="a checkpoint of NVlabs (.pkl), rosinality (.pt), genforce (.pth) or this project"
+    )
+    parser.add_argument("--replace", action="store_true", help="replace the generator that the domain has")
+    parser.add_argument(
+        "--mapped", type=int, default=MAPPED, help=f"latents to map for the statistics of W (default: {MAPPED:,})"
     )
     parser.add_argument(
-        "--weights", type=Path, default=None, help="of W's statistics; default: networks/weights/DOMAIN"
+        "--weights", type=Path, default=None, help="folder for the statistics of W (default: networks/weights/DOMAIN)"
     )
-    parser.add_argument("--directions", type=Path, default=None, help="default: client/directions/DOMAIN")
+    parser.add_argument(
+        "--directions", type=Path, default=None, help="folder for the directions (default: client/directions/DOMAIN)"
+    )
     graphs.add_arguments(parser)
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
 
@@ -68,16 +72,19 @@ def run(args: argparse.Namespace) -> None:
     """
     domain = checked_domain(args.domain)
     target = generator_file(domain)
+    say(f"reading {args.file.name}")
     checkpoint = read_checkpoint(args.file)
     converted = convert(checkpoint)
     mapping = converted.mapping.eval().requires_grad_(False)
     synthesis = converted.synthesis.eval().requires_grad_(False)
     mark = fingerprint(state_of(mapping, synthesis))
     if target.exists() and not args.replace and (other := generator_metadata(target)["fingerprint"]) != mark:
-        raise ImportRefusedError(f"{domain} has another generator, {other}: say --replace, or another --domain")
+        raise ImportRefusedError(f"domain `{domain}` already has generator {other}: pass --replace or another --domain")
+    say(f"drawing {SHOWN} samples of {described(synthesis)}")
     if not converted.has_w_avg:
         mapping.w_avg.copy_(mean_w(mapping))
     picture = contact_sheet(Generator(mapping=mapping, synthesis=synthesis, fingerprint=mark))
+    say(f"mapping {args.mapped:,} latents for the statistics of W")
     moments = statistics(mapping, count=args.mapped)
 
     source = f"{checkpoint.kind} checkpoint {args.file.name}"
@@ -87,11 +94,17 @@ def run(args: argparse.Namespace) -> None:
     write_pnorm(args.weights or LEARNED / domain, moments, generator=mark)
     write_components(args.directions or DIRECTIONS / domain, moments, None, generator=mark, styles=synthesis.num_styles)
     print(f"generator {mark}: {target}")
-    print(f"  {told(synthesis)}, from a checkpoint of {checkpoint.kind}; samples: {shown}")
+    print(f"  {described(synthesis)}, from a checkpoint of {checkpoint.kind}; samples: {shown}", flush=True)
+    say("exporting the graphs, which takes minutes")
     graphs.run(args)
     repository.run(args)
     if not encoder_file(domain, graphs.CUT).exists():
-        print("There is no encoder for it yet: docs/training.md tells how to train one.")
+        print("It has no encoder yet; docs/training.md shows how to train one.")
+
+
+def say(step: str) -> None:
+    """Say what begins, at once even where the output is a pipe."""
+    print(f"{step} ...", flush=True)
 
 
 def checked_domain(domain: str) -> str:
@@ -101,7 +114,9 @@ def checked_domain(domain: str) -> str:
         ImportRefusedError: it is the project's own, or no name.
     """
     if domain == BUILT_IN:
-        raise ImportRefusedError(f"{BUILT_IN} is the generator that comes with the project; choose another --domain")
+        raise ImportRefusedError(
+            f"domain `{BUILT_IN}` holds the generator that ships with the project: pass another --domain"
+        )
     return domain
 
 
@@ -116,7 +131,7 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     w_plus = generator.mapping(z, PSI)[:, None].expand(-1, generator.synthesis.num_styles, -1)
     image = torch.cat([at_size(generator.synthesis(w[None])) for w in w_plus])
     if not torch.isfinite(image).all() or image.std() == 0:
-        raise ImportRefusedError("the network makes no pictures: its samples are of one colour or not finite")
+        raise ImportRefusedError("the network makes no pictures: its samples have one colour or are not finite")
     pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     # [row, column, channel, y, x] -> [row, y, column, x, channel]
     grid = pixels.reshape(2, SHOWN // 2, *pixels.shape[1:]).permute(0, 3, 1, 4, 2)
@@ -124,7 +139,7 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     return sheet
 
 
-def told(synthesis: Synthesis) -> str:
+def described(synthesis: Synthesis) -> str:
     """The network in words."""
     network = description(synthesis)
     kind = f"{network['family']} {network.get('architecture', '')}".strip()

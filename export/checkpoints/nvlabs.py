@@ -72,8 +72,12 @@ def _architecture(source: Source, sides: list[int]) -> Architecture:
 
 
 def _clamp(source: Source) -> float | None:
-    """The bound of the layers' outputs, one for all of a network."""
-    found = {v for k, v in source.attributes.items() if k.startswith("synthesis.") and k.endswith(".conv_clamp")}
+    """The bound of the layers' outputs, one for all of a network; the skip of a residual block never has one."""
+    found = {
+        value
+        for name, value in source.attributes.items()
+        if name.startswith("synthesis.") and name.endswith(".conv_clamp") and ".skip." not in name
+    }
     if len(found) > 1:
         raise ConversionError("the layers have different bounds (conv_clamp)")
     value = found.pop() if found else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -248,14 +248,25 @@ def module_of(graph: Graph, variant: Variant) -> nn.Module:
     return module
 
 
-def build(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT, force: bool = False) -> list[str]:
-    """Export what is out of date; returns the names of the graphs that were written."""
+def build(
+    domain: str,
+    variant: Variant = PLAIN,
+    *,
+    cuts: Sequence[int] = EVERY_CUT,
+    force: bool = False,
+    begins: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Export what is out of date; returns the names of the graphs that were written.
+
+    ``begins`` is called with each name before its export, which takes up to a minute.
+    """
     written = []
     for graph in graphs(domain, cuts):
         target = variant.file(graph.name)
         mark = stamp(graph)
         if not force and target.exists() and recorded(target).get("stamp") == mark:
             continue
+        begins(graph.name)
         module = module_of(graph, variant)
         write = to_onnx if variant.format == "onnx" else to_torchscript
         write(graph, module, target)
@@ -299,5 +310,9 @@ def add_cuts(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export what is out of date and say so."""
-    written = build(args.domain, variant_of(args), cuts=args.cuts, force=args.force)
+
+    def begins(name: str) -> None:
+        print(f"exporting {name} ...", flush=True)
+
+    written = build(args.domain, variant_of(args), cuts=args.cuts, force=args.force, begins=begins)
     print("graphs: " + (", ".join(written) if written else "up to date"))

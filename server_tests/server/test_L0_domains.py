@@ -21,7 +21,8 @@ from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Crop
 from server.triton import LocalTriton
-from tests.export.test_conversion import rosinality_file, saved, stylegan2, stylegan_file
+from tests.export.published import saved
+from tests.export.publishers import rosinality_file, stylegan2, stylegan_file
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def test_a_repository_changes_its_format_and_leaves_no_file_of_the_other(house: 
     ("arguments", "said"),
     [
         (["nothing.pt", "--domain=other"], "there is no checkpoint at nothing.pt"),
-        (["stylegan2.pt", "--domain=ffhq"], "ffhq is the generator that comes with the project"),
-        (["stylegan2.pt", "--domain=scripted"], "scripted has another generator"),
+        (["stylegan2.pt", "--domain=ffhq"], "domain `ffhq` holds the generator that ships with the project"),
+        (["stylegan2.pt", "--domain=scripted"], "domain `scripted` already has generator"),
         (["cut.pt", "--domain=other"], "cut.pt is cut short"),
         (["evil.pkl", "--domain=other"], "evil.pkl"),
     ],
