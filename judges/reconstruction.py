@@ -50,6 +50,11 @@ class Judge:
         self._detector, self._identity = FaceDetector(), Identity()
 
     @torch.no_grad()
+    def alex(self, a: Image8, b: Image8) -> float:
+        """ST-LPIPS (Alex) of two images of one size, uint8 [S, S, 3]."""
+        return float(self._alex(as_tensor(a), as_tensor(b)))
+
+    @torch.no_grad()
     def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
         """Compare two square images, uint8 RGB [S, S, 3], S a multiple of 256."""
         assert target.shape == reconstruction.shape == (len(target), len(target), 3)

@@ -1,4 +1,4 @@
-"""Similarity transforms of images and feature maps: what an unaligned photo does to an aligned face."""
+"""Random similarity transforms, and changes of light: what photos do to an aligned face."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-
-IDENTITY = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +26,6 @@ def draw_moves(count: int, *, moves: Moves, rng: torch.Generator) -> Tensor:
     x, y = ((2 * t - 1) * 2 * moves.shift for t in (x, y))
     cos, sin = angle.cos() * scale, angle.sin() * scale
     return torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)
-
-
-def move(f: Tensor, theta: Tensor) -> Tensor:
-    """Resample feature maps (or images) through similarity transforms, reflecting at the border.
-
-    Args:
-        f: float32 [B, C, S, S].
-        theta: float32 [B, 2, 3], as for ``affine_grid``; the identity leaves a map exactly as it is.
-
-    Returns:
-        float32 [B, C, S, S].
-    """
-    moved = F.grid_sample(
-        f, F.affine_grid(theta, list(f.shape), align_corners=False), padding_mode="reflection", align_corners=False
-    )
-    still = (theta == IDENTITY.to(theta)).all(dim=(1, 2))
-    return torch.where(still[:, None, None, None], f, moved)
 
 
 def tint(image: Tensor, *, rng: torch.Generator) -> Tensor:

@@ -20,13 +20,14 @@ from torch.nn import functional as F
 
 from assets.perceptual import stlpips
 from export.training.image_loss import ImageLoss, sample_by_sample
-from export.training.moves import IDENTITY, Moves, draw_moves, move, tint
+from export.training.moves import Moves, draw_moves, tint
 from export.training.samples import shards, styles
 from networks.detail import Detail
 from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator
 from networks.pnorm import PNorm
 from networks.precision import half
+from networks.similarity import IDENTITY, move
 from networks.synthesis import W_PLUS
 
 NETWORKS = ("encoder", "detail", "both")

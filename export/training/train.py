@@ -1,4 +1,4 @@
-"""``python -m export train``: trains the encoder, the detail head, or both, on generator samples; on a CPU or a GPU.
+"""``python -m export train``: trains the encoder, the detail head, or both, on generator samples; or the two looks.
 
 Stages are runs of their own, each from the weights of the one before: ``--loss latents``, then ``image`` (see
 :mod:`export.training.tasks`). The weights that ship are where a run starts if ``--start`` says so, and what it
@@ -20,6 +20,7 @@ from assets.paths import detail_file, encoder_file, pnorm_file, samples_folder, 
 from assets.perceptual import stlpips
 from export.directions.cards import write_network
 from export.generator import load_generator
+from export.training.looks import command as looks
 from export.training.regression import Regression
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError
 from export.training.training import Recipe, Trainer
@@ -29,20 +30,24 @@ from networks.learned_file import learned_metadata, load_detail, load_encoder, s
 from networks.pnorm import load_pnorm
 from networks.synthesis import CUTS, W_PLUS
 
+LOOKS = "looks"
+# Of the other networks; the looks have their own.
+DEFAULTS = {"steps": 20_000, "minutes": math.inf, "batch": 32, "learning_rate": 1e-3}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export train``."""
-    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("network", choices=(*NETWORKS, LOOKS))
     parser.add_argument(
         "--cut", type=int, choices=(W_PLUS, *CUTS), default=16, help="default: 16; 4 is W+, a head alone"
     )
     parser.add_argument("--body", choices=BODIES, default="residual", help="of the encoder (default: residual)")
     parser.add_argument("--loss", choices=LOSSES, default="latents", help="latents first, then image")
     parser.add_argument("--start", action="store_true", help="from the weights in --weights, not from random ones")
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="time budget over all calls of this run")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, help="over all calls of this run (default: 20000; looks: no bound)")
+    parser.add_argument("--minutes", type=float, help="likewise (default: no bound; looks: 150, on a GPU 25)")
+    parser.add_argument("--batch", type=int, help="default: 32; looks: 6, on a GPU 48")
+    parser.add_argument("--learning-rate", type=float, help="default: 1e-3; looks: 3e-4, on a GPU 4e-4")
     parser.add_argument("--perceptual-weight", type=float, default=10.0, help="lambda of the image loss (default: 10)")
     parser.add_argument("--identity-weight", type=float, default=0.0, help="of the identity loss (default: 0, without)")
     parser.add_argument("--seed", type=int, default=0)
@@ -51,10 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, default=None, help="default: build/samples/DOMAIN")
     parser.add_argument("--folder", type=Path, default=None, help="checkpoints; default: build/training/...")
     parser.add_argument("--weights", type=Path, default=None, help="folder; default: networks/weights/DOMAIN")
+    looks.add_arguments(parser.add_argument_group("looks"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, then write the networks as fp16 safetensors, each with its card.
+    """Train the network that is named, the looks as :mod:`export.training.looks` does."""
+    if args.network == LOOKS:
+        looks.run(args)
+        return
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train on samples alone, then write the networks as fp16 safetensors, each with its card.
 
     Raises:
         TrainingError: the options, the samples or the checkpoint do not fit.

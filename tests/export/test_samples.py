@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from assets.paths import generator_file
 from export.generator import load_generator
-from export.training.moves import IDENTITY, Moves, draw_moves, move, tint
+from export.training.moves import Moves, draw_moves, tint
 from export.training.samples import latents, render, shard_path, shards, styles
+from networks.similarity import IDENTITY, move
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 CPU = torch.device("cpu")

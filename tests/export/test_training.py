@@ -13,7 +13,6 @@ from export.__main__ import main as export_main
 from export.generator import load_generator
 from export.training import identity_loss
 from export.training.image_loss import ImageLoss, sample_by_sample
-from export.training.moves import IDENTITY
 from export.training.regression import Regression
 from export.training.samples import latents, shard_path, styles
 from export.training.tasks import Task, TrainingError, load_samples
@@ -23,6 +22,7 @@ from networks.detail import Detail
 from networks.encoder import Encoder
 from networks.learned_file import learned_metadata
 from networks.pnorm import load_pnorm
+from networks.similarity import IDENTITY
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 CPU = torch.device("cpu")

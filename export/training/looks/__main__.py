@@ -1,0 +1,13 @@
+"""``python -m export.training.looks``: as ``python -m export train looks``, with nothing but what training needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from export.training.looks.command import add_arguments, add_common, run
+
+parser = argparse.ArgumentParser(prog="python -m export.training.looks", description="Train the two looks.")
+parser.set_defaults(domain="ffhq")
+add_arguments(parser)
+add_common(parser)
+run(parser.parse_args())

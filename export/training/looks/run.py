@@ -1,0 +1,256 @@
+"""The run of a training: steps, the step size, averaged weights, checkpoints, the log.
+
+A run is bounded by minutes and steps over all of its calls. It writes checkpoints, and goes on from the last one, on
+any machine, when it is called again. Each step's batch depends on the seed and the step's number alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.training.looks.critic import critic_loss
+from export.training.looks.draws import Batches, Moves, draw_move, draw_styles
+from export.training.looks.step import Step
+from export.training.looks.weights import write_parts
+from networks.similarity import compose, move
+
+DECAY = 0.998  # of the averaged weights, once they have seen as much
+WARMUP = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Options.
+
+    Attributes:
+        minutes: of all calls together, at which the step size has fallen to a hundredth.
+        steps: likewise.
+        batch: photos a step.
+        photos: share of real faces.
+        rate: of AdamW.
+        whole_every: steps between those in which a photo goes through the whole fine half; 0: all photos always do.
+        frozen: beginnings of names of parts that stay as they are.
+        norms_frozen: whether batch norms keep their statistics, as small batches need.
+        coarse_steps: of the coarse look alone, before everything else.
+        coarse_batch: samples of such a step.
+        seed: of everything drawn.
+        save_minutes: between checkpoints.
+        log_steps: between lines of the log.
+    """
+
+    minutes: float = 150.0
+    steps: int = 10**9
+    batch: int = 6
+    photos: float = 0.5
+    rate: float = 3e-4
+    whole_every: int = 3
+    frozen: tuple[str, ...] = ("first.", "second.at64.")
+    norms_frozen: bool = True
+    coarse_steps: int = 300
+    coarse_batch: int = 24
+    seed: int = 0
+    save_minutes: float = 5.0
+    log_steps: int = 10
+
+
+class Trainer:
+    """Where a run stands."""
+
+    def __init__(
+        self, step: Step, batches: Batches, run: Run, *, folder: Path, say: Callable[[str], None] = print
+    ) -> None:
+        self.step, self.batches, self.run, self.folder, self.say = step, batches, run, folder, say
+        self.networks: dict[str, nn.Module] = {"looks": step.looks, "head": step.head}
+        self.averaged = {name: copy.deepcopy(n).eval().requires_grad_(False) for name, n in self.networks.items()}
+        self.device = batches.device
+        self.critic = step.critic
+        for name, parameter in step.looks.named_parameters():
+            parameter.requires_grad_(not name.startswith(run.frozen))
+        self.parameters = [p for n in self.networks.values() for p in n.parameters() if p.requires_grad]
+        options = {"betas": (0.9, 0.99), "weight_decay": 0.01, "fused": self.device.type == "cuda"}
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=run.rate, **options)  # type: ignore[arg-type]
+        self.coarse_optimiser = torch.optim.AdamW(step.looks.coarse_look.parameters(), lr=1e-3, weight_decay=0.01)
+        critic = [] if step.critic is None else list(step.critic.parameters())
+        self.critic_optimiser = torch.optim.AdamW(critic or [torch.zeros(1)], lr=3e-4, betas=(0.0, 0.99))
+        self.coarse_done = self.done = self.seen = 0
+        self.elapsed = 0.0
+        self.history: list[dict[str, Any]] = []
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    # --- where it stands
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a killed run goes on from."""
+        return self.folder / "checkpoint.pt"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "networks": {name: n.state_dict() for name, n in self.networks.items()},
+            "averaged": {name: n.state_dict() for name, n in self.averaged.items()},
+            "critic": {} if self.critic is None else self.critic.state_dict(),
+            "optimisers": [o.state_dict() for o in (self.optimiser, self.coarse_optimiser, self.critic_optimiser)],
+            "counts": [self.coarse_done, self.done, self.seen, self.elapsed],
+            "history": self.history,
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint, the averaged weights and the log, each whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(self._state(), partial)
+        partial.replace(self.checkpoint)
+        for name, network in self.averaged.items():
+            write_parts(network, self.folder, name)
+        (self.folder / "history.json").write_text(json.dumps({"run": asdict(self.run), "history": self.history}))
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint; false where there is none."""
+        if not self.checkpoint.exists():
+            return False
+        state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+            self.averaged[name].load_state_dict(state["averaged"][name])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+        optimisers = (self.optimiser, self.coarse_optimiser, self.critic_optimiser)
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        self.coarse_done, self.done, self.seen, self.elapsed = state["counts"]
+        self.history = state["history"]
+        return True
+
+    @property
+    def progress(self) -> float:
+        """0 to 1: the further of steps and minutes."""
+        return max(self.done / self.run.steps, self.elapsed / 60 / self.run.minutes)
+
+    # --- steps
+
+    def fit(self) -> None:
+        """Train to the end."""
+        saved = time.monotonic()
+        while self.coarse_done < self.run.coarse_steps or self.progress < 1:
+            began = time.monotonic()
+            if self.coarse_done < self.run.coarse_steps:
+                self._coarse()
+            else:
+                self._main()
+            self.elapsed += time.monotonic() - began
+            if time.monotonic() - saved > 60 * self.run.save_minutes:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def _rng(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.run.seed * 10**9 + number)
+
+    def _coarse(self) -> None:
+        """The coarse look alone, by regression: samples that the short head paints, many and cheap."""
+        run, looks, synthesis = self.run, self.step.looks, self.step.synthesis
+        rng = self._rng(5 * 10**8 + self.coarse_done)
+        progress = self.coarse_done / run.coarse_steps
+        for group in self.coarse_optimiser.param_groups:
+            group["lr"] = 1e-3 * min(1, (self.coarse_done + 1) / WARMUP) * (0.02 + 0.98 * (1 - progress))
+        looks.coarse_look.train()
+        with torch.no_grad():
+            w = draw_styles(self.batches.generator, run.coarse_batch, rng)
+            f = synthesis.coarse(w[:, : looks.coarse], cut=looks.cut)
+            image = torch.cat(
+                [self.step.paint(f[i : i + 4], w[i : i + 4, looks.coarse :]) for i in range(0, len(f), 4)]
+            )
+            theta = torch.stack([draw_move((0.7, 1.3), rng, Moves(free=0.5)) for _ in w]).to(self.device)
+            # Landmarks of photos are not quite where the generator's are.
+            jitter = torch.stack([draw_move((1.0, 1.0), rng, Moves(15.0, 0.1, 0.0)) for _ in w]).to(self.device)
+            photo = move(image.clamp(-1, 1), theta)
+        w_coarse = looks.look_at_face(photo, compose(jitter, theta))
+        made = looks.normalise_f(synthesis.coarse(w_coarse, cut=looks.cut))
+        error = (made - looks.normalise_f(f)).square().mean()
+        styles = (looks.normalise_w(w_coarse) - looks.normalise_w(w[:, : looks.coarse])).square().clamp(max=9).mean()
+        loss = error + 0.3 * styles
+        self.coarse_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(looks.coarse_look.parameters(), 1.0)
+        self.coarse_optimiser.step()
+        self.coarse_done += 1
+        self._add({"f": error, "styles": styles})
+        if self.coarse_done % self.run.log_steps == 0 or self.coarse_done == 1:
+            self._tell("coarse", self.coarse_done)
+        if self.coarse_done == run.coarse_steps:
+            self.averaged["looks"].load_state_dict(looks.state_dict())
+
+    def _main(self) -> None:
+        run, step = self.run, self.step
+        rng = self._rng(self.done)
+        warm = min(1.0, (self.done + 1) / WARMUP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = run.rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1, self.progress))) / 2)
+        self._modes()
+        photos = round(run.batch * run.photos)
+        batch = self.batches.draw(run.batch - photos, photos, rng)
+        whole = None if not run.whole_every else int(self.done % run.whole_every == 0)
+        loss, parts, crops = step(batch, rng, whole=whole)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        used = [p for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(used, 1.0)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        else:
+            parts["skipped"] = torch.ones(())
+        if crops is not None and self.critic is not None:
+            told = critic_loss(self.critic, *crops)
+            self.critic_optimiser.zero_grad(set_to_none=True)
+            told.backward()  # type: ignore[no-untyped-call]
+            self.critic_optimiser.step()
+            parts["critic"] = told
+        self.done += 1
+        self.seen += run.batch
+        self._average()
+        self._add(parts | {"norm": norm})
+        if self.done % run.log_steps == 0 or self.done == 1:
+            self._tell("step", self.done)
+
+    def _modes(self) -> None:
+        for network in self.networks.values():
+            network.train()
+            if self.run.norms_frozen:
+                for part in network.modules():
+                    if isinstance(part, nn.BatchNorm2d):
+                        part.eval()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(DECAY, self.done / (self.done + 5))
+        for name, network in self.networks.items():
+            kept = self.averaged[name].state_dict()
+            for part, value in network.state_dict().items():
+                if value.is_floating_point():
+                    kept[part].lerp_(value, 1 - decay)
+                else:
+                    kept[part].copy_(value)
+
+    # --- the log
+
+    def _add(self, parts: dict[str, Tensor]) -> None:
+        for name, value in parts.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + float(value.detach().float().mean()), count + 1
+
+    def _tell(self, kind: str, number: int) -> None:
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        line = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        self.say(f"[{self.elapsed:8.1f}] {kind} {number} seen {self.seen} {line}")
+        self.history.append({"kind": kind, "number": number, "seen": self.seen, "elapsed": self.elapsed, **means})

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import torch
+
+from export.training.looks.critic import Critic, critic_loss
+from export.training.looks.fast import SlicedBlur, SummedHaar, swapped
+from export.training.looks.full_size import crop, place_crop
+from export.training.looks.losses import ImageLoss, reduced
+from networks.mobilestylegan import InverseHaar, MobileStyleGAN
+from networks.perceptual import Blur
+from networks.similarity import IDENTITY
+from tests.export.training.looks.conftest import Flat, Nobody
+
+
+def test_the_image_loss_names_its_parts() -> None:
+    flat = Flat()
+    loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
+    image = torch.rand(2, 3, 256, 256) * 2 - 1
+    still = IDENTITY.expand(2, -1, -1)
+    total, parts = loss(image, image, still)
+    assert set(parts) == {"pixels", "looks", "core", "person"}
+    assert float(total.abs().max()) < 1e-6
+    total, parts = loss(image, -image, still)
+    expected = parts["pixels"] + 2 * parts["looks"] + parts["core"] + parts["person"]
+    assert torch.allclose(total, expected)
+    assert float(total.min()) > 0
+
+
+def test_reducing_is_an_average() -> None:
+    image = torch.rand(1, 3, 256, 256)
+    assert torch.allclose(reduced(image, 128), torch.nn.functional.avg_pool2d(image, 2))
+    assert reduced(image, 192).shape == (1, 3, 192, 192)
+    assert reduced(image, 256) is image
+
+
+def test_fast_forms_give_the_same_numbers() -> None:
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.allclose(SummedHaar()(x), InverseHaar(4)(x), atol=1e-6)
+    y = torch.randn(2, 5, 20, 24)
+    assert torch.allclose(SlicedBlur()(y), Blur(5)(y), atol=1e-6)
+    network = MobileStyleGAN()
+    swapped(network, InverseHaar, SummedHaar)
+    assert not [m for m in network.modules() if isinstance(m, InverseHaar)]
+    assert len([m for m in network.modules() if isinstance(m, SummedHaar)]) == 7
+
+
+def test_crops_lie_about_the_face() -> None:
+    rng = torch.Generator().manual_seed(0)
+    # A face at half its size in the right lower quarter of the image.
+    theta = torch.tensor([[2.0, 0.0, -1.0], [0.0, 2.0, -1.0]])
+    middles = [[(c + 128) / 1024 for c in place_crop(theta, 1024, rng)] for _ in range(50)]
+    for row, column in middles:
+        assert 0.55 < row < 0.95
+        assert 0.55 < column < 0.95
+    images = torch.arange(512 * 512.0).view(1, 1, 512, 512).expand(2, 3, -1, -1)
+    cut = crop(images, [(10, 20), (200, 100), (0, 0)])
+    assert cut.shape == (2, 3, 256, 256)
+    assert cut[1, 0, 0, 0] == 200 * 512 + 100
+    assert crop(images[:0], [(0, 0)]).shape == (0, 3, 256, 256)
+
+
+def test_the_critic_learns_to_part_crops() -> None:
+    torch.manual_seed(0)
+    critic = Critic(8)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    true, ours = torch.rand(4, 3, 64, 64) * 0.1, torch.rand(4, 3, 64, 64)
+    first = critic_loss(critic, true, ours).item()
+    for _ in range(20):
+        loss = critic_loss(critic, true, ours)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.7 * first
+    assert critic(true).mean() > critic(ours).mean()
+    assert critic_loss(critic, true[:0], ours[:0]).item() == 0

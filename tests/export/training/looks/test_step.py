@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from export.training.looks.critic import Critic
+from export.training.looks.draws import Batch, Batches
+from export.training.looks.faces import Faces
+from export.training.looks.losses import ImageLoss, seen
+from export.training.looks.step import Step
+from networks.generator_file import Generator
+from networks.looks import TwoLooks
+from networks.short_head import ShortHead
+from networks.similarity import IDENTITY
+from tests.export.training.looks.conftest import Flat, Nobody, cheap_paint
+
+
+def large(f: Tensor, w: Tensor) -> Tensor:
+    return F.interpolate(cheap_paint(f, w), size=512, mode="nearest")
+
+
+class Oracle(TwoLooks):
+    """Looks that know the codes of a batch's samples."""
+
+    def know(self, batch: Batch) -> None:
+        self.known = batch
+
+    def look(self, photo: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(photo), 512, 16, 16), torch.zeros(len(photo), 12, 512)
+
+    def look_again(self, photo: Tensor, painted: Tensor, f: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        return self.normalise_f(self.known.f), self.normalise_w(self.known.w[:, 4:])
+
+    def look_at_face(self, photo: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002
+        return self.known.w[:, :4]
+
+
+def make(generator: Generator, looks: TwoLooks, *, frozen: bool = True, critic: Critic | None = None) -> Step:
+    flat = Flat()
+    loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
+    step = Step(generator.synthesis, looks, ShortHead(), loss, first_frozen=frozen, critic=critic)  # type: ignore[arg-type]
+    step.paint = step.full_size.paint = cheap_paint
+    step.whole = step.full_size.whole = large
+    return step
+
+
+@pytest.fixture
+def batches(generator: Generator, faces: Faces) -> Batches:
+    directions = torch.randn(3, 16, 512, generator=torch.Generator().manual_seed(9))
+    return Batches(generator, [(faces, 1.0)], directions, cheap_paint)
+
+
+def seeded(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def test_a_true_code_edits_truly(generator: Generator, batches: Batches) -> None:
+    batch = batches.draw(2, 0, seeded())
+    looks = Oracle()
+    looks.know(batch)
+    step = make(generator, looks)
+    codes = step.encode(batch.photo, batch.theta, batch.edit)
+    after = batch.w + batch.edit
+    assert torch.allclose(codes.w_edited, after[:, 4:], atol=1e-5)
+    # Moving is linear: f, and the move of what the edit changes, are the edited f's move.
+    from networks.similarity import move
+
+    expected = move(generator.synthesis.coarse(after[:, :4], cut=16), batch.theta)
+    assert torch.allclose(codes.f_edited, expected, atol=1e-4)
+
+
+def test_a_true_code_of_an_aligned_sample_costs_nothing(generator: Generator, batches: Batches) -> None:
+    batch = batches.draw(2, 0, seeded())
+    still = IDENTITY.expand(2, -1, -1)
+    w = torch.cat([batch.w, batch.w + batch.edit])
+    f = generator.synthesis.coarse(w[:, :4], cut=16)
+    batch.theta, batch.f = still, f[:2]
+    batch.photo, batch.edited = cheap_paint(f, w[:, 4:]).chunk(2)
+    looks = Oracle()
+    looks.know(batch)
+    _, parts, _ = make(generator, looks)(batch, seeded())
+    for name in ("pixels", "looks", "core", "person", "edit", "change", "anchor", "coarse"):
+        assert float(parts[name].mean()) < 1e-6, name
+
+
+def test_gradients_reach_what_is_trained(generator: Generator, batches: Batches) -> None:
+    torch.manual_seed(0)
+    looks = TwoLooks()
+    step = make(generator, looks)
+    loss, parts, _ = step(batches.draw(1, 1, seeded()), seeded())
+    loss.backward()
+    assert {"edit", "change", "anchor", "base", "near", "keep", "pixels_photo"} <= set(parts)
+    assert all(p.grad is None for p in looks.first.parameters())
+    for part in (looks.second, looks.coarse_look):
+        assert sum(float(p.grad.abs().sum()) for p in part.parameters() if p.grad is not None) > 0
+    loss, parts, _ = make(generator, looks, frozen=False)(batches.draw(1, 1, seeded()), seeded())
+    loss.backward()
+    assert "first" in parts
+    assert sum(float(p.grad.abs().sum()) for p in looks.first.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_one_photo_also_goes_through_the_whole_half(generator: Generator, batches: Batches, number: int) -> None:
+    torch.manual_seed(0)
+    step = make(generator, TwoLooks(), critic=Critic(8))
+    batch = batches.draw(1, 1, seeded(number))
+    _, parts, crops = step(batch, seeded(number), whole=1)
+    assert {"whole", "head", "fooled"} <= set(parts)
+    assert crops is not None
+    known, ours = crops
+    assert ours.shape == (1, 3, 256, 256)
+    # Of a sample the same crop is known; of a photo none.
+    assert len(known) == int("full" in parts)
+
+
+def test_everything_can_go_through_the_whole_half(generator: Generator, batches: Batches) -> None:
+    torch.manual_seed(0)
+    step = make(generator, TwoLooks(), critic=Critic(8), frozen=False)
+    batches.paint = large
+    batch = batches.draw(2, 1, seeded())
+    assert batch.big is not None
+    assert batch.photo.shape[-1] == 256
+    loss, parts, crops = step(batch, seeded(), whole=None)
+    assert crops is not None
+    known, ours = crops
+    assert (len(known), len(ours)) == (4, 5)  # samples and their edits; those and the photo
+    assert {"full", "head", "fooled", "first"} <= set(parts)
+    loss.backward()
+
+
+def test_outside_of_the_photo_nothing_is_asked() -> None:
+    photo, painted = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8, requires_grad=True)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    target = seen(photo, painted, mask)
+    assert torch.equal(target[..., :4], photo[..., :4])
+    assert torch.equal(target[..., 4:], painted.detach()[..., 4:])
+    assert not target.requires_grad
