@@ -74,7 +74,7 @@ images: build/.judges ## Build the container images of the side-car and the clie
 	@docker/images.sh
 
 clean: ## Remove everything that was built, including the environment
-	rm -rf $(VENV) build out *.egg-info model_repository/*/[0-9]*
+	rm -rf $(VENV) build out .coverage* *.egg-info model_repository/*/[0-9]*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11 to 3.13 is required: set PYTHON=")'

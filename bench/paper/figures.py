@@ -77,7 +77,7 @@ def curves(records: Sequence[Record]) -> bytes:
 def grid_one(records: Sequence[Record]) -> bytes:
     """Figure 1 for one face, as a JPEG file: a column per degree, two rows per method, the second edited."""
     cases = list({(r.case.transform, r.case.degree): r.case for r in records}.values())
-    heads = ["as it is" if c.transform == PLAIN else f"{c.transform} {c.degree:g}" for c in cases]
+    heads = ["unmoved" if c.transform == PLAIN else f"{c.transform} {c.degree:g}" for c in cases]
     rows: list[tuple[str, list[Image8]]] = [("input", [case.image for case in cases])]
     for key in dict.fromkeys(record.contender for record in records):
         own = {(r.case.transform, r.case.degree): r for r in records if r.contender == key}
