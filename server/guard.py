@@ -27,13 +27,30 @@ def sweep(prefix: str) -> list[str]:
     Raises:
         ValueError: the prefix is empty.
     """
-    if not prefix:
-        raise ValueError("An empty prefix would sweep all of /dev/shm.")
-    shared = Path("/dev/shm")
-    found = [entry for entry in shared.iterdir() if entry.name.startswith(prefix)] if shared.is_dir() else []
+    found = _entries(prefix)
     for entry in found:
         entry.unlink(missing_ok=True)
     return [entry.name for entry in found]
+
+
+def close_to_others(prefix: str) -> None:
+    """Let only their owner read and write the entries of /dev/shm whose names start with ``prefix``.
+
+    The stubs set the mode themselves, readable by everybody, whatever the umask is.
+
+    Raises:
+        ValueError: the prefix is empty.
+    """
+    for entry in _entries(prefix):
+        with contextlib.suppress(FileNotFoundError):
+            entry.chmod(0o600)
+
+
+def _entries(prefix: str) -> list[Path]:
+    if not prefix:
+        raise ValueError("An empty prefix would match all of /dev/shm.")
+    shared = Path("/dev/shm")
+    return [entry for entry in shared.iterdir() if entry.name.startswith(prefix)] if shared.is_dir() else []
 
 
 def kill_group(group: int) -> None:
@@ -46,9 +63,10 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait_for_end(server: subprocess.Popen[bytes]) -> None:
-    """Return when the server has ended, or when stdin has."""
+def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
+    """Return when the server has ended, or when stdin has; meanwhile, close its new entries of /dev/shm to others."""
     while server.poll() is None:
+        close_to_others(prefix)
         readable, _, _ = select.select([sys.stdin.buffer], [], [], _POLL_S)
         if readable and not os.read(0, 4096):
             return
@@ -57,6 +75,8 @@ def _wait_for_end(server: subprocess.Popen[bytes]) -> None:
 def main() -> int:
     """Guard one server; see the module."""
     prefix, grace, log, _, *command = sys.argv[1:]
+    # Other users of the machine have no business in the server's files.
+    os.umask(0o077)
     # Only the launcher decides: a Ctrl-C in its terminal reaches it, not its guard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.close(0))
@@ -73,7 +93,7 @@ def main() -> int:
     os.close(1)
     try:
         with contextlib.suppress(OSError, ValueError):
-            _wait_for_end(server)
+            _wait_for_end(server, prefix)
         if server.poll() is None:
             server.terminate()
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
 _PORT_RACES = 5
+ADMIN_KEY = "unaligned-admin-token"
+_DANGEROUS = "shared-memory,model-repository,trace,logging"
 
 
 class LocalTriton:
@@ -74,6 +77,8 @@ class LocalTriton:
         self._foreign = ""
         self.id = ""
         self.pid = 0
+        self.shm_prefix = ""
+        self._token = ""
 
     @property
     def url(self) -> str:
@@ -96,9 +101,9 @@ class LocalTriton:
         return build_dir() / "logs" / f"{self.id}.log"
 
     @property
-    def shm_prefix(self) -> str:
-        """How the names of all its entries of /dev/shm start."""
-        return f"{self.id}-"
+    def admin_headers(self) -> dict[str, str]:
+        """What a gRPC request for statistics must carry; with ``secrets``, the admin token does the same for more."""
+        return {f"triton-grpc-protocol-{ADMIN_KEY}": self._token}
 
     @property
     def is_running(self) -> bool:
@@ -123,6 +128,7 @@ class LocalTriton:
             try:
                 self._launch(program)
                 self._wait_ready(deadline)
+                guard.close_to_others(self.shm_prefix)
             except ExitedError:
                 self.stop()
                 raced = 0 in self._wanted.values() and log.says_port_taken(self.log_path)
@@ -195,6 +201,9 @@ class LocalTriton:
 
     def _launch(self, program: Assembly) -> None:
         self.id = f"unaligned-{uuid.uuid4().hex[:12]}"
+        # The id is public; what all entries of /dev/shm begin with has nothing to do with it.
+        self.shm_prefix = f"unaligned-shm-{secrets.token_hex(16)}-"
+        self._token = secrets.token_urlsafe(32)
         taken = {port for port in self._wanted.values() if port}
         self._ports = {}
         for name, port in self._wanted.items():
@@ -242,8 +251,8 @@ class LocalTriton:
             arguments.append(f"--allow-{name}={str(name in self._ports).lower()}")
             if name in self._ports:
                 arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
-        hardened = triton_arguments(self._secrets) if self._secrets else []
-        return [*arguments, *hardened, *_tracing(self._traces), *self._extra]
+        closed = triton_arguments(self._secrets) if self._secrets else _closed(self._token)
+        return [*arguments, *closed, *_tracing(self._traces), *self._extra]
 
     def _wait_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
@@ -289,6 +298,21 @@ class LocalTriton:
             return f"Triton could not load {reasons}. Its log is {self.log_path}."
         how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
         return f"Triton ended before it was ready ({how}); its log is {self.log_path}."
+
+
+def _closed(token: str) -> list[str]:
+    """Close what a server on a shared machine must not offer, over gRPC and HTTP.
+
+    The command line of a process is public, so that a token in it keeps nobody out of what is dangerous: that is behind
+    a value that no request can carry, a blank line, and for gRPC a key that HTTP/2 rejects, capitals.
+    """
+    shut = f"{secrets.token_urlsafe(32)}\n\n"
+    return [
+        f"--grpc-restricted-protocol={_DANGEROUS}:Unaligned-Shut={shut}",
+        f"--grpc-restricted-protocol=statistics:{ADMIN_KEY}={token}",
+        f"--http-restricted-api={_DANGEROUS}:Unaligned-Shut={shut}",
+        f"--http-restricted-api=statistics:{ADMIN_KEY}={token}",
+    ]
 
 
 def _tracing(url: str | None) -> list[str]:

@@ -12,6 +12,13 @@ def shared_memory(prefix: str) -> list[str]:
     return [entry.name for entry in Path("/dev/shm").glob(f"{prefix}*")]
 
 
+def shm_prefix(pid: int) -> str:
+    """How the entries of /dev/shm of a server begin, by its command line."""
+    option = "shm-region-prefix-name="
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return next(word.partition(option)[2] for word in words if option in word)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:

@@ -106,6 +106,11 @@ def test_a_server_without_the_models(place: Path, launch: Callable[..., LocalTri
     assert not (place / "out").exists()
 
 
+def answered(asking: grpc.InferenceServerClient, model: str, headers: dict[str, str]) -> int:
+    count: int = asking.get_inference_statistics(model, headers=headers).model_stats[0].inference_count
+    return count
+
+
 def test_a_server_killed_in_the_middle(place: Path, launch: Callable[..., LocalTriton], models: Path) -> None:
     running = launch(models)
     made = report(place, *INVERT, url=running.url)
@@ -115,7 +120,7 @@ def test_a_server_killed_in_the_middle(place: Path, launch: Callable[..., LocalT
     edit = ["edit", made["inversion"], "--direction", str(own), *strengths]
     with start(place, edit, url=running.url) as process, grpc.InferenceServerClient(running.url) as asking:
         # Of the eight requests, the first is answered.
-        assert eventually(lambda: asking.get_inference_statistics("ffhq_edit").model_stats[0].inference_count >= 1)
+        assert eventually(lambda: answered(asking, "ffhq_edit", running.admin_headers) >= 1)
         os.kill(running.pid, signal.SIGKILL)
         error = process.communicate()[1]
     assert process.returncode == 3

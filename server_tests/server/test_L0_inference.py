@@ -77,9 +77,9 @@ def infer(client: grpc.InferenceServerClient, model: str, **arrays: np.ndarray) 
     return client.infer(model, tensors(arrays), client_timeout=60)
 
 
-def executions(client: grpc.InferenceServerClient, model: str) -> tuple[int, int]:
+def executions(server: LocalTriton, client: grpc.InferenceServerClient, model: str) -> tuple[int, int]:
     """How many inferences a model has answered, and in how many executions."""
-    stats = client.get_inference_statistics(model).model_stats[0]
+    stats = client.get_inference_statistics(model, headers=server.admin_headers).model_stats[0]
     return stats.inference_count, stats.execution_count
 
 
@@ -96,13 +96,13 @@ def together(count: int, ask: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(one, range(count)))
 
 
-def test_requests_that_come_together_run_as_batches(client: grpc.InferenceServerClient) -> None:
-    before = executions(client, "add_one")
+def test_requests_that_come_together_run_as_batches(server: LocalTriton, client: grpc.InferenceServerClient) -> None:
+    before = executions(server, client, "add_one")
     xs = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     answers = together(16, lambda index: infer(client, "add_one", x=xs[index : index + 1]))
     for x, answer in zip(xs, answers, strict=True):
         np.testing.assert_array_equal(answer.as_numpy("y"), x[None] + 1)
-    after = executions(client, "add_one")
+    after = executions(server, client, "add_one")
     assert after[0] - before[0] == 16
     assert after[1] - before[1] < 16
 
@@ -115,8 +115,8 @@ def test_requests_of_several_samples_get_their_own_back(client: grpc.InferenceSe
         np.testing.assert_array_equal(answer.as_numpy("total"), x.sum(1, keepdims=True))
 
 
-def test_a_bad_request_fails_alone(client: grpc.InferenceServerClient) -> None:
-    before = executions(client, "pick")
+def test_a_bad_request_fails_alone(server: LocalTriton, client: grpc.InferenceServerClient) -> None:
+    before = executions(server, client, "pick")
     indices = [0, 1, 9, 3, 2, 1]
     answers = together(6, lambda place: infer(client, "pick", index=np.array([[indices[place]]], np.int64)))
     for index, answer in zip(indices, answers, strict=True):
@@ -126,7 +126,7 @@ def test_a_bad_request_fails_alone(client: grpc.InferenceServerClient) -> None:
             assert "\n" not in answer.message()
         else:
             assert answer.as_numpy("y") == [[10 + index]]
-    after = executions(client, "pick")
+    after = executions(server, client, "pick")
     assert after[1] - before[1] < 6
 
 

@@ -20,7 +20,7 @@ from server import triton as launcher
 from server.errors import DeadlineError, ExitedError, StartError
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
-from server_tests.processes import eventually, group, is_alive, shared_memory
+from server_tests.processes import eventually, group, is_alive, shared_memory, shm_prefix
 
 Launch = Callable[..., LocalTriton]
 Connect = Callable[[LocalTriton], grpc.InferenceServerClient]
@@ -44,9 +44,10 @@ def test_start_and_stop(repository: Path) -> None:
         assert len(shared_memory(server.shm_prefix)) == 2
         with grpc.InferenceServerClient(server.url) as client:
             assert client.get_server_metadata().name == server.id
-            warm = client.get_inference_statistics("warm").model_stats[0]
+            warm = client.get_inference_statistics("warm", headers=server.admin_headers).model_stats[0]
             assert warm.execution_count == 1
-            assert client.get_inference_statistics("add_one").model_stats[0].execution_count == 0
+            cold = client.get_inference_statistics("add_one", headers=server.admin_headers).model_stats[0]
+            assert cold.execution_count == 0
             np.testing.assert_array_equal(add_one(client), [[1] * 4])
         with pytest.raises(StartError, match="started already"):
             server.start()
@@ -236,6 +237,8 @@ def test_a_signalled_launcher_stops_its_server(repository: Path, sent: signal.Si
     tiny.add_one(repository)
     process, where = start_cli(repository)
     pid = int(str(where["pid"]))
+    prefix = shm_prefix(pid)
+    assert shared_memory(prefix)
     with process:
         assert is_alive(pid)
         assert where["http"] is None
@@ -244,20 +247,25 @@ def test_a_signalled_launcher_stops_its_server(repository: Path, sent: signal.Si
             assert process.wait(60) == status
         finally:
             process.kill()
-    assert eventually(lambda: not group(pid) and not shared_memory(str(where["id"])))
+    assert eventually(lambda: not group(pid) and not shared_memory(prefix))
 
 
 def test_run_gives_the_url_and_the_status_of_the_command(repository: Path) -> None:
     tiny.add_one(repository)
     script = (
-        "import os, sys; from tritonclient import grpc; "
-        "print(grpc.InferenceServerClient(os.environ['UNALIGNED_URL']).get_server_metadata().name); sys.exit(3)"
+        "import os, sys; from pathlib import Path; from tritonclient import grpc; "
+        "name = grpc.InferenceServerClient(os.environ['UNALIGNED_URL']).get_server_metadata().name; "
+        "lines = [path.read_bytes().split(b'\\0') for path in Path('/proc').glob('[0-9]*/cmdline')]; "
+        "line = next(line for line in lines if f'--id={name}'.encode() in line); "
+        "print(name, next(w for w in line if b'shm-region-prefix-name=' in w).decode().rpartition('=')[2]); sys.exit(3)"
     )
     command = cli("run", "--repository", repository, "--grace", 0, "--", sys.executable, "-c", script)
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("unaligned-")
-    assert not shared_memory(done.stdout.strip())
+    name, prefix = done.stdout.split()
+    assert name.startswith("unaligned-")
+    assert prefix.startswith("unaligned-shm-")
+    assert not shared_memory(prefix)
 
 
 def test_run_fails_with_one_line(repository: Path) -> None:

@@ -97,6 +97,22 @@ def test_only_what_has_the_prefix_is_swept() -> None:
         guard.sweep("")
 
 
+def test_only_what_has_the_prefix_is_closed_to_others() -> None:
+    prefix = f"unaligned-test-{uuid.uuid4().hex}"
+    mine, other = Path("/dev/shm") / f"{prefix}-a", Path("/dev/shm") / f"other-{prefix}"
+    try:
+        for entry in (mine, other):
+            entry.touch()
+            entry.chmod(0o644)
+        guard.close_to_others(prefix)
+        assert [entry.stat().st_mode & 0o777 for entry in (mine, other)] == [0o600, 0o644]
+    finally:
+        mine.unlink()
+        other.unlink()
+    with pytest.raises(ValueError, match="empty prefix"):
+        guard.close_to_others("")
+
+
 def run_guard(tmp_path: Path, *command: str, grace: float = 0.2, stop: bool = False) -> int:
     arguments = [sys.executable, "-I", "-S", guard.__file__, f"unaligned-{uuid.uuid4().hex}", str(grace)]
     process = subprocess.Popen(
@@ -116,6 +132,11 @@ def run_guard(tmp_path: Path, *command: str, grace: float = 0.2, stop: bool = Fa
 def test_the_guard_passes_on_status_and_output(tmp_path: Path) -> None:
     assert run_guard(tmp_path, "sh", "-c", "echo out; echo err >&2; exit 5") == 5
     assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+
+def test_what_the_server_writes_is_private(tmp_path: Path) -> None:
+    assert run_guard(tmp_path, "sh", "-c", "umask") == 0
+    assert (tmp_path / "log").read_text() == "0077\n"
 
 
 def test_the_guard_stops_its_command_when_its_input_ends(tmp_path: Path) -> None:
