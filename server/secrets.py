@@ -42,7 +42,7 @@ def checked(folder: Path) -> Path:
         try:
             content = (folder / name).read_bytes()
         except OSError as problem:
-            raise SecretsError(f"The secret {folder / name} cannot be read: {problem.strerror}.") from None
+            raise SecretsError(f"The secret {folder / name} cannot be read: {problem.strerror}.") from problem
         if not content.strip():
             raise SecretsError(f"The secret {folder / name} is empty.")
     for name in ("token", "admin-token"):
@@ -95,8 +95,8 @@ def make(folder: Path, names: Sequence[str] = ()) -> None:
     """
     try:
         from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError:
-        raise SecretsError("The package cryptography is missing: pip install 'unaligned[server]'.") from None
+    except ImportError as error:
+        raise SecretsError("The package cryptography is missing: pip install 'unaligned[server]'.") from error
     if folder.exists() and any(folder.iterdir()):
         raise SecretsError(f"{folder} holds something already; secrets are made in a new folder.")
     root_key = ec.generate_private_key(ec.SECP256R1())
@@ -174,8 +174,8 @@ def _host(host: str) -> x509.GeneralName:
         pass
     try:
         return x509.DNSName(host)
-    except ValueError:
-        raise SecretsError(f"'{host}' is neither a host's name nor an address.") from None
+    except ValueError as error:
+        raise SecretsError(f"'{host}' is neither a host's name nor an address.") from error
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

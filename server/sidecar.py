@@ -1,6 +1,6 @@
 """One local side-car, from start to stop: ``python -m sidecar`` behind the same guard as Triton.
 
-Exception tree: see `server.errors`; `LocalSidecar.start` raises `StartError` and its kinds.
+Exception tree: see `server.errors`; `LocalSidecar.start` raises `LaunchError` and its kinds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 
 from assets.paths import build_dir
 from server import guard, log
-from server.errors import DeadlineError, ExitedError, StartError
+from server.errors import DeadlineError, ExitedError, LaunchError
 
 _POLL_S = 0.05
 
@@ -81,10 +81,10 @@ class LocalSidecar:
         """Start the process and return at once; `ready` waits for it.
 
         Raises:
-            StartError: it has been started already, or cannot be.
+            LaunchError: it has been started already, or cannot be.
         """
         if self._guard is not None:
-            raise StartError("This side-car has been started already.")
+            raise LaunchError("This side-car has been started already.")
         self.id = f"unaligned-sidecar-{uuid.uuid4().hex[:12]}"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         log.prune(self.log_path.parent)
@@ -101,7 +101,7 @@ class LocalSidecar:
         line = self._guard.stdout.readline()
         if not line:
             self.stop()
-            raise StartError(f"{self._command[0]} cannot be started.", log.tail(self.log_path))
+            raise LaunchError(f"{self._command[0]} cannot be started.", log.tail(self.log_path))
         self.pid = int(line)
         return self
 
@@ -143,7 +143,7 @@ class LocalSidecar:
     def wait(self) -> int:
         """Block until it ends, and return its exit status (128 + n for signal n)."""
         if self._guard is None:
-            raise StartError("This side-car is not running.")
+            raise LaunchError("This side-car is not running.")
         return self._guard.wait()
 
     def __enter__(self) -> Self:

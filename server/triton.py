@@ -26,7 +26,7 @@ from typing import Any, Self
 from assets.paths import build_dir
 from server import guard, log
 from server.assembly import Assembly, assemble
-from server.errors import DeadlineError, ExitedError, StartError
+from server.errors import DeadlineError, ExitedError, LaunchError
 from server.ports import free_port, is_answered, is_free
 from server.secrets import checked, triton_arguments
 
@@ -114,12 +114,12 @@ class LocalTriton:
         """Start the server and return once it is ready; on any failure nothing is left running.
 
         Raises:
-            StartError: a bad repository, address or port, or the server did not become ready.
+            LaunchError: a bad repository, address or port, or the server did not become ready.
             SecretsError: a secret is missing.
             AssemblyError, WheelError: there is no server to start.
         """
         if self._guard is not None:
-            raise StartError("This server has been started already.")
+            raise LaunchError("This server has been started already.")
         self._check()
         native = shutil.which("tritonserver")
         program = Assembly(Path(native), (), dict(os.environ)) if native else assemble()
@@ -165,7 +165,7 @@ class LocalTriton:
     def wait(self) -> int:
         """Block until the server ends, and return its exit status (128 + n for signal n)."""
         if self._guard is None:
-            raise StartError("This server is not running.")
+            raise LaunchError("This server is not running.")
         return self._guard.wait()
 
     def __enter__(self) -> Self:
@@ -183,21 +183,21 @@ class LocalTriton:
     def _check(self) -> None:
         try:
             ipaddress.IPv4Address(self.address)
-        except ValueError:
-            raise StartError(f"'{self.address}' is not an IPv4 address.") from None
+        except ValueError as error:
+            raise LaunchError(f"'{self.address}' is not an IPv4 address.") from error
         if not self.repository.is_dir():
-            raise StartError(f"There is no model repository at {self.repository}.")
+            raise LaunchError(f"There is no model repository at {self.repository}.")
         if not any(self.repository.glob("*/config.pbtxt")):
-            raise StartError(f"There is no model in {self.repository}.")
+            raise LaunchError(f"There is no model in {self.repository}.")
         if self._secrets:
             checked(self._secrets)
             if self._wanted["http"] is not None:
-                raise StartError("Triton's HTTP has no TLS, so there is none with secrets.")
+                raise LaunchError("Triton's HTTP has no TLS, so there is none with secrets.")
         for name, port in self._wanted.items():
             if port is not None and not 0 <= port <= 65535:
-                raise StartError(f"The {name} port {port} is not between 0 and 65535.")
+                raise LaunchError(f"The {name} port {port} is not between 0 and 65535.")
             if port and not is_free(self.address, port):
-                raise StartError(f"The {name} port {port} of {self.address} is in use or cannot be listened on.")
+                raise LaunchError(f"The {name} port {port} of {self.address} is in use or cannot be listened on.")
 
     def _launch(self, program: Assembly) -> None:
         self.id = f"unaligned-{uuid.uuid4().hex[:12]}"
@@ -237,7 +237,7 @@ class LocalTriton:
         assert self._guard.stdout is not None
         line = self._guard.stdout.readline()
         if not line:
-            raise StartError(f"{program.executable} cannot be started.", log.tail(self.log_path))
+            raise LaunchError(f"{program.executable} cannot be started.", log.tail(self.log_path))
         self.pid = int(line)
 
     def _arguments(self) -> list[str]:

@@ -27,7 +27,7 @@ from export.checkpoints.containers import (
     stream_value,
 )
 from export.checkpoints.errors import CheckpointError, DamagedError, TooLargeError, UnknownFormatError
-from export.checkpoints.networks import Generator, of_nvlabs, of_torch
+from export.checkpoints.networks import FoundGenerator, of_nvlabs, of_torch
 from export.checkpoints.records import LIMITS, Budget
 from export.checkpoints.unpickler import broken_is_damaged
 
@@ -45,7 +45,7 @@ TYPES = {
 _seal: list[str] = []
 
 
-def read(file: BinaryIO) -> Generator:
+def read(file: BinaryIO) -> FoundGenerator:
     """The generator in a pickle or a torch.save file.
 
     Raises:
@@ -72,7 +72,7 @@ def read(file: BinaryIO) -> Generator:
     raise UnknownFormatError("is no pickle, no torch.save file and no safetensors file")
 
 
-def write(found: Generator, file: BinaryIO) -> None:
+def write(found: FoundGenerator, file: BinaryIO) -> None:
     """A safetensors file: the tensors, with the attributes as JSON in its metadata."""
     metadata = {"kind": found.kind, "attributes": json.dumps(found.attributes)}
     header: dict[str, object] = {"__metadata__": metadata}

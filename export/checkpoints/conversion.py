@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.errors import CheckpointError
-from export.checkpoints.reader import Checkpoint
+from export.checkpoints.reader import PublishedGenerator
 from networks.mapping import STYLE_DIM, MappingNetwork
 from networks.resampling import binomial
 from networks.stylegan2 import Architecture, Shape, StyleGAN2
@@ -45,7 +45,7 @@ class Converted:
     has_w_avg: bool
 
 
-def convert(checkpoint: Checkpoint) -> Converted:
+def convert(checkpoint: PublishedGenerator) -> Converted:
     """The networks of a checkpoint, float32, on the CPU.
 
     Raises:
@@ -58,8 +58,10 @@ def convert(checkpoint: Checkpoint) -> Converted:
         made = build(source)
     except CheckpointError:
         raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-        raise ConversionError("the checkpoint contradicts itself: its tensors and attributes make no network") from None
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConversionError(
+            "the checkpoint contradicts itself: its tensors and attributes make no network"
+        ) from error
     source.finish()
     return made
 
@@ -67,7 +69,7 @@ def convert(checkpoint: Checkpoint) -> Converted:
 class Source:
     """The tensors of a checkpoint, each to be taken once."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: PublishedGenerator) -> None:
         self.attributes = checkpoint.attributes
         self._left = dict(checkpoint.tensors)
 
@@ -218,12 +220,12 @@ class StyleGAN2State:
         try:
             shape = Shape(channels=tuple(self.channels), architecture=self.architecture, clamp=self.clamp)
         except ValueError as error:
-            raise ConversionError(str(error)) from None
+            raise ConversionError(str(error)) from error
         network = StyleGAN2(shape)
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:
             # Its first line is a headline; the second one names the first fault.
             fault = " ".join(str(error).splitlines()[1:2]).strip()
-            raise ConversionError(f"the layers do not fit together: {fault}") from None
+            raise ConversionError(f"the layers do not fit together: {fault}") from error
         return network

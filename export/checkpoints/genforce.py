@@ -118,7 +118,7 @@ def _network(channels: list[int], state: dict[str, Tensor]) -> StyleGAN:
     except (ValueError, RuntimeError) as error:
         raise ConversionError(
             f"the layers do not fit together: {' '.join(str(error).splitlines()[-1:]).strip()}"
-        ) from None
+        ) from error
     return network
 
 

@@ -19,7 +19,7 @@ Kind = Literal["nvlabs", "rosinality", "genforce", "own"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generator:
+class FoundGenerator:
     """A generator as its publisher names it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Generator:
     attributes: dict[str, object]
 
 
-def of_nvlabs(value: object, budget: Budget) -> Generator:
+def of_nvlabs(value: object, budget: Budget) -> FoundGenerator:
     """``G_ema`` of NVlabs' dictionary, or the network alone.
 
     Raises:
@@ -53,10 +53,10 @@ def of_nvlabs(value: object, budget: Budget) -> Generator:
         attributes |= _attributes_of(module, at, budget)
     if publisher(found) != "nvlabs":
         raise UnknownFormatError("holds a pickled network under other names than NVlabs'")
-    return Generator(kind="nvlabs", tensors=_tensors(found, budget), attributes=attributes)
+    return FoundGenerator(kind="nvlabs", tensors=_tensors(found, budget), attributes=attributes)
 
 
-def of_torch(value: object, budget: Budget) -> Generator:
+def of_torch(value: object, budget: Budget) -> FoundGenerator:
     """The averaged generator in a dictionary of rosinality or genforce, or the dictionary of tensors alone.
 
     Raises:
@@ -81,7 +81,7 @@ def of_torch(value: object, budget: Budget) -> Generator:
     if kind == "rosinality" and isinstance(value.get("latent_avg"), View):
         found["latent_avg"] = value["latent_avg"]
     attributes = {} if taken is None else _beside(value, {*names, "models", "g", "d", "discriminator"}, budget)
-    return Generator(kind=kind, tensors=_tensors(found, budget), attributes=attributes)
+    return FoundGenerator(kind=kind, tensors=_tensors(found, budget), attributes=attributes)
 
 
 def publisher(names: Iterable[str]) -> Kind:

@@ -21,14 +21,14 @@ class ReadError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class IrConstant:
     """One float32 constant of the graph: its name and its value."""
 
     name: str
     value: Array
 
 
-def constants(xml: Path) -> list[Constant]:
+def constants(xml: Path) -> list[IrConstant]:
     """The float32 constants of an IR, in the order of the graph; the ``.bin`` lies beside the ``.xml``."""
     blob = xml.with_suffix(".bin").read_bytes()
     layers = ET.parse(xml).getroot().find("layers")
@@ -41,7 +41,7 @@ def constants(xml: Path) -> list[Constant]:
             continue
         shape = [int(d) for d in (data.get("shape") or "").split(",") if d.strip()]
         value = np.frombuffer(blob, np.float32, int(data.get("size", 0)) // 4, int(data.get("offset", 0)))
-        found.append(Constant(name=layer.get("name", ""), value=value.reshape(shape)))
+        found.append(IrConstant(name=layer.get("name", ""), value=value.reshape(shape)))
     return found
 
 
@@ -69,7 +69,7 @@ def synthesis_state(xml: Path) -> dict[str, Array]:
     return state
 
 
-def _read_modulations(graph: list[Constant], state: dict[str, Array]) -> None:
+def _read_modulations(graph: list[IrConstant], state: dict[str, Array]) -> None:
     """Style projections; the IR's constant factor behind each is folded into it."""
     for i, constant in enumerate(graph):
         if not constant.name.endswith("modulation.weight"):
@@ -85,7 +85,7 @@ def _read_modulations(graph: list[Constant], state: dict[str, Array]) -> None:
         state[f"{target}.weight"], state[f"{target}.bias"] = weight * scale, bias * scale
 
 
-def _read_convolutions(graph: list[Constant], state: dict[str, Array]) -> None:
+def _read_convolutions(graph: list[IrConstant], state: dict[str, Array]) -> None:
     """Depthwise, pointwise, noise, bias follow each other, two of each per layer."""
     by_name = {c.name: c.value for c in graph}
     dense = next(c.value for c in graph if c.value.shape == (512, 512, 3, 3))

@@ -33,7 +33,7 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class PublishedGenerator:
     """One generator as its publisher names it, the moving average of its weights where the file has one.
 
     Attributes:
@@ -51,7 +51,7 @@ class Checkpoint:
     attributes: dict[str, object]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> PublishedGenerator:
     """Read a generator's checkpoint: NVlabs' ``.pkl``, rosinality's ``.pt``, genforce's ``.pth``, own safetensors.
 
     Raises:
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def loaded(path: Path) -> Checkpoint:
+def loaded(path: Path) -> PublishedGenerator:
     """The checkpoint in a file that `export.checkpoints.child` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -80,7 +80,7 @@ def loaded(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no mapping
     except SafetensorError as error:  # a name that is no text
         raise DamagedError("is damaged") from error
-    return Checkpoint(
+    return PublishedGenerator(
         kind=cast("Kind", metadata["kind"]), tensors=tensors, attributes=json.loads(metadata["attributes"])
     )
 
@@ -111,7 +111,7 @@ def _is_safetensors(path: Path) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
-def _own(path: Path) -> Checkpoint:
+def _own(path: Path) -> PublishedGenerator:
     """A generator that this project wrote."""
     budget = Budget()
     budget.spend("bytes", path.stat().st_size)
@@ -127,4 +127,4 @@ def _own(path: Path) -> Checkpoint:
                 tensors[name] = file.get_tensor(name).clone()
     except SafetensorError as error:
         raise DamagedError("is damaged") from error
-    return Checkpoint(kind="own", tensors=tensors, attributes={**metadata})
+    return PublishedGenerator(kind="own", tensors=tensors, attributes={**metadata})

@@ -51,7 +51,7 @@ class Budget:
             raise TooLargeError(f"holds more than {LIMITS[what]} {what}, and no generator's checkpoint does")
 
 
-class Record:
+class Inert:
     """The base of what a pickle makes; a state that the pickle sets is refused unless a record takes it."""
 
     __slots__ = ()
@@ -60,7 +60,7 @@ class Record:
         raise UnsafePickleError(f"sets the attributes of a value of type {type(self).__name__}")
 
 
-class Name(Record):
+class Name(Inert):
     """A name in the pickle: its text, and the function that it stands for, if any."""
 
     __slots__ = ("_function", "text")
@@ -82,7 +82,7 @@ class Mapped(dict[object, object]):
         del state
 
 
-class Namespace(Record):
+class Namespace(Inert):
     """An ``argparse.Namespace``."""
 
     state: dict[object, object]
@@ -97,7 +97,7 @@ class Namespace(Record):
         self.state = of(dict, state)
 
 
-class Dropped(Record):
+class Dropped(Inert):
     """A harmless value that nothing here needs, such as a date; whatever it is filled with is dropped."""
 
     __slots__ = ()
@@ -120,7 +120,7 @@ class Dropped(Record):
         del key, value
 
 
-class Module(Record):
+class Module(Inert):
     """A persistent object of NVlabs: the name of its class, and its attributes."""
 
     def __init__(self, class_name: str, state: dict[object, object]) -> None:
@@ -128,7 +128,7 @@ class Module(Record):
 
 
 @dataclass(slots=True, eq=False)
-class Storage(Record):
+class Storage(Inert):
     """A flat buffer in the file, read when a tensor that is needed lies in it."""
 
     kind: str  # of STORAGES
@@ -150,7 +150,7 @@ class Storage(Record):
 
 
 @dataclass(slots=True, eq=False)
-class View(Record):
+class View(Inert):
     """A tensor: a view of a storage, not yet checked."""
 
     storage: object
@@ -181,7 +181,7 @@ class View(Record):
 
 
 @dataclass(slots=True, eq=False)
-class DType(Record):
+class DType(Inert):
     """A numpy type of `ARRAYS`, little-endian."""
 
     code: str
@@ -192,7 +192,7 @@ class DType(Record):
 
 
 @dataclass(slots=True, eq=False)
-class Array(Record):
+class Array(Inert):
     """A numpy array, not yet checked."""
 
     dtype: object = None

@@ -17,7 +17,7 @@ from assets.paths import REPOSITORY
 from export.generator import load_generator
 from export.serve.graph import Graph
 from export.serve.graphs import EVERY_CUT, add_cuts, graphs, recorded
-from export.serve.triton_config import ModelConfig, Step, Tensor
+from export.serve.triton_config import EnsembleStep, ServedModel, Tensor
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from protocol.methods import prefix
@@ -30,7 +30,7 @@ class RepositoryError(ValueError):
     """A graph is missing or has a signature that cannot be served."""
 
 
-def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> ModelConfig:
+def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> ServedModel:
     """The configuration of a served graph.
 
     Raises:
@@ -44,7 +44,7 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Mode
         tuple(Tensor(name=name, dtype=dtype, dims=tuple(dims)) for name, dtype, dims in record[side])
         for side in ("inputs", "outputs")
     )
-    return ModelConfig(
+    return ServedModel(
         name=graph.name,
         backend=variant.backend,
         inputs=inputs,
@@ -55,7 +55,7 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Mode
     )
 
 
-def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str, str]) -> list[ModelConfig]:
+def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str, str]) -> list[ServedModel]:
     """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
 
     There is no ``invert`` where encoder and detail head are not trained. ``name`` is what the names of the cut's models
@@ -63,19 +63,19 @@ def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str
     """
     fine, shift = (served[f"{name}_{role}"] for role in ("fine", "shift"))
     image = fine.outputs[0]
-    edit = ModelConfig(
+    edit = ServedModel(
         name=f"{name}_edit",
         inputs=shift.inputs,
         outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
         max_batch_size=0,
         parameters=parameters,
         steps=(
-            Step(
+            EnsembleStep(
                 model=shift.name,
                 inputs={t.name: t.name for t in shift.inputs},
                 outputs={t.name: t.name for t in shift.outputs},
             ),
-            Step(
+            EnsembleStep(
                 model=fine.name,
                 inputs={"f": "f_batch", "w_m_plus": "w_m_plus_batch"},
                 outputs={"image": "images"},
@@ -85,7 +85,7 @@ def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str
     encoder, detail = (served.get(f"{name}_{role}") for role in ("encoder", "detail"))
     if encoder is None or detail is None:
         return [edit]
-    invert = ModelConfig(
+    invert = ServedModel(
         name=f"{name}_invert",
         inputs=encoder.inputs,
         outputs=(
@@ -96,9 +96,9 @@ def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str
         max_batch_size=fine.max_batch_size,
         parameters=parameters,
         steps=(
-            Step(model=encoder.name, inputs={"image": "image"}, outputs={"f": "f"}),
-            Step(model=detail.name, inputs={"image": "image"}, outputs={"w_m_plus": "w_m_plus"}),
-            Step(
+            EnsembleStep(model=encoder.name, inputs={"image": "image"}, outputs={"f": "f"}),
+            EnsembleStep(model=detail.name, inputs={"image": "image"}, outputs={"w_m_plus": "w_m_plus"}),
+            EnsembleStep(
                 model=fine.name,
                 inputs={"f": "f", "w_m_plus": "w_m_plus"},
                 outputs={"image": "reconstruction"},
@@ -108,7 +108,7 @@ def ensembles(name: str, served: dict[str, ModelConfig], *, parameters: dict[str
     return [invert, edit]
 
 
-def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[ModelConfig]:
+def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[ServedModel]:
     """All models of a domain, from the graphs that were exported."""
     generator = load_generator(domain)
     common = {"domain": domain, "generator": generator.fingerprint}

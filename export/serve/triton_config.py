@@ -24,7 +24,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class EnsembleStep:
     """One model of an ensemble; both maps go from the model's tensor to the ensemble's."""
 
     model: str
@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ServedModel:
     """A model of the repository: a graph run by a backend, or an ensemble if it has ``steps``."""
 
     name: str
@@ -45,7 +45,7 @@ class ModelConfig:
     instances: int = 1
     warmup_runs: int = 2  # the first two runs of an instance are slower
     warmup_dims: dict[str, tuple[int, ...]] = field(default_factory=dict)  # for inputs with variable dims
-    steps: tuple[Step, ...] = ()
+    steps: tuple[EnsembleStep, ...] = ()
 
     def message(self) -> pb.ModelConfig:
         """As Triton's own message."""

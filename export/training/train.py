@@ -23,7 +23,7 @@ from export.generator import load_generator
 from export.training.looks import command as looks
 from export.training.regression import Regression
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError
-from export.training.training import Recipe, Trainer
+from export.training.training import Trainer, TrainingPlan
 from networks.detail import Detail
 from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import learned_metadata, load_detail, load_encoder, save_learned
@@ -90,7 +90,7 @@ def train(args: argparse.Namespace) -> None:
     trained = [name for name in files if args.network in (name, "both")]
     # A head learns images with the encoder as it is.
     read = [name for name in files if (name in trained and args.start) or (name == "encoder" and needs_encoder(args))]
-    recipe = Recipe(
+    recipe = TrainingPlan(
         domain=args.domain, network=args.network, cut=cut, body=args.body, loss=args.loss, steps=args.steps,
         batch=args.batch, learning_rate=args.learning_rate, perceptual_weight=args.perceptual_weight,
         identity_weight=args.identity_weight, seed=args.seed,
@@ -144,7 +144,7 @@ def train(args: argparse.Namespace) -> None:
         print(f"{files[name]}: {json.dumps(metrics)}")
 
 
-def regress(task: Task, recipe: Recipe, folder: Path, *, every: int) -> tuple[dict[str, float], str]:
+def regress(task: Task, recipe: TrainingPlan, folder: Path, *, every: int) -> tuple[dict[str, float], str]:
     """The head by least squares: its held-out errors, and what was done, for the card."""
     identity = asdict(recipe) | {"samples": len(task.train)}
     task.start()
@@ -154,7 +154,9 @@ def regress(task: Task, recipe: Recipe, folder: Path, *, every: int) -> tuple[di
     return metrics, f"least squares, {len(task.train)} samples, {regression.elapsed / 60:.0f} minutes"
 
 
-def descend(task: Task, recipe: Recipe, folder: Path, *, minutes: float, every: int) -> tuple[dict[str, float], str]:
+def descend(
+    task: Task, recipe: TrainingPlan, folder: Path, *, minutes: float, every: int
+) -> tuple[dict[str, float], str]:
     """A run of the loop, as :func:`regress`."""
     trainer = Trainer(recipe, task, folder=folder, minutes=minutes)
     trainer.resume()

@@ -27,7 +27,7 @@ RATES = {"encoder": 1.0, "detail": 0.05}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingPlan:
     """What determines a run, together with its data."""
 
     domain: str
@@ -71,7 +71,7 @@ def batches(count: int, *, batch: int, seed: int, start: int) -> Iterator[Tensor
 class Trainer:
     """One training run: task, optimiser, and where it stands."""
 
-    def __init__(self, recipe: Recipe, task: Task, *, folder: Path, minutes: float = math.inf) -> None:
+    def __init__(self, recipe: TrainingPlan, task: Task, *, folder: Path, minutes: float = math.inf) -> None:
         if len(task.train) < recipe.batch:
             raise TrainingError(f"there are {len(task.train)} samples, fewer than a batch of {recipe.batch}")
         self.recipe, self.task, self.folder, self.minutes = recipe, task, folder, minutes

@@ -17,7 +17,7 @@ from tritonclient import grpc
 
 from assets.paths import project_root
 from server import triton as launcher
-from server.errors import DeadlineError, ExitedError, StartError
+from server.errors import DeadlineError, ExitedError, LaunchError
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
 from server_tests.processes import eventually, group, is_alive, shared_memory, shm_prefix
@@ -49,7 +49,7 @@ def test_start_and_stop(repository: Path) -> None:
             cold = client.get_inference_statistics("add_one", headers=server.admin_headers).model_stats[0]
             assert cold.execution_count == 0
             np.testing.assert_array_equal(add_one(client), [[1] * 4])
-        with pytest.raises(StartError, match="started already"):
+        with pytest.raises(LaunchError, match="started already"):
             server.start()
     assert not server.is_running
     assert not group(server.pid)
@@ -70,7 +70,7 @@ def test_two_servers_side_by_side(tmp_path: Path, launch: Launch, connect: Conne
     first.stop()
     assert shared_memory(second.shm_prefix)
     np.testing.assert_array_equal(add_one(client, "second"), [[1] * 4])
-    with pytest.raises(StartError, match=f"grpc port {second.url.rpartition(':')[2]} of 127.0.0.1 is in use"):
+    with pytest.raises(LaunchError, match=f"grpc port {second.url.rpartition(':')[2]} of 127.0.0.1 is in use"):
         launch(tmp_path / "first", grpc_port=int(second.url.rpartition(":")[2]))
 
 
@@ -139,14 +139,14 @@ def test_a_config_that_does_not_fit_its_graph_is_reported(
 )
 def test_bad_options_are_reported(repository: Path, launch: Launch, options: dict[str, object], says: str) -> None:
     tiny.add_one(repository)
-    with pytest.raises(StartError, match=says):
+    with pytest.raises(LaunchError, match=says):
         launch(repository, **options)
 
 
 def test_a_folder_without_models_is_reported(repository: Path, launch: Launch) -> None:
-    with pytest.raises(StartError, match="There is no model in"):
+    with pytest.raises(LaunchError, match="There is no model in"):
         launch(repository)
-    with pytest.raises(StartError, match="There is no model repository at"):
+    with pytest.raises(LaunchError, match="There is no model repository at"):
         launch(repository / "nowhere")
 
 
@@ -170,7 +170,7 @@ def test_a_server_that_cannot_be_started_is_reported(
     fake_tritonserver("")
     program = tmp_path / "bin" / "tritonserver"
     program.write_text("#!/no/such/interpreter")
-    with pytest.raises(StartError, match=f"{program} cannot be started.") as caught:
+    with pytest.raises(LaunchError, match=f"{program} cannot be started.") as caught:
         launch(repository)
     assert "No such file or directory" in caught.value.log_tail
 

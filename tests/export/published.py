@@ -19,7 +19,7 @@ from export.checkpoints import child
 from export.checkpoints.errors import (
     CheckpointError,
 )
-from export.checkpoints.reader import Checkpoint, loaded, read_checkpoint
+from export.checkpoints.reader import PublishedGenerator, loaded, read_checkpoint
 
 State = dict[str, torch.Tensor]
 RNG = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ def saved(value: object, *, zipped: bool = True) -> bytes:
     return out.getvalue()
 
 
-def read(data: bytes, folder: Path) -> Checkpoint:
+def read(data: bytes, folder: Path) -> PublishedGenerator:
     """As `read_checkpoint` does, in this process, which is quicker than one of its own."""
     path = folder / "file.bin"  # the name says nothing
     path.write_bytes(data)
@@ -164,7 +164,7 @@ def read(data: bytes, folder: Path) -> Checkpoint:
         return loaded(Path(out.name))
 
 
-def read_in_child(data: bytes, folder: Path) -> Checkpoint:
+def read_in_child(data: bytes, folder: Path) -> PublishedGenerator:
     path = folder / "file.bin"
     path.write_bytes(data)
     return read_checkpoint(path)

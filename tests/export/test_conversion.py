@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.checkpoints.conversion import ConversionError, Converted, convert
-from export.checkpoints.reader import Checkpoint, read_checkpoint
+from export.checkpoints.reader import PublishedGenerator, read_checkpoint
 from networks.mapping import MappingNetwork
 from networks.stylegan import StyleGAN
 from networks.stylegan2 import StyleGAN2
@@ -160,9 +160,9 @@ def test_stylegan_is_read_back_to_the_same_images(tmp_path: Path) -> None:
 # Bad input.
 
 
-def edited(state: State, change: Callable[[State], object]) -> Checkpoint:
+def edited(state: State, change: Callable[[State], object]) -> PublishedGenerator:
     change(state)
-    return Checkpoint(kind="rosinality", tensors=state, attributes={})
+    return PublishedGenerator(kind="rosinality", tensors=state, attributes={})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_networks_of_less_than_32_pixels_are_refused() -> None:
     ]:
         del state[name]
     with pytest.raises(ConversionError, match="less than 32 pixels"):
-        convert(Checkpoint(kind="rosinality", tensors=state, attributes={}))
+        convert(PublishedGenerator(kind="rosinality", tensors=state, attributes={}))
 
 
 @pytest.mark.parametrize(
@@ -232,4 +232,4 @@ def test_networks_in_progressive_training_are_refused() -> None:
     state, _ = stylegan_file()
     state["synthesis.lod"] = torch.tensor(1.0)
     with pytest.raises(ConversionError, match="progressive"):
-        convert(Checkpoint(kind="genforce", tensors=state, attributes={}))
+        convert(PublishedGenerator(kind="genforce", tensors=state, attributes={}))

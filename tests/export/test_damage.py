@@ -17,7 +17,7 @@ from export.checkpoints.errors import (
     UnknownFormatError,
     UnsafePickleError,
 )
-from export.checkpoints.reader import Checkpoint
+from export.checkpoints.reader import PublishedGenerator
 from tests.export.published import (
     genforce_file,
     nvlabs_generator,
@@ -69,9 +69,9 @@ def test_flipped_bytes(files: dict[str, bytes], tmp_path: Path, monkeypatch: pyt
                 outcomes.append(type(error))
                 said.append(str(error))
             else:
-                outcomes.append(Checkpoint)
+                outcomes.append(PublishedGenerator)
                 assert all(isinstance(tensor, torch.Tensor) for tensor in found.tensors.values())
-    assert {Checkpoint, DamagedError, UnsafePickleError, UnknownFormatError} <= set(outcomes)
+    assert {PublishedGenerator, DamagedError, UnsafePickleError, UnknownFormatError} <= set(outcomes)
     assert CheckpointError not in outcomes  # each says what is wrong
     assert all(sentence.isprintable() for sentence in said)
     assert set(tmp_path.iterdir()) == before

@@ -21,7 +21,7 @@ from export.serve import graphs, repository
 from export.serve.exporters import to_onnx, to_torchscript
 from export.serve.graph import Graph
 from export.serve.graphs import DetailGraph, ShiftGraph, from_uint8, to_uint8
-from export.serve.triton_config import ModelConfig, Step, Tensor, parse
+from export.serve.triton_config import EnsembleStep, ServedModel, Tensor, parse
 from export.serve.variant import PLAIN
 from export.serve.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
 from networks.generator_file import GeneratorError
@@ -47,7 +47,7 @@ tensors = st.builds(
     runs=st.integers(0, 3),
 )
 def test_configurations_survive_text(source: Tensor, target: Tensor, batch: int, instances: int, runs: int) -> None:
-    config = ModelConfig(
+    config = ServedModel(
         name="m", inputs=(source,), outputs=(target,), max_batch_size=batch, parameters={"cut": "16", "domain": "d"},
         backend="onnxruntime", instances=instances, warmup_runs=runs,
     )  # fmt: skip
@@ -62,8 +62,8 @@ def test_configurations_survive_text(source: Tensor, target: Tensor, batch: int,
 
 def test_ensembles_have_steps_and_no_backend() -> None:
     tensor = Tensor(name="x", dtype="float32", dims=(4,))
-    step = Step(model="inner", inputs={"a": "x"}, outputs={"b": "x"})
-    config = ModelConfig(name="e", inputs=(tensor,), outputs=(tensor,), max_batch_size=8, parameters={}, steps=(step,))
+    step = EnsembleStep(model="inner", inputs={"a": "x"}, outputs={"b": "x"})
+    config = ServedModel(name="e", inputs=(tensor,), outputs=(tensor,), max_batch_size=8, parameters={}, steps=(step,))
     message = parse(config.text())
     assert message.platform == "ensemble"
     assert not message.backend

@@ -16,7 +16,7 @@ from export.training.image_loss import ImageLoss, sample_by_sample
 from export.training.regression import Regression
 from export.training.samples import latents, shard_path, styles
 from export.training.tasks import Task, TrainingError, load_samples
-from export.training.training import Recipe, Trainer, batches
+from export.training.training import Trainer, TrainingPlan, batches
 from networks.descriptor import Descriptor
 from networks.detail import Detail
 from networks.encoder import Encoder
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the
 CPU = torch.device("cpu")
 
 
-def recipe(**changes: object) -> Recipe:
+def recipe(**changes: object) -> TrainingPlan:
     options: dict[str, object] = {
         "domain": "ffhq", "network": "encoder", "cut": 8, "body": "residual", "loss": "latents", "steps": 6, "batch": 4,
         "learning_rate": 1e-3, "perceptual_weight": 1.0, "identity_weight": 0.0, "seed": 0,
     }  # fmt: skip
-    return Recipe(**{**options, **changes})  # type: ignore[arg-type]
+    return TrainingPlan(**{**options, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from server import cli, guard, log, ports
-from server.errors import StartError
+from server.errors import LaunchError
 
 
 def test_failed_models_are_read_from_a_log(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_run_wants_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_tail_of_the_log_follows_the_sentence() -> None:
-    assert str(StartError("It did not start.", "last line")) == "It did not start.\nlast line"
-    assert str(StartError("It did not start.")) == "It did not start."
+    assert str(LaunchError("It did not start.", "last line")) == "It did not start.\nlast line"
+    assert str(LaunchError("It did not start.")) == "It did not start."
 
 
 def test_the_package_pulls_in_neither_torch_nor_the_other_packages() -> None:

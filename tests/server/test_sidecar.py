@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from server import cli
-from server.errors import DeadlineError, ExitedError, StartError
+from server.errors import DeadlineError, ExitedError, LaunchError
 from server.sidecar import LocalSidecar
 
 READY = """
@@ -101,7 +101,7 @@ def test_an_end_by_itself_is_seen(make: Make) -> None:
 
 
 def test_it_starts_once(make: Make) -> None:
-    with make(READY + WAIT) as sidecar, pytest.raises(StartError, match="started already"):
+    with make(READY + WAIT) as sidecar, pytest.raises(LaunchError, match="started already"):
         sidecar.launch()
 
 
