@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+# Above every float32; compared and not converted, because an int may be too large for a float.
+_LARGEST: Final = 3.41e38
 
 
 class ContractError(ValueError):
@@ -49,7 +51,8 @@ class Limit:
 
 def finite(what: str, value: Any) -> None:
     """Raise ``ContractError`` unless ``value`` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and -_LARGEST < value < _LARGEST):
         raise ContractError(f"{what} must be a finite number, not {shortened(value)}.")
 
 

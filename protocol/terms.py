@@ -24,11 +24,12 @@ class Terms:
         ContractError: on creation, when a term is not finite.
     """
 
-    total: float = 0.0
-    mse: float = 0.0
-    perceptual: float = 0.0
-    f: float = 0.0
-    p_norm: float = 0.0
+    total: float
+    mse: float
+    perceptual: float
+    f: float
+    p_norm: float
+    # A term that came later has a default: older files and servers do not name it.
     domain: float = 0.0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from protocol import codec
 from protocol.messages import Finished, Preview, Progress, Queued, State
-from protocol.terms import Metrics, Terms
+from protocol.terms import TERMS, Metrics, Terms
 from sidecar.job import Engine
 from sidecar.service import preview
 from sidecar.service.failures import Diverged, Draining, EngineFailed, Failure, QueueFull
@@ -23,6 +23,8 @@ log = logging.getLogger("sidecar")
 
 # Upper bound of a slice where steps are slow: a drain must reach the next checkpoint within its grace period.
 _SLICE_SECONDS = 2.0
+# Before the first step.
+_UNKNOWN = Terms(**dict.fromkeys(("total", *TERMS), 0.0))
 
 
 class Batcher:
@@ -181,7 +183,7 @@ class Batcher:
             self._leave([ticket], Diverged.outcome, Diverged(counted=True))
             return
         if wanted.progress_every is None or job.step % wanted.progress_every == 0 or job.reason:
-            ticket.outbox.put(codec.to_event(Progress(job.step, job.steps, job.seconds, job.terms or Terms())))
+            ticket.outbox.put(codec.to_event(Progress(job.step, job.steps, job.seconds, job.terms or _UNKNOWN)))
         if wanted.preview_every and job.step % wanted.preview_every == 0:
             self._preview(ticket)
         if job.reason:

@@ -394,6 +394,7 @@ def account(**changes: object) -> str:
         account(terms={"total": 1}),
         account(terms={"total": 1, "mse": 1, "perceptual": 1, "f": 1, "p_norm": None}),
         account(terms=[1, 2, 3, 4, 5]),
+        account(terms={"total": 10**400, "mse": 1, "perceptual": 1, "f": 1, "p_norm": 1}),
         account(reason="because"),
         account(reason=["steps"]),
         account(metrics={"stlpips_alex": 1, "psnr_256": 2, "psnr": None}),
@@ -428,7 +429,7 @@ def test_the_optimisers_tensors_are_checked(tmp_path):
     for name in ("", "a b", "../x", "x" * 65, "é"):
         assert "plain name" in rewritten_refined(path, tensors={f"optimiser.{name}": np.zeros(1, np.float32)})
     many = {f"optimiser.{number}": np.zeros(1, np.float32) for number in range(300)}
-    assert "more than 256" in rewritten_refined(path, tensors=many)
+    assert "more than 64" in rewritten_refined(path, tensors=many)
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (32, 32), kind: str = "PNG") -> bytes:

@@ -284,7 +284,7 @@ NAN_TERMS = pb.Terms(total=float("nan"))
     [
         (checkpoint(f=tensor([512, 16, 16], b"1234")), "bytes"),
         (checkpoint(f=tensor([2**32 - 1, 2**32 - 1], b"")), "bytes"),
-        (checkpoint(f=tensor([1] * 100, bytes(4))), "bytes"),
+        (checkpoint(f=tensor([1] * 100, bytes(4))), "100 dimensions"),
         (checkpoint(f=tensor([1], b"123")), "bytes"),
         (checkpoint(terms=NAN_TERMS), "term total"),
         (checkpoint(terms=pb.Terms(mse=float("inf"))), "term mse"),

@@ -267,10 +267,10 @@ def test_a_preview_that_fails_is_left_out(errors: list[str]) -> None:
 
 def test_the_status_says_why_in_its_details() -> None:
     with running(batch=1, queue=0) as side:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(side.refine(asked(steps=0)))
+        assert reason_of(caught.value) is None
         active(side)
         with pytest.raises(grpc.RpcError) as caught:
             list(side.refine(steps=2))
         assert reason_of(caught.value) == "QUEUE_FULL"
-        with pytest.raises(grpc.RpcError) as caught:
-            list(side.refine(asked(steps=0)))
-        assert reason_of(caught.value) is None
