@@ -6,6 +6,9 @@ shuffle, ST-LPIPS' blurs as slices. Shapes are fixed, so that everything is comp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +22,12 @@ from networks.perceptual import STLPIPS, Blur
 class SummedHaar(nn.Module):
     """:class:`networks.mobilestylegan.InverseHaar` as sums."""
 
+    weight: Tensor
+
+    def __init__(self, like: InverseHaar) -> None:
+        super().__init__()
+        self.register_buffer("weight", like.weight, persistent=False)  # tells layers their dtype
+
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         # x [B, 4C, S, S], channels (c, band) -> [B, C, 2S, 2S]
@@ -31,6 +40,9 @@ class SummedHaar(nn.Module):
 class SlicedBlur(nn.Module):
     """:class:`networks.perceptual.Blur` as slices."""
 
+    def __init__(self, like: Blur) -> None:  # noqa: ARG002
+        super().__init__()
+
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         # x [B, C, H, W] -> [B, C, H // 2 + 1, W // 2 + 1]
@@ -40,11 +52,11 @@ class SlicedBlur(nn.Module):
         return 0.25 * (x[..., 0:w:2] + x[..., 2 : w + 2 : 2]) + 0.5 * x[..., 1 : w + 1 : 2]
 
 
-def swapped(network: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+def swapped(network: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Module]) -> None:
     """Put modules of another class in the places of those of one."""
     for name, child in network.named_children():
         if isinstance(child, old):
-            setattr(network, name, new())
+            setattr(network, name, new(child))
         else:
             swapped(child, old, new)
 
