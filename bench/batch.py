@@ -59,7 +59,7 @@ class BatchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class Way:
     """One way to run a batch: photos per minute of both sides, by round."""
 
     name: str
@@ -140,7 +140,7 @@ def _peak(pid: int) -> int:
     return int(line[1]) * 1024 if line else 0
 
 
-def measure(url: str, place: Path, *, count: int, rounds: int, address: str | None) -> Iterator[Row]:
+def measure(url: str, place: Path, *, count: int, rounds: int, address: str | None) -> Iterator[Way]:
     """Run every way of batching, in turn with the bare graphs."""
     folder, bare = photos(place / "photos", count), BareEdit()
     bare.rate(2, in_flight=1)
@@ -158,7 +158,7 @@ def measure(url: str, place: Path, *, count: int, rounds: int, address: str | No
             first = number % 2
             rates = {first: sides[first](), 1 - first: sides[1 - first]()}
             pairs.append((rates[0], rates[1]))
-        yield Row(name, in_flight, *(tuple(side) for side in zip(*pairs, strict=True)))
+        yield Way(name, in_flight, *(tuple(side) for side in zip(*pairs, strict=True)))
 
 
 def memory(url: str, place: Path, counts: tuple[int, int]) -> list[tuple[int, int]]:
@@ -187,7 +187,7 @@ def cluster() -> Iterator[str]:
         process.stdin.close()
 
 
-def table(rows: list[Row], peaks: list[tuple[int, int]], machine: str) -> str:
+def table(rows: list[Way], peaks: list[tuple[int, int]], machine: str) -> str:
     """Two Markdown tables, and the machine they were measured on."""
     lines = [
         "| batch | photos under way | batch / bare | min..max | batch, photos/min | bare, photos/min |",
@@ -228,7 +228,7 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, LocalTriton(REPOSITORY) as triton:
         place = Path(folder)
 
-        def rows(address: str | None) -> list[Row]:
+        def rows(address: str | None) -> list[Way]:
             measured = measure(triton.url, place, count=args.photos, rounds=args.rounds, address=address)
             return list(tqdm(measured, total=ways, desc="batch", disable=None))
 

@@ -58,7 +58,7 @@ class GeneratorsError(ValueError):
 
 
 @dataclass
-class Engine:
+class Runner:
     """One way to run the fine half."""
 
     name: str
@@ -90,7 +90,7 @@ def stylegan2(size: int) -> StyleGAN2:
     return network.eval().requires_grad_(False)
 
 
-def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -> list[Engine]:
+def runners(make: Callable[[], Synthesis], device: torch.device, folder: Path) -> list[Runner]:
     """All engines on one network; the first is the baseline."""
     network = make()
     rng = torch.Generator().manual_seed(0)
@@ -101,8 +101,8 @@ def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -
     network.to(device)
     found = []
     if isinstance(network, StyleGAN2):
-        found.append(Engine("literal", lambda: literal.fine(network, *here), None))
-    found.append(Engine("torch", lambda: network.fine(*here), None))
+        found.append(Runner("literal", lambda: literal.fine(network, *here), None))
+    found.append(Runner("torch", lambda: network.fine(*here), None))
     for variant in VARIANTS:
         if device.type == "cpu" and (variant.format, variant.precision) == ("torchscript", "fp16"):
             continue  # emulated on a CPU and many times slower
@@ -119,12 +119,12 @@ def engines(make: Callable[[], Synthesis], device: torch.device, folder: Path) -
         file = folder / f"{len(found)}.model"
         (to_onnx if variant.format == "onnx" else to_torchscript)(graph, Fine(lowered).eval(), file)
         run = by_onnx(file, device, f, w_m_plus) if variant.format == "onnx" else by_script(file, here, device)
-        found.append(Engine(f"{variant.backend} {variant.precision}", run, file.stat().st_size / 1e6))
+        found.append(Runner(f"{variant.backend} {variant.precision}", run, file.stat().st_size / 1e6))
     reference = network.fine(*here).cpu()
-    for engine in found:
-        error = float((engine.run().cpu() - reference).square().mean())
-        if engine.name != "torch":
-            engine.psnr = 10 * math.log10(float(reference.max() - reference.min()) ** 2 / error) if error else math.inf
+    for runner in found:
+        error = float((runner.run().cpu() - reference).square().mean())
+        if runner.name != "torch":
+            runner.psnr = 10 * math.log10(float(reference.max() - reference.min()) ** 2 / error) if error else math.inf
     return found
 
 
@@ -149,20 +149,20 @@ def by_script(file: Path, here: tuple[Tensor, Tensor], device: torch.device) -> 
 
 
 @torch.inference_mode()
-def measure(found: list[Engine], *, rounds: int, device: torch.device) -> None:
+def measure(found: list[Runner], *, rounds: int, device: torch.device) -> None:
     """Run every engine ``rounds`` times and record the seconds."""
     for turn in tqdm(range(-WARM_UP, rounds), desc="rounds", disable=None):
         for i in range(len(found)):
-            engine = found[(i + turn) % len(found)]
+            runner = found[(i + turn) % len(found)]
             began = time.perf_counter()
-            engine.run()
+            runner.run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn >= 0:
-                engine.seconds.append(time.perf_counter() - began)
+                runner.seconds.append(time.perf_counter() - began)
 
 
-def table(results: dict[str, list[Engine]], machine: str) -> str:
+def table(results: dict[str, list[Runner]], machine: str) -> str:
     """A Markdown table, below the machine it was measured on."""
     lines = [
         machine,
@@ -171,12 +171,12 @@ def table(results: dict[str, list[Engine]], machine: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
-        for engine in found:
-            ratios = [a / b for a, b in zip(found[0].seconds, engine.seconds, strict=True)]
-            size = "" if engine.megabytes is None else f"{engine.megabytes:.0f}"
-            psnr = "" if engine.name == "torch" else "equal" if math.isinf(engine.psnr) else f"{engine.psnr:.0f}"
+        for runner in found:
+            ratios = [a / b for a, b in zip(found[0].seconds, runner.seconds, strict=True)]
+            size = "" if runner.megabytes is None else f"{runner.megabytes:.0f}"
+            psnr = "" if runner.name == "torch" else "equal" if math.isinf(runner.psnr) else f"{runner.psnr:.0f}"
             lines.append(
-                f"| {name} | {engine.name} | {1000 * median(engine.seconds):.0f} | **{median(ratios):.2f}** "
+                f"| {name} | {runner.name} | {1000 * median(runner.seconds):.0f} | **{median(ratios):.2f}** "
                 f"| {min(ratios):.2f}..{max(ratios):.2f} | {size} | {psnr} |"
             )
     return "\n".join(lines)
@@ -224,7 +224,7 @@ def run(args: argparse.Namespace) -> None:
     results = {}
     for name, make in makers.items():
         with TemporaryDirectory() as folder:
-            results[name] = engines(make, device, Path(folder))
+            results[name] = runners(make, device, Path(folder))
             measure(results[name], rounds=args.rounds, device=device)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{len(os.sched_getaffinity(0))} CPU cores"
     machine = (

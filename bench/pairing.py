@@ -34,7 +34,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Comparison:
     """The rounds of a model at one number of requests in flight: pairs of bare and served loads.
 
     Attributes:

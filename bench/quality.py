@@ -17,7 +17,7 @@ from tqdm import tqdm
 from assets.paths import BUILD, ROOT
 from bench import page
 from bench.quality_report import SHEET, Result, Row, markdown, strips
-from bench.reconstructions import METHODS, Kept, Reconstructions, mean_style
+from bench.reconstructions import METHODS, Measurement, Reconstructions, mean_style
 from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
 from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.files.atomic import write_all
@@ -31,7 +31,7 @@ MARK = "quality"
 ROWS = 4
 # Name, group, and pixels: uint8 RGB [1024, 1024, 3].
 Picture = tuple[str, str, Image8]
-Measure = Callable[[Image8, Sequence[str]], Iterable[tuple[str, Kept]]]
+Measure = Callable[[Image8, Sequence[str]], Iterable[tuple[str, Measurement]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -43,13 +43,13 @@ JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
 
 
 @dataclass(frozen=True)
-class Kept:
+class Measurement:
     """A cached measurement: the quality of a reconstruction, and its picture, uint8 RGB [512, 512, 3] or smaller."""
 
     path: Path
 
     @property
-    def there(self) -> bool:
+    def exists(self) -> bool:
         """Whether it is in the cache."""
         return self.path.with_suffix(".json").exists()
 
@@ -92,7 +92,7 @@ class Reconstructions:
         self._inverter, self._style, self._judge = inverter, style, judge
         self._options, self._folder = options, folder
 
-    def __call__(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Kept]]:
+    def __call__(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Measurement]]:
         """Yield each method with its measurement of an image, uint8 RGB [1024, 1024, 3]."""
         encoded = png(image)
         fast = self._inverter.invert(Photo.decode(encoded, name="target.png")).inversion
@@ -103,8 +103,8 @@ class Reconstructions:
                 code = fast
             else:
                 code = self._refined(replace(fast, target=encoded), image)
-            kept = Kept(self._folder / digest(image, code, JUDGES))
-            if not kept.there:
+            kept = Measurement(self._folder / digest(image, code, JUDGES))
+            if not kept.exists:
                 reconstruction = self._inverter.render(code)
                 kept.write(self._judge(image, reconstruction), reconstruction)
             yield method, kept

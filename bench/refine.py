@@ -65,7 +65,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Problem:
     """A target: its name, the key of its cache entries, and the start of every recipe."""
 
     name: str
@@ -73,7 +73,7 @@ class Case:
     start: Start
 
 
-def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
+def cases(folder: Path, *, count: int, samples: int) -> list[Problem]:
     """The first photos of a folder, and generator samples rotated by 20 degrees."""
     images = [(f"photo {name}", image.tobytes(), image) for name, image in photos(folder)][:count]
     generator = load_generator("ffhq")
@@ -92,7 +92,7 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Case]:
         for name, key, image in images:
             small = torch.from_numpy(shrunk(image).copy())[None]
             f_o, w_m_plus = encoder(small)[0].numpy(), detail(small)[0].numpy()
-            found.append(Case(name, key + learned, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
+            found.append(Problem(name, key + learned, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
     return found
 
 
@@ -114,7 +114,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Curve:
     """A cached curve: its points, the last state and the last picture."""
 
     folder: Path
@@ -152,10 +152,10 @@ class Kept:
             partial.replace(self.folder / name)
 
 
-def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: Path) -> Kept:
+def curve(engine: TorchEngine, meter: Meter, case: Problem, recipe: Recipe, cache: Path) -> Curve:
     """Measure the distances of a job at ``MARKS`` and at its end, unless they are cached."""
     digest = hashlib.sha256(repr((recipe, engine.generator)).encode() + case.key)
-    kept = Kept(cache / digest.hexdigest()[:20])
+    kept = Curve(cache / digest.hexdigest()[:20])
     points = kept.points()
     done = points[-1].step if points else -1
     if done >= recipe.steps:
@@ -175,7 +175,7 @@ def curve(engine: TorchEngine, meter: Meter, case: Case, recipe: Recipe, cache: 
     return kept
 
 
-def speeds(engine: TorchEngine, case: Case, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
+def speeds(engine: TorchEngine, case: Problem, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
     """Steps per second of each recipe, batch size and resolution, in turn in each round, after a warm-up."""
     found: dict[tuple[str, int, int | None], list[float]] = {
         (name, batch, side): []
@@ -205,7 +205,7 @@ def clock(recipe: Recipe, rates: Mapping[int | None, float]) -> list[float]:
     return [0.0, *accumulate(steps)]
 
 
-def queued(engine: TorchEngine, case: Case, recipe: Recipe, *, rounds: int, steps: int) -> list[float]:
+def queued(engine: TorchEngine, case: Problem, recipe: Recipe, *, rounds: int, steps: int) -> list[float]:
     """Eight jobs: time one by one over time in batches of four, by round."""
     ratios = []
     for _ in range(rounds):
@@ -254,7 +254,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"nothing to measure: no photo in {args.photos}, and no samples")
     engine = load_engine(device=args.device)
     meter, cache = Meter(engine), BUILD / "bench" / "refine"
-    found: dict[str, dict[str, Kept]] = {}
+    found: dict[str, dict[str, Curve]] = {}
     for name, recipe in tqdm(recipes.items(), desc="recipes", disable=None):
         found[name] = {case.name: curve(engine, meter, case, recipe, cache) for case in chosen}
     if args.curves_only:

@@ -32,7 +32,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
-from bench.pairing import Result, paired
+from bench.pairing import Comparison, paired
 from server.triton import LocalTriton
 
 MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")
@@ -100,7 +100,7 @@ def check_alike(model: str, bare: Arrays, served: Arrays) -> None:
             raise ThroughputError(f"`{model}` of the server gives another {name} than the graphs of the repository")
 
 
-def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float, rounds: int) -> Iterator[Result]:
+def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float, rounds: int) -> Iterator[Comparison]:
     """Compare the models one by one.
 
     Raises:
@@ -123,14 +123,14 @@ def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float
                     seconds=seconds,
                     rounds=rounds,
                 )
-                yield Result(model=model, in_flight=in_flight, items=items, pairs=pairs)
+                yield Comparison(model=model, in_flight=in_flight, items=items, pairs=pairs)
         except InferenceServerException as exc:
             raise ThroughputError(f"`{model}` failed on the server at {url}: {exc.message()}") from exc
         finally:
             served.close()
 
 
-def table(results: Sequence[Result], machine: str) -> str:
+def table(results: Sequence[Comparison], machine: str) -> str:
     """A Markdown table, above the machine it was measured on."""
     lines = [
         "| model | in flight | served / bare | min..max | overhead, ms a request | served, items/s | bare, items/s |",
@@ -149,7 +149,7 @@ def _rate(per_second: float) -> str:
     return f"{per_second:,.{0 if per_second >= 100 else 1 if per_second >= 10 else 2}f}"
 
 
-def as_json(results: Sequence[Result], machine: str) -> str:
+def as_json(results: Sequence[Comparison], machine: str) -> str:
     """The same as JSON, with the ratio of every round."""
     rows = [
         {

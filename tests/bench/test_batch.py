@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from bench.__main__ import main
-from bench.batch import BatchError, Row, batch, photos, table
+from bench.batch import BatchError, Way, batch, photos, table
 
 
 def test_the_ratio_is_batch_over_bare() -> None:
-    row = Row("one process", 2, bare=(100.0, 50.0, 80.0), batch=(90.0, 50.0, 60.0))
+    row = Way("one process", 2, bare=(100.0, 50.0, 80.0), batch=(90.0, 50.0, 60.0))
     assert row.ratios == [0.9, 1.0, 0.75]
 
 
 def test_the_tables_have_medians_and_peaks() -> None:
-    rows = [Row("one process", 1, (100.0, 50.0, 80.0), (90.0, 50.0, 60.0))]
+    rows = [Way("one process", 1, (100.0, 50.0, 80.0), (90.0, 50.0, 60.0))]
     text = table(rows, [(50, 100 * 2**20), (500, 101 * 2**20)], "2 CPU cores.")
     assert "| one process | 1 | **0.90** | 0.75..1.00 | 60.0 | 80.0 |" in text
     assert "| 50 | 100 MiB |\n| 500 | 101 MiB |" in text

@@ -10,7 +10,7 @@ import torch
 
 from bench import generators, literal
 from bench.__main__ import main
-from bench.generators import VARIANTS, Engine, engines, measure, table
+from bench.generators import VARIANTS, Runner, measure, runners, table
 from networks.stylegan2 import Shape, StyleGAN2
 
 
@@ -35,7 +35,7 @@ def test_the_literal_implementation_gives_the_same_images(cut: int) -> None:
 
 @pytest.mark.slow
 def test_engines_take_turns_and_agree(tmp_path: Path) -> None:
-    found = engines(small, torch.device("cpu"), tmp_path)
+    found = runners(small, torch.device("cpu"), tmp_path)
     names = [engine.name for engine in found]
     assert names == [
         "literal", "torch", "onnxruntime fp32", "onnxruntime fp16", "pytorch fp32", "pytorch bf16",
@@ -50,8 +50,8 @@ def test_engines_take_turns_and_agree(tmp_path: Path) -> None:
 
 
 def test_ratios_are_taken_within_rounds() -> None:
-    first = Engine("literal", lambda: torch.zeros(1), None, seconds=[4.0, 8.0, 2.0])
-    second = Engine("onnxruntime fp32", lambda: torch.zeros(1), 12.3, psnr=math.inf, seconds=[2.0, 2.0, 2.0])
+    first = Runner("literal", lambda: torch.zeros(1), None, seconds=[4.0, 8.0, 2.0])
+    second = Runner("onnxruntime fp32", lambda: torch.zeros(1), 12.3, psnr=math.inf, seconds=[2.0, 2.0, 2.0])
     rows = table({"a network": [first, second]}, "a machine").splitlines()
     assert rows[0] == "a machine"
     assert rows[-1] == "| a network | onnxruntime fp32 | 2000 | **2.00** | 1.00..4.00 | 12 | equal |"

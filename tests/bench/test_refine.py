@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.refine import RECIPES, Case, Kept, clock, curve
+from bench.refine import RECIPES, Curve, Problem, clock, curve
 from bench.refine_report import Point, Rate, elapsed, markdown, plot, reached
 from judges.reconstruction import Quality
 from protocol.messages import State
@@ -74,7 +74,7 @@ def meter(start: Start, state: State) -> tuple[Point, Image8]:
 
 
 def test_an_interrupted_curve_continues(tmp_path: Path) -> None:
-    recipe, case = replace(PRESETS["default"], steps=70), Case("case", b"key", START)
+    recipe, case = replace(PRESETS["default"], steps=70), Problem("case", b"key", START)
     with pytest.raises(KeyboardInterrupt):
         curve(FakeEngine(breaks_at=45), meter, case, recipe, tmp_path)  # type: ignore[arg-type]
     again = FakeEngine()
@@ -88,13 +88,13 @@ def test_an_interrupted_curve_continues(tmp_path: Path) -> None:
 
 
 def test_another_recipe_has_another_curve(tmp_path: Path) -> None:
-    case = Case("case", b"key", START)
+    case = Problem("case", b"key", START)
     first, second = (
         curve(FakeEngine(), meter, case, replace(PRESETS["default"], steps=5, rate_f=rate), tmp_path)  # type: ignore[arg-type]
         for rate in (0.1, 0.2)
     )
     assert first.folder != second.folder
-    assert Kept(tmp_path / "none").points() == []
+    assert Curve(tmp_path / "none").points() == []
 
 
 def test_the_steps_to_a_loss_are_interpolated() -> None:

@@ -17,11 +17,11 @@ from bench import throughput
 from bench.__main__ import main
 from bench.bare import Bare, ModelError
 from bench.page import marks
-from bench.pairing import REST_S, WARM_UPS, Load, Result, load, paired
+from bench.pairing import REST_S, WARM_UPS, Comparison, Load, load, paired
 from bench.throughput import MARK, ThroughputError, as_json, check_alike, check_local, table
 
 onnx = pytest.importorskip("onnx")
-RESULT = Result(
+RESULT = Comparison(
     model="ffhq_edit",
     in_flight=2,
     items=2,
@@ -106,12 +106,12 @@ def test_sides_alternate_and_rest_between() -> None:
     assert "".join(order) == "-b-s" * WARM_UPS + "-bbbb-ss" * 2
     assert set(rests) == {REST_S}
     assert pairs == ((Load(4, 4.0), Load(2, 4.0)),) * 2
-    assert Result(model="m", in_flight=1, items=1, pairs=pairs).ratios == [0.5, 0.5]
+    assert Comparison(model="m", in_flight=1, items=1, pairs=pairs).ratios == [0.5, 0.5]
 
 
 def test_a_machine_that_slows_down_leaves_the_ratio_alone() -> None:
     pairs = tuple((Load(10, slow), Load(8, slow)) for slow in (1.0, 2.0, 7.0))
-    assert Result(model="m", in_flight=1, items=1, pairs=pairs).ratios == pytest.approx([0.8, 0.8, 0.8])
+    assert Comparison(model="m", in_flight=1, items=1, pairs=pairs).ratios == pytest.approx([0.8, 0.8, 0.8])
 
 
 def test_statistics() -> None:
@@ -229,7 +229,7 @@ def test_bare_says_what_is_missing(repository: Path) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch, repository: Path) -> Path:
     """Measurements without a server; gives the repository."""
 
-    def compare(*_: object, **__: object) -> Iterator[Result]:
+    def compare(*_: object, **__: object) -> Iterator[Comparison]:
         yield RESULT
 
     monkeypatch.setattr(throughput, "MODELS", ("twice",))
