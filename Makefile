@@ -27,8 +27,9 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Stamps are written last, so an interrupted build continues.
 repository := build/.repository
-sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py networks/*.py networks/weights/ffhq/*.safetensors) \
-	assets/paths.py assets/wheels.py protocol/methods.py
+sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py networks/*.py) \
+	$(wildcard networks/weights/*.safetensors networks/weights/ffhq/*.safetensors) \
+	assets/paths.py assets/wheels.py protocol/methods.py protocol/roles.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

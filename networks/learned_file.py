@@ -1,4 +1,7 @@
-"""Learned networks as safetensors: stored in half precision, loaded in single."""
+"""Learned networks as safetensors: stored in half precision, loaded in single.
+
+Every detail head reads the features of the same frozen network, ST-LPIPS' Alex, which is stored once, in `BACKBONE`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from networks.detail import Detail
 from networks.encoder import Encoder
 
+BACKBONE = Path(__file__).parent / "weights" / "alex.safetensors"
+_PREFIX = "backbone."
 ENCODER, DETAIL = "encoder", "detail"
 EARLIER = {8: 14, 16: 12}  # styles of heads that do not say how many
 
@@ -24,7 +29,7 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
 
     Args:
         network: any ``Encoder`` or ``Detail``.
-        path: the file to write.
+        path: the file to write; a detail head's backbone is left out if it is the shared one.
         generator: fingerprint of the generator that the network inverts.
         training: how it was trained, for people.
     """
@@ -33,6 +38,11 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
+    if isinstance(network, Detail):
+        shared = load_file(BACKBONE)
+        own = {name: state[f"{_PREFIX}{name}"] for name in shared}
+        if all(torch.equal(own[name], value) for name, value in shared.items()):
+            state = {name: value for name, value in state.items() if not name.startswith(_PREFIX)}
     metadata = {"cut": str(network.cut), "generator": generator, "training": training}
     if isinstance(network, Encoder):
         metadata |= {"network": ENCODER, "body": network.body_name, "channels": str(network.channels)}
@@ -55,8 +65,8 @@ def learned_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-    except SafetensorError:
-        raise WeightsError(f"{path.name} is damaged or no safetensors file") from None
+    except SafetensorError as error:
+        raise WeightsError(f"{path.name} is damaged or no safetensors file") from error
     if not {"body", "cut", "generator", "training"} <= set(metadata):
         raise WeightsError(f"{path.name} is no trained network of this project")
     return {"network": ENCODER, **metadata}
@@ -98,10 +108,13 @@ def _checked(path: Path, network: str, generator: str | None) -> dict[str, str]:
 
 
 def _fill(network: Encoder | Detail, path: Path) -> None:
-    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in load_file(path).items()}
+    state = load_file(path)
+    if isinstance(network, Detail) and not any(name.startswith(_PREFIX) for name in state):
+        state |= {f"{_PREFIX}{name}": value for name, value in load_file(BACKBONE).items()}
+    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
-    except RuntimeError:
-        raise WeightsError(f"{path.name} holds tensors of other shapes than it says") from None
+    except RuntimeError as error:
+        raise WeightsError(f"{path.name} holds tensors of other shapes than it says") from error
     if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
         raise WeightsError(f"{path.name} does not hold the network that it says")

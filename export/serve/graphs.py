@@ -29,7 +29,7 @@ from export.serve.variant import add_arguments as add_variant
 from networks.detail import Detail
 from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator, read_shape
-from networks.learned_file import load_detail, load_encoder
+from networks.learned_file import BACKBONE, load_detail, load_encoder
 from networks.mapping import STYLE_DIM
 from networks.synthesis import W_PLUS, Synthesis
 from protocol.methods import DEFAULT_CUT, prefix
@@ -217,7 +217,7 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
             build=lambda: DetailGraph(load_detail(head, generator=generator().fingerprint)),
             inputs={"image": image},
             outputs=("w_m_plus",),
-            weights=(weights, head),
+            weights=(weights, head, BACKBONE),
         ),
         Graph(
             name=f"{name}_shift",

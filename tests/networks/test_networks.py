@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from assets.paths import generator_file
 from export.generator import FILES, extract_ir, load_generator
 from networks.detail import LIMIT, Detail
 from networks.encoder import BODIES, Constant, Encoder
-from networks.learned_file import WeightsError, load_detail, load_encoder, save_learned
+from networks.learned_file import BACKBONE, WeightsError, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import InverseHaar, MobileStyleGAN
 from networks.synthesis import CUTS, W_PLUS
@@ -165,6 +166,19 @@ def test_detail_files_round_trip_in_half_precision(cut: int, tmp_path: Path) -> 
         assert torch.allclose(again(image), detail(image), atol=0.05)
     with pytest.raises(WeightsError, match="holds a network of kind detail, not encoder"):
         load_encoder(path)
+
+
+def test_the_backbone_of_detail_heads_is_stored_once(tmp_path: Path) -> None:
+    heads = sorted(BACKBONE.parent.glob("*/detail*.safetensors"))
+    assert len(heads) == 3
+    for path in heads:
+        assert not any(name.startswith("backbone.") for name in load_file(path))
+    head = load_detail(heads[0])
+    save_learned(head, tmp_path / "again.safetensors", generator="abc")
+    assert (tmp_path / "again.safetensors").stat().st_size < heads[0].stat().st_size + 1000
+    again = load_detail(tmp_path / "again.safetensors")
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in head.state_dict().items())
+    assert torch.equal(head.backbone.heads[0], load_file(BACKBONE)["heads.0"].float())
 
 
 def test_the_encoder_of_w_plus_sees_where_things_are(tmp_path: Path) -> None:
