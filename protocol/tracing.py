@@ -1,7 +1,7 @@
-"""OpenTelemetry's trace context, from the client through Triton to the side-car (W3C ``traceparent``).
+"""OpenTelemetry traces from the client through Triton to the side-car (W3C ``traceparent``).
 
-Off unless the standard variables name an endpoint (``OTEL_EXPORTER_OTLP_ENDPOINT``, or ``..._TRACES_ENDPOINT``) and the
-extra ``otel`` is installed. Spans name models and requests, never photos.
+Without an endpoint in the standard variables (``OTEL_EXPORTER_OTLP_ENDPOINT``, or ``..._TRACES_ENDPOINT``) or without
+the extra ``otel``, opentelemetry-api's own no-op tracer is used. Spans name models and requests, never photos.
 """
 
 from __future__ import annotations
@@ -11,42 +11,31 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 Kind = Literal["internal", "client", "server"]
-# A collector that is away must not keep a command from ending.
+# An unreachable collector must not keep a command from ending.
 _PATIENCE_S: Final = 2
 
 
-class Span:
-    """Something that took time; without a tracer it is nothing."""
-
-    def __init__(self, span: Any = None) -> None:
-        self._span = span
-
-    def end(self, *, failed: str = "", **attributes: str | int | float) -> None:
-        """It is over, perhaps with an error of this kind."""
-        if self._span is None:
-            return
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_attributes(attributes)
-        if failed:
-            self._span.set_status(StatusCode.ERROR, failed)
-        self._span.end()
-
-
 class Tracing:
-    """The spans of one service of this process.
+    """The spans of one service of this process; ``--help`` does without the import.
 
     Args:
-        service: its name in the traces.
+        service: its name in traces.
     """
 
     def __init__(self, service: str) -> None:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._trace, self._propagator = trace, TraceContextTextMapPropagator()
         self._provider = _provider(service)
-        self._tracer = None if self._provider is None else self._provider.get_tracer("unaligned")
+        self._tracer = (self._provider or trace.NoOpTracerProvider()).get_tracer("unaligned")
 
     def start(
         self,
@@ -56,59 +45,52 @@ class Tracing:
         carrier: Mapping[str, str] | None = None,
         **attributes: str | int | float,
     ) -> Span:
-        """Begin a span that is not the present one; the caller ends it.
+        """Start a span without making it the current one; the caller ends it.
 
         Args:
             name: of the span.
-            kind: which side of a call it is.
-            carrier: headers that may name the span it belongs to; by default it belongs to the present one.
+            kind: the side of a call.
+            carrier: headers that may name the parent; by default the parent is the current span.
             attributes: of the span.
         """
-        if self._tracer is None:
-            return Span()
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        context = None if carrier is None else TraceContextTextMapPropagator().extract(dict(carrier))
-        return Span(
-            self._tracer.start_span(name, context=context, kind=SpanKind[kind.upper()], attributes=dict(attributes))
-        )
+        context = None if carrier is None else self._propagator.extract(dict(carrier))
+        found = self._trace.SpanKind[kind.upper()]
+        span: Span = self._tracer.start_span(name, context=context, kind=found, attributes=attributes)
+        return span
 
     @contextmanager
     def span(self, name: str, *, kind: Kind = "internal", **attributes: str | int | float) -> Iterator[None]:
-        """The present span while the block runs; an exception ends it as failed, by the exception's name alone."""
-        if self._tracer is None:
-            yield
-            return
-        from opentelemetry.trace import use_span
-
+        """The current span while the block runs; an exception marks it as failed, by its type's name alone."""
         span = self.start(name, kind=kind, carrier=None, **attributes)
         try:
-            with use_span(span._span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            with self._trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield
         except BaseException as problem:
-            span.end(failed=type(problem).__name__)
+            self.end(span, failed=type(problem).__name__)
             raise
+        self.end(span)
+
+    def end(self, span: Span, *, failed: str = "") -> None:
+        """End a span, as failed if ``failed`` says why."""
+        if failed:
+            span.set_status(self._trace.StatusCode.ERROR, failed)
         span.end()
 
     def headers(self) -> dict[str, str]:
-        """The headers that make what is asked for belong to the present span."""
+        """Headers that make a request a child of the current span."""
         carrier: dict[str, str] = {}
-        if self._tracer is not None:
-            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-            TraceContextTextMapPropagator().inject(carrier)
+        self._propagator.inject(carrier)
         return carrier
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send what is left."""
         if self._provider is not None:
             self._provider.shutdown()
 
 
 @cache
 def tracing(service: str) -> Tracing:
-    """The process's own of this service."""
+    """The process's tracing of a service."""
     return Tracing(service)
 
 
@@ -122,7 +104,7 @@ def _provider(service: str) -> Any:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         return None
-    # What a collector does or does not is no business of who asked for an inversion.
+    # Trouble with a collector must not reach the user's terminal.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     own = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: service}
     provider = TracerProvider(resource=Resource.create(own))

@@ -58,7 +58,8 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         # Decoding and resampling are slow.
         ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
         batcher.submit(ticket)
-        span = tracing(SERVICE).start(
+        traces = tracing(SERVICE)
+        span = traces.start(
             "refine", kind="server", carrier=_headers(context), request_id=ticket.request_id, steps=ticket.job.steps
         )
         try:
@@ -69,7 +70,8 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
                 yield event
         finally:
             failed = ticket.failure.code.name if ticket.failure else "" if ticket.closed else "CANCELLED"
-            span.end(failed=failed, step=ticket.job.step)
+            span.set_attribute("step", ticket.job.step)
+            traces.end(span, failed=failed)
             # Reached as well when the client hangs up or its deadline passes, which cancels the stream.
             if not ticket.closed:
                 batcher.cancel(ticket)
