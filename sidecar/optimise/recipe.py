@@ -77,6 +77,21 @@ class Recipe:
         return next((side for until, side in self.sides if done < until), None)
 
 
+# Image2StyleGAN: w itself, no regulariser. Rates and schedule as in the projection of StyleGAN2 (section 5).
+_IM2S = Recipe(
+    steps=240,
+    rate_f=0.0,
+    rate_w=0.1,
+    betas=(0.9, 0.999),
+    whitened=False,
+    clip=None,
+    from_mean=True,
+    warmup=10,
+    decay=True,
+    half=True,
+    weights=IMAGE_WEIGHTS,
+)
+
 PRESETS: Mapping[str, Recipe] = {
     # The official recipe to the letter.
     "paper": Recipe(
@@ -108,34 +123,9 @@ PRESETS: Mapping[str, Recipe] = {
         # ST-LPIPS alone accepts another mouth and other eyes in the right place.
         weights={**PAPER_WEIGHTS, "mse": 20.0},
     ),
-    # Image2StyleGAN: w as it is, no regulariser. Rates and schedule as in the projection of StyleGAN2 (section 5).
-    "im2s": Recipe(
-        steps=240,
-        rate_f=0.0,
-        rate_w=0.1,
-        betas=(0.9, 0.999),
-        whitened=False,
-        clip=None,
-        from_mean=True,
-        warmup=10,
-        decay=True,
-        half=True,
-        weights=IMAGE_WEIGHTS,
-    ),
+    "im2s": _IM2S,
     # IDinvert: equation 8, whose domain term has twice the weight of the pixels'.
-    "idinvert": Recipe(
-        steps=240,
-        rate_f=0.0,
-        rate_w=0.1,
-        betas=(0.9, 0.999),
-        whitened=False,
-        clip=None,
-        from_mean=False,
-        warmup=10,
-        decay=True,
-        half=True,
-        weights={**IMAGE_WEIGHTS, "domain": 40.0},
-    ),
+    "idinvert": replace(_IM2S, from_mean=False, weights={**IMAGE_WEIGHTS, "domain": 40.0}),
 }
 
 
