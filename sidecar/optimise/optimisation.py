@@ -1,4 +1,4 @@
-"""One job: its variables, their optimiser, and where it stands."""
+"""One job: its variables, their optimiser and its progress."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sidecar.optimise.adam import Optimiser
 from sidecar.optimise.recipe import Recipe
 from sidecar.optimise.terms import Target
 
-# What a checkpoint's state holds besides the optimiser's moments.
+# Tensors of a checkpoint's state besides the optimiser's moments.
 _OWN = ("w", "coarse")
 
 
 class Optimisation:
-    """A job: leaves and an optimiser of its own, so that no job sees its neighbours.
+    """A job. It has its own leaves and optimiser, so that its neighbours do not affect it.
 
     Args:
         start: checked by :func:`checked`.
@@ -48,9 +48,9 @@ class Optimisation:
     ) -> None:
         self.recipe, self.weighed = recipe, weighed
         self.image = start.target
-        # What the loss keeps of the image, made by the engine with the first step: a job may wait for long.
+        # What the terms compare with; made at the first step, because a job may wait for a long time.
         self.target: tuple[int | None, Target] | None = None
-        # Whether it may still have coarse steps: a start that has left f^o lies on the photo already.
+        # Whether coarse steps may follow: a start that differs from f^o already lies on the photo.
         self._coarse = np.array_equal(start.f, start.f_o) if resume is None else bool(resume.optimiser["coarse"])
         self.reason: End | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
@@ -82,12 +82,12 @@ class Optimisation:
 
     @property
     def steps(self) -> int:
-        """Steps that it has at most."""
+        """Most steps it will take."""
         return self.recipe.steps
 
     @property
     def side(self) -> int | None:
-        """Side in pixels at which its next step compares images, or None for the full size."""
+        """Side in pixels at which the next step compares images; None for full size."""
         return self.recipe.side(self.done) if self._coarse else None
 
     @property
@@ -97,7 +97,7 @@ class Optimisation:
 
     @property
     def seen_target(self) -> Target:
-        """What the terms compare with at the present side."""
+        """What the terms compare with at the current side."""
         assert self.target is not None and self.target[0] == self.side
         return self.target[1]
 
@@ -107,11 +107,11 @@ class Optimisation:
         return self._w if self.recipe.whitened else self._pnorm(self._w)
 
     def state(self) -> State:
-        """A copy of where it is; where the loss has become NaN or infinite, of where it was before that slice."""
+        """A copy of the state; if the loss became NaN or infinite, the state before that slice."""
         return self._finite if self.reason == "diverged" else self._snapshot()
 
     def mark(self) -> None:
-        """Keep the present state to fall back to."""
+        """Remember the current state as a fallback."""
         self._finite = self._snapshot()
 
     def has_finite_gradient(self) -> bool:
@@ -119,31 +119,31 @@ class Optimisation:
         return self.optimiser.has_finite_gradient()
 
     def diverge(self) -> None:
-        """End at the state that was marked last."""
+        """End, falling back to the last marked state."""
         self.reason = "diverged"
         self.step, self.terms = self._finite.step, self._finite.terms
 
     def count(self, terms: Terms) -> None:
-        """Note that a step was taken, with these terms before it."""
+        """Count a step; ``terms`` were measured before it."""
         full = self.side is None
-        # For good: where steps are added later, their shares begin anew.
+        # Permanent: adding steps later changes the shares, but must not bring coarse steps back.
         self._coarse = not full
         self.step += 1
         self.terms = terms
         self._stop_where_due(close=full)
 
     def spend(self, seconds: float) -> None:
-        """Add to the time that the job has been optimised for."""
+        """Add to the time spent on the job."""
         self.seconds += seconds
         self._stop_where_due()
 
     @property
     def done(self) -> float:
-        """Share of the steps or of the budget that is used up."""
+        """Share of the steps or of the budget that is used up, 0 to 1."""
         return max(self.step / self.recipe.steps, self.seconds / (self.recipe.seconds or math.inf))
 
     def _stop_where_due(self, *, close: bool = False) -> None:
-        """Note a reason to stop; ``close`` says whether the terms may be held against the target distance."""
+        """Stop if due; ``close`` says whether the terms can be compared with the target distance."""
         if self.reason is not None:
             return
         recipe, terms = self.recipe, self.terms
@@ -155,7 +155,7 @@ class Optimisation:
             self.reason = "seconds"
 
     def _coordinates(self, w: Tensor) -> Tensor:
-        """Styles in the coordinates in which they are optimised."""
+        """The styles in the coordinates of the optimisation."""
         if not self.recipe.whitened:
             return w.clone()
         v: Tensor = self._pnorm(w)
@@ -163,7 +163,7 @@ class Optimisation:
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Clip P-norm+ of the styles, where the recipe bounds it."""
+        """Clip P-norm+ of the styles if the recipe bounds it."""
         if (bound := self.recipe.hold) is not None:
             v = self.v.clamp(-bound, bound)
             self._w.copy_(v if self.recipe.whitened else self._pnorm.inverse(v))
@@ -187,7 +187,7 @@ def _array(value: Tensor) -> Floats:
 
 
 def checked(start: Start, synthesis: Synthesis) -> None:
-    """Refuse a start that does not fit the generator.
+    """Check that a start fits the generator.
 
     Raises:
         ContractError: a wrong shape or dtype, numbers that are not finite.
@@ -207,7 +207,7 @@ def checked(start: Start, synthesis: Synthesis) -> None:
 
 
 def checked_state(state: State, start: Start, recipe: Recipe) -> None:
-    """Refuse a checkpoint that does not belong to a start and its recipe; the optimiser checks its own part.
+    """Check that a checkpoint belongs to a start and its recipe; the optimiser checks its own tensors.
 
     Raises:
         ContractError: a wrong shape, numbers that are not finite, an impossible step.

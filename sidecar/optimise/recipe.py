@@ -1,4 +1,4 @@
-"""How an inversion is optimised: recipes as data, and the choice of one by a request's options."""
+"""Recipes of the optimisation as data, and how a request's options choose one."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way to minimise the loss of BDInvert, section 3.3, or that of a method it is compared with, with Adam.
+    """A way to minimise the loss with Adam.
 
     Attributes:
-        steps: at most.
-        seconds: budget of optimisation, or None.
-        target: the job stops once the perceptual term is at most this, or None.
+        steps: the most it takes.
+        seconds: budget of optimisation; None for no limit.
+        target: stop once the perceptual term is at most this; None for never.
         weights: of the loss terms, by name; 0 where absent.
         rate_f: learning rate of ``f``.
-        rate_w: learning rate of the styles, in the coordinates in which they are optimised.
-        betas: decay of the two moments; the gradients shrink faster than the usual 0.999 can follow.
-        whitened: the styles are optimised as v = P-norm+(w_M+), where every axis has the same variance, not as w.
-        clip: the start's v is clipped to +-clip: the axes of the smallest variances hold most of the norm of a w that
-            the mapping network did not make, and change no image. None leaves it.
-        hold: v is clipped to +-hold after each step (P-norm+ as a hard bound). None leaves it.
-        from_mean: the styles start at the mean of W, not at the request's.
+        rate_w: learning rate of the styles, in the coordinates of the optimisation.
+        betas: decay of the two moments; gradients shrink faster than the usual 0.999 can follow.
+        whitened: optimise the styles as v = P-norm+(w_M+), where every axis has the same variance, instead of as w.
+        clip: clip the start's v to +-clip; None for not. The axes of smallest variance hold most of the norm of a w
+            that the mapping network did not make, and change no image.
+        hold: clip v to +-hold after each step (P-norm+ as a hard bound); None for not.
+        from_mean: start the styles at the mean of W instead of at the request's.
         warmup: steps over which the rates rise linearly.
-        decay: the rates fall as a cosine to 0 at the end of the steps or of the budget.
-        half: convolutions in bfloat16 where the device is fast at it.
-        sides: coarse to fine, pairs (share of the steps or of the budget, side in pixels): up to the share, a job that
-            begins at ``f^o`` takes coarse steps, which compare images at the side, and perceptually at half of it.
+        decay: let the rates fall as a cosine to 0 at the end of the steps or of the budget.
+        half: run convolutions in bfloat16 if the device computes in it.
+        sides: coarse to fine, pairs of (share of the steps or of the budget, side in pixels). Up to the share, a job
+            that starts at f^o takes coarse steps, which compare images at this side, and perceptually at half of it.
     """
 
     steps: int
