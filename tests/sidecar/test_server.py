@@ -208,13 +208,13 @@ def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, 
     garbage.write_text("garbage")
     files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
     tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
-    with pytest.raises(ServeError, match=r"the certificate cannot be used\.$"):
+    with pytest.raises(ServeError, match=r"the certificate is unusable\.$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
     tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
-    with pytest.raises(ServeError, match=r"the certificate cannot be used\.$"):
+    with pytest.raises(ServeError, match=r"the certificate is unusable\.$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
