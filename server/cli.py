@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from assets.errors import AssetError
 from assets.paths import project_root
+from server import log
 from server.assembly import assemble
 from server.errors import LauncherError
 from server.secrets import client_environment, make
@@ -89,7 +90,9 @@ def _start(options: argparse.Namespace) -> int:
             status = ended.wait()
         except KeyboardInterrupt:
             return 0
-        print(f"error: {name} ended by itself with status {status}; its log is {ended.log_path}.", file=sys.stderr)
+        lost = log.lost_part(ended.log_path)
+        how = f"was stopped because the process of model `{lost}` died" if lost else f"ended with status {status}"
+        print(f"error: {name} {how}; see {ended.log_path}", file=sys.stderr)
     return 1
 
 
@@ -112,7 +115,9 @@ def _run(options: argparse.Namespace) -> int:
         status = _wait(child)
         for name, server in (("Triton", triton), ("The side-car", sidecar)):
             if server and not server.is_running:
-                print(f"error: {name} ended while the command ran; its log is {server.log_path}.", file=sys.stderr)
+                lost = log.lost_part(server.log_path)
+                why = f": the process of model `{lost}` died" if lost else ""
+                print(f"error: {name} ended while the command ran{why}; see {server.log_path}", file=sys.stderr)
                 return status or 1
     return status
 

@@ -11,13 +11,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 _POLL_S = 0.1
+_LOOK_S = 0.5
+_DEAD_S = 2.0
+_INSTANCE = re.compile(r"\w+_\d+_\d+")  # as Triton numbers the instances of a model
 _PR_SET_PDEATHSIG = 1
 
 
@@ -63,10 +68,46 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def parts(server: int) -> dict[int, tuple[bool, str]]:
+    """The child processes of a server: whether each lives, and the instance of a model that it runs, if it says so."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == server:
+                words = (entry / "cmdline").read_text(errors="replace").split("\0")
+                names = [word for word in words if _INSTANCE.fullmatch(word)]
+                found[int(entry.name)] = (state not in "ZX", names[-1] if names else "")
+    return found
+
+
+class Parts:
+    """Watches the processes of a server's models: Triton itself goes on, and says ready, without one that died."""
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._names: dict[int, str] = {}
+        self._dead: dict[int, float] = {}
+
+    def lost(self) -> str | None:
+        """The name of a process that has been dead for `_DEAD_S`; what Triton stops, it also reaps, and sooner."""
+        now, seen = time.monotonic(), parts(self._server)
+        self._names |= {pid: name for pid, (lives, name) in seen.items() if lives and name}
+        dead = {pid for pid, (lives, _) in seen.items() if not lives and pid in self._names}
+        self._dead = {pid: self._dead.get(pid, now) for pid in dead}
+        return next((self._names[pid] for pid, since in self._dead.items() if now - since >= _DEAD_S), None)
+
+
 def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
-    """Return when the server has ended, or when stdin has; meanwhile, close its new entries of /dev/shm to others."""
+    """Return when the server, one of its parts or stdin has ended; until then, close its /dev/shm entries to others."""
+    watched, looked = Parts(server.pid), 0.0
     while server.poll() is None:
         close_to_others(prefix)
+        if time.monotonic() - looked > _LOOK_S:
+            looked = time.monotonic()
+            if lost := watched.lost():
+                os.write(2, f"guard: the process of {lost} died; the server is stopped\n".encode())
+                return
         readable, _, _ = select.select([sys.stdin.buffer], [], [], _POLL_S)
         if readable and not os.read(0, 4096):
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 _KEPT_LOGS = 50
 _FAILED = re.compile(r"""failed to load '([^']+)' version \d+: (.*?)(?:\\n|"$|$)""", re.MULTILINE)
 _REASON_PREFIX = re.compile(r"^(?:[A-Z][A-Za-z ]*: )*(?:\w+(?:Error|Exception): )?")
+_LOST = re.compile(r"^guard: the process of (\w+)_\d+_\d+ died", re.MULTILINE)
 _PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) ", re.IGNORECASE)
 
 
@@ -21,6 +22,12 @@ def tail(path: Path, lines: int = 25) -> str:
 def failed_models(path: Path) -> dict[str, str]:
     """Return the models that could not be loaded according to a log, each with the reason in one line."""
     return {name: _REASON_PREFIX.sub("", reason).rstrip(".") for name, reason in _FAILED.findall(_read(path))}
+
+
+def lost_part(path: Path) -> str:
+    """The model of which a process died, according to the guard's line in a log; '' if none did."""
+    found = _LOST.search(_read(path))
+    return found[1] if found else ""
 
 
 def says_port_taken(path: Path) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -32,6 +33,8 @@ from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
 _PORT_RACES = 5
+LEAST_SHM = 256 << 20  # bytes: a batch of 8 images through each of the largest models, and a MiB a process
+_ODD = re.compile(r"[^A-Za-z0-9_.,:=@%+/~^-]")
 ADMIN_KEY = "unaligned-admin-token"
 _DANGEROUS = "shared-memory,model-repository,trace,logging"
 
@@ -122,6 +125,10 @@ class LocalTriton:
             raise LaunchError("This server has been started already.")
         self._check()
         native = shutil.which("tritonserver")
+        if not native:
+            _check_shared_memory()
+            for path in (self.repository, build_dir(), Path(sys.executable)):
+                _check_path(path)
         program = Assembly(Path(native), (), dict(os.environ)) if native else assemble()
         deadline = time.monotonic() + self.timeout
         for attempt in range(_PORT_RACES):
@@ -298,6 +305,35 @@ class LocalTriton:
             return f"Triton could not load {reasons}. Its log is {self.log_path}."
         how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
         return f"Triton ended before it was ready ({how}); its log is {self.log_path}."
+
+
+def _check_shared_memory() -> None:
+    """Refuse to serve where the backends would soon run out of shared memory.
+
+    Raises:
+        LaunchError: /dev/shm has less than `LEAST_SHM` bytes free.
+    """
+    stats = os.statvfs("/dev/shm")
+    free = stats.f_bavail * stats.f_frsize
+    if free < LEAST_SHM:
+        raise LaunchError(
+            "give the server more shared memory, in a container with `--shm-size=1g`: "
+            f"/dev/shm has {free >> 20} MiB free, and the backends need {LEAST_SHM >> 20} MiB"
+        )
+
+
+def _check_path(path: Path) -> None:
+    """Refuse a path that the Python backend cannot pass on to its processes.
+
+    Raises:
+        LaunchError: it has a space, a quote, or a character that is not ASCII.
+    """
+    if odd := sorted(set(_ODD.findall(str(path)))):
+        listed = " ".join(repr(character) for character in odd)
+        raise LaunchError(
+            f"cannot serve from `{path}`: Triton's Python backend cannot read paths with {listed}; "
+            "move it to a path of plain letters, digits, `-`, `_` and `.`"
+        )
 
 
 def _closed(token: str) -> list[str]:

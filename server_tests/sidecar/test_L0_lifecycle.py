@@ -140,7 +140,7 @@ def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1
-        sentence = f"error: The side-car ended by itself with status 137; its log is {beside['log']}.\n"
+        sentence = f"error: The side-car ended with status 137; see {beside['log']}\n"
         assert said == sentence
         assert eventually(lambda: not group(where["pid"]))
     finally:

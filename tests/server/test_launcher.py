@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import uuid
 from pathlib import Path
 
 import pytest
 
-from server import cli, guard, log, ports
+from server import cli, guard, log, ports, triton
 from server.errors import LaunchError
 
 
@@ -139,6 +140,12 @@ def test_what_the_server_writes_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "0077\n"
 
 
+def test_a_server_without_one_of_its_processes_is_stopped(tmp_path: Path) -> None:
+    stub = [sys.executable, "-c", "import time; time.sleep(1)", "add_one_0_0"]
+    script = f"import subprocess, time; child = subprocess.Popen({stub!r}); time.sleep(60)"
+    assert run_guard(tmp_path, sys.executable, "-c", script) == 128 + 15
+
+
 def test_the_guard_stops_its_command_when_its_input_ends(tmp_path: Path) -> None:
     assert run_guard(tmp_path, "sh", "-c", "echo up; exec sleep 1000", stop=True) == 128 + 15
     (tmp_path / "log").unlink()
@@ -179,3 +186,28 @@ def test_the_package_pulls_in_neither_torch_nor_the_other_packages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_lost_model_is_read_from_the_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("I0101 ready\nguard: the process of ffhq_fine_0_0 died; the server is stopped\n")
+    assert log.lost_part(tmp_path / "log") == "ffhq_fine"
+    assert log.lost_part(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize("odd", ["a b", "it's", "Zürich", "$HOME", "写真"])
+def test_a_path_that_the_backend_cannot_read_is_refused_at_once(odd: str, tmp_path: Path) -> None:
+    model = tmp_path / odd / "add_one"
+    model.mkdir(parents=True)
+    (model / "config.pbtxt").touch()
+    with pytest.raises(LaunchError, match=r"cannot serve from `.*move it to a path of plain letters"):
+        triton.LocalTriton(model.parent).start()
+
+
+def test_little_shared_memory_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "add_one").mkdir()
+    (tmp_path / "add_one/config.pbtxt").touch()
+    real = os.statvfs("/dev/shm")
+    small = types.SimpleNamespace(f_bavail=(64 << 20) // real.f_frsize, f_frsize=real.f_frsize)
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    with pytest.raises(LaunchError, match=r"^give the server more shared memory.*`--shm-size=1g`.*64 MiB free"):
+        triton.LocalTriton(tmp_path).start()

@@ -172,7 +172,7 @@ def test_start_names_the_one_that_ended(
     assert cli.main(["start", "--sidecar", "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["sidecar"]["grpc"] == "127.0.0.1:7"
-    assert "The side-car ended by itself with status 7" in err
+    assert "The side-car ended with status 7" in err
 
 
 def test_start_stops_the_side_car_where_triton_ended(
@@ -185,7 +185,7 @@ def test_start_stops_the_side_car_where_triton_ended(
     out, err = capsys.readouterr()
     where = f"grpc 127.0.0.1:7, metrics http://127.0.0.1:8/metrics (log: {made[0].log_path})"
     assert out.splitlines()[1] == f"The side-car refines on {where}."
-    assert err == "error: Triton ended by itself with status 9; its log is triton.log.\n"
+    assert err == "error: Triton ended with status 9; see triton.log\n"
     assert not made[0].is_running
 
 
