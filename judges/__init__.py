@@ -1,1 +1,1 @@
-"""What tells how good a reconstruction is, apart from the losses: faces, identity, PSNR, perceptual distances."""
+"""Measures of a reconstruction that no loss optimises: faces, identity, PSNR, perceptual distances."""

@@ -25,11 +25,12 @@ class Quality:
 
     Attributes:
         stlpips_vgg: ST-LPIPS at 256 px, 0 is equal.
-        stlpips_alex: likewise.
+        stlpips_alex: the same with Alex.
         psnr_256: dB, at 256 px.
         psnr: dB, at full size.
         identity: cosine of SFace embeddings; None where either image shows no face.
-        landmarks: mean distance of the five landmarks in eye distances of the target; None likewise.
+        landmarks: mean distance of the five landmarks in eye distances of the target; None if either image
+            shows no face.
         face: whether a face is found in the reconstruction; None where the target shows none.
     """
 

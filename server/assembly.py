@@ -156,10 +156,10 @@ def _libpython() -> Path | None:
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise AssemblyError(
-            f"The local Triton runs on Linux x86_64 only, not on {platform.system()} {platform.machine()}."
+            f"the local Triton runs only on Linux x86_64, not on {platform.system()} {platform.machine()}"
         )
     if sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)):
-        raise AssemblyError(f"The local Triton needs Python 3.11, 3.12 or 3.13, not {_python_version()}.")
+        raise AssemblyError(f"the local Triton needs Python 3.11, 3.12 or 3.13, not {_python_version()}")
     if sys.version_info[:2] == (3, 13):
         return None
     name = f"libpython{_python_version()}.so.1.0"
@@ -169,8 +169,8 @@ def _libpython() -> Path | None:
     if ctypes.util.find_library(f"python{_python_version()}"):
         return None
     raise AssemblyError(
-        f"This Python has no shared library {name}: the local Triton needs one (on Debian the package "
-        f"libpython{_python_version()}, with pyenv a build with --enable-shared)."
+        f"this Python has no shared library {name}, which the local Triton needs: install the Debian package "
+        f"libpython{_python_version()}, or build Python with --enable-shared"
     )
 
 

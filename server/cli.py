@@ -1,8 +1,8 @@
 """The command line: ``python -m server start | run | assemble | secrets``.
 
-Exit status: 0 done (for ``start``: stopped by Ctrl-C); 1 an error, told in one sentence (and the tail of the server's
-log where it did not become ready); 2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with its
-command's own status.
+Exit status: 0 success (for ``start``: stopped by Ctrl-C); 1 an error, in one sentence (with the end of the log of a
+server that did not become ready); 2 a wrong command line; 130 and 143 after SIGINT and SIGTERM. ``run`` exits with the
+status of its command.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ def _start(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
     if not command:
-        print("error: There is no command to run; write it after --.", file=sys.stderr)
+        print("error: no command to run: write it after `--`", file=sys.stderr)
         return 2
     program = shutil.which(command[0])
     if program is None:
-        print(f"error: There is no command '{command[0]}'.", file=sys.stderr)
+        print(f"error: no command `{command[0]}` on PATH", file=sys.stderr)
         return 127
     with _servers(options) as (triton, sidecar):
         environment = {**os.environ, "UNALIGNED_URL": triton.url}
@@ -138,7 +138,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSidecar | None]]:
-    """Triton, and the side-car where it is asked for; they start side by side."""
+    """Triton, and the side-car if it is wanted; both start at once."""
     triton = LocalTriton(
         options.repository,
         address=options.address,
@@ -171,7 +171,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         yield triton, sidecar.ready() if sidecar else None
 
 
-# Set beside the exception, which Python drops where it is raised inside a destructor.
+# Beside the exception, because Python drops an exception raised inside a destructor.
 _terminated: list[int] = []
 
 
@@ -183,17 +183,17 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m server",
-        description="Serve a model repository with a local Triton: the tritonserver on PATH with its native backends "
-        "where there is one, otherwise the server of the pinned PyPI wheel, assembled under build/triton.",
+        description="Serve a model repository with a local Triton: the tritonserver on PATH with its native backends, "
+        "or else the server of the pinned PyPI wheel, assembled under build/triton.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     start = commands.add_parser(
         "start",
         help="keep a server up until Ctrl-C",
-        description="Start a server, say where it listens once every model is loaded and warmed up, and keep it up "
-        "until Ctrl-C or SIGTERM. Exits with 1 when the server does not start or ends by itself.",
+        description="Start a server, print its addresses once every model is loaded and warmed up, and keep it up "
+        "until Ctrl-C or SIGTERM. Exits with 1 if the server does not start, ends, or loses a model's process.",
     )
-    start.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")
+    start.add_argument("--json", action="store_true", help="print the addresses as one line of JSON")
     run = commands.add_parser(
         "run",
         help="run a command with a server up",
@@ -217,13 +217,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="HOST",
-        help="a name or an address of the server, besides those of this machine; repeatable",
+        help="another name or address of the server; repeatable",
     )
     commands.add_parser(
         "assemble",
         help="fetch and lay out the server, without starting it",
         description="Fetch the pinned wheel (by its hash), lay the server out under build/triton and print the path "
-        "of its executable. Instant when that is done already.",
+        "of its executable. Does nothing if that is done.",
     )
     return parser
 
@@ -266,14 +266,14 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         "--secrets",
         type=Path,
         metavar="DIR",
-        help="serve with the production settings: TLS, clients' certificates, tokens and no HTTP, by DIR's tls.crt, "
-        "tls.key, ca.crt, token and admin-token (default: plain text, for everybody who can connect)",
+        help="serve with the production settings: TLS, client certificates and tokens, no HTTP; DIR holds tls.crt, "
+        "tls.key, ca.crt, token and admin-token (default: plain text, open to whoever can connect)",
     )
 
     command.add_argument(
         "--traces",
         metavar="URL",
-        help="send OpenTelemetry traces of requests that belong to one, to http://host:4318/v1/traces (default: off)",
+        help="send OpenTelemetry traces of traced requests, for example to http://host:4318/v1/traces (default: off)",
     )
 
 

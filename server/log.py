@@ -1,4 +1,4 @@
-"""What the log of a server tells."""
+"""Reads the log of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) 
 
 
 def tail(path: Path, lines: int = 25) -> str:
-    """Return the last ``lines`` lines of a log without its tables; '' where there is no log."""
+    """Return the last ``lines`` lines of a log without its tables; '' if there is no log."""
     kept = [line for line in _read(path).splitlines() if line.strip() and line[0] not in "+|"]
     return "\n".join(kept[-lines:])
 

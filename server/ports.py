@@ -43,4 +43,4 @@ def free_port(address: str, taken: set[int]) -> int:
         if port not in taken and is_free(address, port):
             taken.add(port)
             return port
-    raise OSError(f"No free port was found on {address}.")
+    raise OSError(f"no free port on {address}")

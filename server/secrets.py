@@ -2,7 +2,7 @@
 
 ``DIR/server`` holds ``tls.crt``, ``tls.key``, ``ca.crt``, ``token`` and ``admin-token``, which ``server/hardened.args``
 names; ``DIR/client`` holds what its clients need, and a ``client.toml`` for ``client --config``. The authority's key is
-thrown away.
+not kept.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ def checked(folder: Path) -> Path:
         try:
             content = (folder / name).read_bytes()
         except OSError as problem:
-            raise SecretsError(f"The secret {folder / name} cannot be read: {problem.strerror}.") from problem
+            raise SecretsError(f"cannot read the secret `{folder / name}`: {problem.strerror}") from problem
         if not content.strip():
-            raise SecretsError(f"The secret {folder / name} is empty.")
+            raise SecretsError(f"the secret `{folder / name}` is empty")
     for name in ("token", "admin-token"):
         token = (folder / name).read_text(errors="replace").strip()
         if not (token.isascii() and token.isprintable() and not set(token) & set(' ,"')):
-            raise SecretsError(f"The secret {folder / name} is no token: it has spaces, commas, quotes or other signs.")
+            raise SecretsError(
+                f"cannot use the token in `{folder / name}`: only printable ASCII without spaces, commas and quotes"
+            )
     return folder.absolute()
 
 
@@ -96,9 +98,9 @@ def make(folder: Path, names: Sequence[str] = ()) -> None:
     try:
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
-        raise SecretsError("The package cryptography is missing: pip install 'unaligned[server]'.") from error
+        raise SecretsError("the package cryptography is missing: run `pip install 'unaligned[server]'`") from error
     if folder.exists() and any(folder.iterdir()):
-        raise SecretsError(f"{folder} holds something already; secrets are made in a new folder.")
+        raise SecretsError(f"`{folder}` is not empty: name a new folder for the secrets")
     root_key = ec.generate_private_key(ec.SECP256R1())
     root = _certificate("unaligned development authority", root_key.public_key(), root_key, None)
     token, admin_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -175,7 +177,7 @@ def _host(host: str) -> x509.GeneralName:
     try:
         return x509.DNSName(host)
     except ValueError as error:
-        raise SecretsError(f"'{host}' is neither a host's name nor an address.") from error
+        raise SecretsError(f"`{host}` is not a host name or an address") from error
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

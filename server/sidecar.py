@@ -84,7 +84,7 @@ class LocalSidecar:
             LaunchError: it has been started already, or cannot be.
         """
         if self._guard is not None:
-            raise LaunchError("This side-car has been started already.")
+            raise LaunchError("this side-car is already started")
         self.id = f"unaligned-sidecar-{uuid.uuid4().hex[:12]}"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         log.prune(self.log_path.parent)
@@ -101,7 +101,7 @@ class LocalSidecar:
         line = self._guard.stdout.readline()
         if not line:
             self.stop()
-            raise LaunchError(f"{self._command[0]} cannot be started.", log.tail(self.log_path))
+            raise LaunchError(f"cannot start `{self._command[0]}`", log.tail(self.log_path))
         self.pid = int(line)
         return self
 
@@ -124,7 +124,7 @@ class LocalSidecar:
         return self.launch().ready()
 
     def stop(self) -> None:
-        """Stop it: SIGTERM, and SIGKILL after the grace; nothing where it is stopped already."""
+        """Stop it with SIGTERM, and after the grace with SIGKILL; does nothing if it is stopped."""
         if self._guard is None:
             return
         running, self._guard = self._guard, None
@@ -143,7 +143,7 @@ class LocalSidecar:
     def wait(self) -> int:
         """Block until it ends, and return its exit status (128 + n for signal n)."""
         if self._guard is None:
-            raise LaunchError("This side-car is not running.")
+            raise LaunchError("this side-car is not running")
         return self._guard.wait()
 
     def __enter__(self) -> Self:
@@ -162,10 +162,10 @@ class LocalSidecar:
             if where := self._said():
                 return where
             if not running:
-                sentence = f"The side-car ended before it was ready: {self._reason()}"
+                sentence = f"the side-car ended before it was ready: {self._reason()}"
                 raise ExitedError(sentence, log.tail(self.log_path))
             time.sleep(_POLL_S)
-        sentence = f"The side-car was not ready within {self.timeout:g} s; its log is {self.log_path}."
+        sentence = f"the side-car was not ready after {self.timeout:g} s; see {self.log_path}"
         raise DeadlineError(sentence, log.tail(self.log_path))
 
     def _said(self) -> dict[str, str]:
@@ -178,7 +178,7 @@ class LocalSidecar:
 
     def _reason(self) -> str:
         errors = [line.removeprefix("error: ") for line in self._lines() if line.startswith("error: ")]
-        return errors[-1] if errors else f"its log is {self.log_path}."
+        return errors[-1] if errors else f"see {self.log_path}"
 
     def _lines(self) -> list[str]:
         # A line that is still being written has no end yet.

@@ -1,8 +1,8 @@
 """One local Triton, from start to stop.
 
-A `LocalTriton` takes the ``tritonserver`` on PATH with its native backends where there is one (NVIDIA's container), and
-otherwise the assembled one. Between it and the launcher stands a guard process (`server.guard`), so that the server
-ends and /dev/shm is clean even when the launcher is killed.
+A `LocalTriton` runs the ``tritonserver`` on PATH with its native backends (as in NVIDIA's container), or else the
+assembled one. A guard process (`server.guard`) between it and the launcher stops the server and cleans /dev/shm even if
+the launcher is killed.
 
 Exception tree: see `server.errors`; `LocalTriton.start` raises any of it.
 """
@@ -122,7 +122,7 @@ class LocalTriton:
             AssemblyError, WheelError: there is no server to start.
         """
         if self._guard is not None:
-            raise LaunchError("This server has been started already.")
+            raise LaunchError("this server is already started")
         self._check()
         native = shutil.which("tritonserver")
         if not native:
@@ -151,7 +151,7 @@ class LocalTriton:
     def stop(self) -> None:
         """Stop the server: SIGTERM, and SIGKILL after the grace; its entries of /dev/shm are gone afterwards.
 
-        Does nothing where it is stopped already.
+        Does nothing if it is stopped.
         """
         if self._guard is None:
             return
@@ -172,7 +172,7 @@ class LocalTriton:
     def wait(self) -> int:
         """Block until the server ends, and return its exit status (128 + n for signal n)."""
         if self._guard is None:
-            raise LaunchError("This server is not running.")
+            raise LaunchError("this server is not running")
         return self._guard.wait()
 
     def __enter__(self) -> Self:
@@ -191,20 +191,20 @@ class LocalTriton:
         try:
             ipaddress.IPv4Address(self.address)
         except ValueError as error:
-            raise LaunchError(f"'{self.address}' is not an IPv4 address.") from error
+            raise LaunchError(f"`{self.address}` is not an IPv4 address") from error
         if not self.repository.is_dir():
-            raise LaunchError(f"There is no model repository at {self.repository}.")
+            raise LaunchError(f"no model repository at `{self.repository}`")
         if not any(self.repository.glob("*/config.pbtxt")):
-            raise LaunchError(f"There is no model in {self.repository}.")
+            raise LaunchError(f"no model in `{self.repository}`: build the repository with `make invert`")
         if self._secrets:
             checked(self._secrets)
             if self._wanted["http"] is not None:
-                raise LaunchError("Triton's HTTP has no TLS, so there is none with secrets.")
+                raise LaunchError("HTTP has no TLS in Triton: leave --http-port out, or --secrets")
         for name, port in self._wanted.items():
             if port is not None and not 0 <= port <= 65535:
-                raise LaunchError(f"The {name} port {port} is not between 0 and 65535.")
+                raise LaunchError(f"{name} port {port} is out of range: expected 0 to 65535")
             if port and not is_free(self.address, port):
-                raise LaunchError(f"The {name} port {port} of {self.address} is in use or cannot be listened on.")
+                raise LaunchError(f"cannot listen on {name} port {port} of {self.address}: it is in use or not allowed")
 
     def _launch(self, program: Assembly) -> None:
         self.id = f"unaligned-{uuid.uuid4().hex[:12]}"
@@ -244,7 +244,7 @@ class LocalTriton:
         assert self._guard.stdout is not None
         line = self._guard.stdout.readline()
         if not line:
-            raise LaunchError(f"{program.executable} cannot be started.", log.tail(self.log_path))
+            raise LaunchError(f"cannot start `{program.executable}`", log.tail(self.log_path))
         self.pid = int(line)
 
     def _arguments(self) -> list[str]:
@@ -270,9 +270,9 @@ class LocalTriton:
             if is_answered(self._host, self._ports["grpc"]) and self._is_ready():
                 return
             time.sleep(_POLL_S)
-        other = f" ({self.url} is answered by another server, '{self._foreign}')" if self._foreign else ""
+        other = f" (another server, `{self._foreign}`, answers on {self.url})" if self._foreign else ""
         raise DeadlineError(
-            f"Triton was not ready within {self.timeout:g} s{other}; its log is {self.log_path}.",
+            f"Triton was not ready after {self.timeout:g} s{other}; see {self.log_path}",
             log.tail(self.log_path),
         )
 
@@ -281,7 +281,7 @@ class LocalTriton:
         from tritonclient import grpc
         from tritonclient.utils import InferenceServerException
 
-        # A proxy of the environment has no business between this machine and itself.
+        # The environment may name a proxy, which must not come between this machine and itself.
         arguments: dict[str, Any] = {"channel_args": [("grpc.enable_http_proxy", 0)]}
         headers = None
         if self._secrets:
@@ -301,10 +301,10 @@ class LocalTriton:
     def _why_exited(self, status: int) -> str:
         failed = log.failed_models(self.log_path)
         if failed:
-            reasons = "; ".join(f"'{name}': {reason}" for name, reason in failed.items())
-            return f"Triton could not load {reasons}. Its log is {self.log_path}."
+            reasons = "; ".join(f"`{name}`: {reason}" for name, reason in failed.items())
+            return f"Triton could not load {reasons}; see {self.log_path}"
         how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
-        return f"Triton ended before it was ready ({how}); its log is {self.log_path}."
+        return f"Triton ended before it was ready ({how}); see {self.log_path}"
 
 
 def _check_shared_memory() -> None:

@@ -50,7 +50,7 @@ def test_start_and_stop(repository: Path) -> None:
             cold = client.get_inference_statistics("add_one", headers=server.admin_headers).model_stats[0]
             assert cold.execution_count == 0
             np.testing.assert_array_equal(add_one(client), [[1] * 4])
-        with pytest.raises(LaunchError, match="started already"):
+        with pytest.raises(LaunchError, match="already started"):
             server.start()
     assert not server.is_running
     assert not group(server.pid)
@@ -71,7 +71,7 @@ def test_two_servers_side_by_side(tmp_path: Path, launch: Launch, connect: Conne
     first.stop()
     assert shared_memory(second.shm_prefix)
     np.testing.assert_array_equal(add_one(client, "second"), [[1] * 4])
-    with pytest.raises(LaunchError, match=f"grpc port {second.url.rpartition(':')[2]} of 127.0.0.1 is in use"):
+    with pytest.raises(LaunchError, match=f"grpc port {second.url.rpartition(':')[2]} of 127.0.0.1: it is in use"):
         launch(tmp_path / "first", grpc_port=int(second.url.rpartition(":")[2]))
 
 
@@ -82,7 +82,7 @@ def test_another_server_on_the_port_is_not_taken_for_this_one(
     other = launch(repository)
     fake_tritonserver("exec sleep 1000")
     monkeypatch.setattr(launcher, "is_free", lambda *_: True)
-    with pytest.raises(DeadlineError, match=f"answered by another server, '{other.id}'"):
+    with pytest.raises(DeadlineError, match=f"another server, `{other.id}`, answers on"):
         launch(repository, grpc_port=int(other.url.rpartition(":")[2]), timeout=2)
     assert other.is_running
 
@@ -105,7 +105,7 @@ def test_a_missing_graph_is_named(repository: Path) -> None:
     tiny.add_one(repository)
     (tiny.write(repository, "empty", {"x": ("FP32", [1])}, {"y": ("FP32", [1])}) / "model.onnx").unlink(missing_ok=True)
     server = LocalTriton(repository)
-    with pytest.raises(ExitedError, match=r"could not load 'empty': there is no graph at .*model\.onnx") as caught:
+    with pytest.raises(ExitedError, match=r"could not load `empty`: there is no graph at .*model\.onnx") as caught:
         server.start()
     assert "failed to load all models" in caught.value.log_tail
     assert caught.value.log_tail in str(caught.value)
@@ -133,9 +133,9 @@ def test_a_config_that_does_not_fit_its_graph_is_reported(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"address": "localhost"}, "'localhost' is not an IPv4 address"),
-        ({"address": "192.0.2.1", "grpc_port": 8001}, "cannot be listened on"),
-        ({"metrics_port": 70000}, "metrics port 70000 is not between 0 and 65535"),
+        ({"address": "localhost"}, "`localhost` is not an IPv4 address"),
+        ({"address": "192.0.2.1", "grpc_port": 8001}, "cannot listen on grpc port 8001"),
+        ({"metrics_port": 70000}, "metrics port 70000 is out of range: expected 0 to 65535"),
     ],
 )
 def test_bad_options_are_reported(repository: Path, launch: Launch, options: dict[str, object], says: str) -> None:
@@ -145,9 +145,9 @@ def test_bad_options_are_reported(repository: Path, launch: Launch, options: dic
 
 
 def test_a_folder_without_models_is_reported(repository: Path, launch: Launch) -> None:
-    with pytest.raises(LaunchError, match="There is no model in"):
+    with pytest.raises(LaunchError, match="no model in"):
         launch(repository)
-    with pytest.raises(LaunchError, match="There is no model repository at"):
+    with pytest.raises(LaunchError, match="no model repository at"):
         launch(repository / "nowhere")
 
 
@@ -171,7 +171,7 @@ def test_a_server_that_cannot_be_started_is_reported(
     fake_tritonserver("")
     program = tmp_path / "bin" / "tritonserver"
     program.write_text("#!/no/such/interpreter")
-    with pytest.raises(LaunchError, match=f"{program} cannot be started.") as caught:
+    with pytest.raises(LaunchError, match=f"cannot start `{program}`") as caught:
         launch(repository)
     assert "No such file or directory" in caught.value.log_tail
 
@@ -180,7 +180,7 @@ def test_a_server_that_is_never_ready_is_killed(repository: Path, fake_tritonser
     tiny.add_one(repository)
     fake_tritonserver("trap '' TERM; echo hanging; while :; do sleep 0.1; done")
     server = LocalTriton(repository, timeout=1, grace=0.5)
-    with pytest.raises(DeadlineError, match="not ready within 1 s") as caught:
+    with pytest.raises(DeadlineError, match="not ready after 1 s") as caught:
         server.start()
     assert caught.value.log_tail == "hanging"
     assert not group(server.pid)
@@ -288,8 +288,12 @@ def test_run_gives_the_url_and_the_status_of_the_command(repository: Path) -> No
 
 def test_run_fails_with_one_line(repository: Path) -> None:
     for arguments, status, says in (
-        (("run", "--repository", repository, "--", "no-such-command"), 127, "There is no command 'no-such-command'."),
-        (("run", "--repository", repository, "--", "true"), 1, f"There is no model in {repository}."),
+        (("run", "--repository", repository, "--", "no-such-command"), 127, "no command `no-such-command` on PATH"),
+        (
+            ("run", "--repository", repository, "--", "true"),
+            1,
+            f"no model in `{repository}`: build the repository with `make invert`",
+        ),
     ):
         done = subprocess.run(cli(*arguments), cwd=project_root(), capture_output=True, text=True, check=False)
         assert done.returncode == status

@@ -171,7 +171,7 @@ def test_a_wrong_command_line_is_told(arguments: list[str], says: str, capsys: p
 
 def test_run_wants_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run"]) == 2
-    assert capsys.readouterr().err == "error: There is no command to run; write it after --.\n"
+    assert capsys.readouterr().err == "error: no command to run: write it after `--`\n"
 
 
 def test_the_tail_of_the_log_follows_the_sentence() -> None:

@@ -81,7 +81,7 @@ def test_a_failing_start_is_told_with_its_own_sentence(make: Make) -> None:
 
 def test_a_start_that_takes_too_long_is_ended(make: Make) -> None:
     sidecar = make("import time\n" + WAIT, timeout=1)
-    with pytest.raises(DeadlineError, match="not ready within 1 s"):
+    with pytest.raises(DeadlineError, match="not ready after 1 s"):
         sidecar.start()
     wait_until(lambda: not is_alive(sidecar.pid))
 
@@ -101,7 +101,7 @@ def test_an_end_by_itself_is_seen(make: Make) -> None:
 
 
 def test_it_starts_once(make: Make) -> None:
-    with make(READY + WAIT) as sidecar, pytest.raises(LaunchError, match="started already"):
+    with make(READY + WAIT) as sidecar, pytest.raises(LaunchError, match="already started"):
         sidecar.launch()
 
 
@@ -194,4 +194,4 @@ def test_a_side_car_that_cannot_start_ends_the_command(
 ) -> None:
     launched("import sys\nprint('error: No weights.', file=sys.stderr)\nsys.exit(1)\n")
     assert cli.main(["run", "--sidecar", "--", sys.executable, "-c", "raise SystemExit(5)"]) == 1
-    assert "error: The side-car ended before it was ready: No weights.\n" in capsys.readouterr().err
+    assert "error: the side-car ended before it was ready: No weights.\n" in capsys.readouterr().err
