@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -26,17 +25,15 @@ from typing import Any, Self
 
 from assets.paths import build_dir
 from server import guard, log
+from server.arguments import ADMIN_KEY, closed, tracing
 from server.assembly import Assembly, assemble
+from server.checks import check_path, check_shared_memory
 from server.errors import DeadlineError, ExitedError, LaunchError
 from server.ports import free_port, is_answered, is_free
 from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
 _PORT_RACES = 5
-LEAST_SHM = 256 << 20  # bytes: a batch of 8 images through each of the largest models, and a MiB a process
-_ODD = re.compile(r"[^A-Za-z0-9_.,:=@%+/~^-]")
-ADMIN_KEY = "unaligned-admin-token"
-_DANGEROUS = "shared-memory,model-repository,trace,logging"
 
 
 class LocalTriton:
@@ -126,9 +123,9 @@ class LocalTriton:
         self._check()
         native = shutil.which("tritonserver")
         if not native:
-            _check_shared_memory()
+            check_shared_memory()
             for path in (self.repository, build_dir(), Path(sys.executable)):
-                _check_path(path)
+                check_path(path)
         program = Assembly(Path(native), (), dict(os.environ)) if native else assemble()
         deadline = time.monotonic() + self.timeout
         for attempt in range(_PORT_RACES):
@@ -258,8 +255,8 @@ class LocalTriton:
             arguments.append(f"--allow-{name}={str(name in self._ports).lower()}")
             if name in self._ports:
                 arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
-        closed = triton_arguments(self._secrets) if self._secrets else _closed(self._token)
-        return [*arguments, *closed, *_tracing(self._traces), *self._extra]
+        doors = triton_arguments(self._secrets) if self._secrets else closed(self._token)
+        return [*arguments, *doors, *tracing(self._traces), *self._extra]
 
     def _wait_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
@@ -305,56 +302,3 @@ class LocalTriton:
             return f"Triton could not load {reasons}; see {self.log_path}"
         how = f"signal {signal.Signals(status - 128).name}" if status > 128 else f"exit status {status}"
         return f"Triton ended before it was ready ({how}); see {self.log_path}"
-
-
-def _check_shared_memory() -> None:
-    """Refuse to serve where the backends would soon run out of shared memory.
-
-    Raises:
-        LaunchError: /dev/shm has less than `LEAST_SHM` bytes free.
-    """
-    stats = os.statvfs("/dev/shm")
-    free = stats.f_bavail * stats.f_frsize
-    if free < LEAST_SHM:
-        raise LaunchError(
-            "give the server more shared memory, in a container with `--shm-size=1g`: "
-            f"/dev/shm has {free >> 20} MiB free, and the backends need {LEAST_SHM >> 20} MiB"
-        )
-
-
-def _check_path(path: Path) -> None:
-    """Refuse a path that the Python backend cannot pass on to its processes.
-
-    Raises:
-        LaunchError: it has a space, a quote, or a character that is not ASCII.
-    """
-    if odd := sorted(set(_ODD.findall(str(path)))):
-        listed = " ".join(repr(character) for character in odd)
-        raise LaunchError(
-            f"cannot serve from `{path}`: Triton's Python backend cannot read paths with {listed}; "
-            "move it to a path of plain letters, digits, `-`, `_` and `.`"
-        )
-
-
-def _closed(token: str) -> list[str]:
-    """Close what a server on a shared machine must not offer, over gRPC and HTTP.
-
-    The command line of a process is public, so that a token in it keeps nobody out of what is dangerous: that is behind
-    a value that no request can carry, a blank line, and for gRPC a key that HTTP/2 rejects, capitals.
-    """
-    shut = f"{secrets.token_urlsafe(32)}\n\n"
-    return [
-        f"--grpc-restricted-protocol={_DANGEROUS}:Unaligned-Shut={shut}",
-        f"--grpc-restricted-protocol=statistics:{ADMIN_KEY}={token}",
-        f"--http-restricted-api={_DANGEROUS}:Unaligned-Shut={shut}",
-        f"--http-restricted-api=statistics:{ADMIN_KEY}={token}",
-    ]
-
-
-def _tracing(url: str | None) -> list[str]:
-    if url is None:
-        return []
-    # Rate 0: only what comes with a trace's context.
-    settings = ("mode=opentelemetry", "rate=0", "level=TIMESTAMPS")
-    own = (f"opentelemetry,url={url}", "opentelemetry,resource=service.name=triton")
-    return [f"--trace-config={setting}" for setting in (*settings, *own)]
