@@ -27,7 +27,8 @@ from client.files.photo import Photo
 from client.files.sheet import TILE, png
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Checkpoint, Refined
-from client.triton.transport import Infer, Timeout, Transport, persist, run
+from client.triton.transport import Transport
+from client.wire.timeout import Timeout
 from judges.reconstruction import Quality
 from protocol.messages import Floats, Progress
 from sidecar.optimise.recipe import PRESETS
@@ -137,9 +138,8 @@ def finished(inverter: Inverter, start: Inversion, options: RefineOptions, path:
 def mean_style(transport: Transport) -> Floats:
     """The mean of W by the served mapping network, float32 [512]."""
     inputs = {"z": np.ones((1, 512), np.float32), "psi": np.zeros((1, 1), np.float32)}
-    call = Infer(f"{DEFAULT_DOMAIN}_mapping", inputs, ("w",))
-    style: Floats = run(persist(call, seconds=Timeout().request), transport)["w"][0]
-    return style
+    answer = transport.infer(f"{DEFAULT_DOMAIN}_mapping", inputs, ("w",), timeout=Timeout().request)
+    return np.asarray(answer["w"][0], np.float32)
 
 
 def digest(image: Image8, code: Inversion, other: bytes) -> str:

@@ -12,7 +12,7 @@ import pytest
 from tritonclient import grpc
 
 from assets.paths import build_dir, project_root
-from client.triton.session import MODELS
+from client.triton.status import MODELS
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 

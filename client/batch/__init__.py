@@ -1,5 +1,5 @@
 """Many photos inverted and edited against a deployment: ``client batch edit``.
 
-`manifest` names the photos, `plan` says what is made of each, `maker` has the servers make one, `ledger` remembers what
-is done, `pipeline` keeps the servers busy from one process and `cluster` from many, and `report` tells how it went.
+`manifest` lists the photos, `plan` says what to make of each, `maker` has the servers make one, `ledger` records what
+is done, `pipeline` keeps the servers busy from one process and `cluster` from many, and `report` says how it went.
 """

@@ -1,7 +1,7 @@
-"""The engine of a cluster: Ray Data hands parts of what is left to actors that hold a connection to the servers each.
+"""The engine of a cluster: Ray Data hands parts of what is left to actors, each with its own connection.
 
 Photos and results lie on a file system that the workers share. The driver alone holds the ledger: an actor that dies
-costs no more than the photos it had not told of, which another makes again, to the same files.
+costs no more than the photos it had not reported, which another makes again, to the same files.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from client import errors
-from client.api import AsyncInverter
 from client.batch.ledger import Ledger, Outcome
 from client.batch.maker import Maker
 from client.batch.manifest import Item
 from client.batch.plan import Plan
 from client.errors import ClientError, ParameterError, ServerError
-from client.files.atomic import shown
+from client.inverter import AsyncInverter
+from client.text import quoted, shown
 
 # Photos that one data set names, so that memory does not grow with the batch.
 _CHUNK: Final = 10_000
-# What an actor takes at a time, of what it has under way: its ends are waited for, its start is not.
+# What an actor takes at a time, of what it has under way; only its end is waited for.
 _TURNS: Final = 4
 _STORE_BYTES: Final = 100 * 2**20
 _CONNECT_S: Final = 5
+_KINDS: Final = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ClientError)
+}
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every actor is told: the plan, where results go, the arguments of an inverter, and how patient to be."""
+class Assignment:
+    """What every actor gets: the plan, where results go, the arguments of an inverter, and how patient to be."""
 
     plan: Plan
     folder: Path
@@ -49,32 +52,35 @@ class Job:
 
 
 class Worker:
-    """An actor: takes rows of photos, and gives a row of what became of each. ``of`` makes one of a job."""
+    """An actor: takes rows of photos, and returns what became of each. ``of`` makes the class for an assignment."""
 
-    job: Job
+    assignment: Assignment
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._maker = Maker(self.job.plan, self.job.folder, patience=self.job.patience)
+        self._maker = Maker(self.assignment.plan, self.assignment.folder, patience=self.assignment.patience)
         self._inverter: AsyncInverter | None = None
 
     @classmethod
-    def of(cls, job: Job) -> type[Worker]:
-        """The actors of a job; as an argument it would be in Ray's store, whose loss an actor does not survive."""
-        return type("Worker", (cls,), {"job": job})
+    def of(cls, assignment: Assignment) -> type[Worker]:
+        """Return the actors' class; as an argument it would be in Ray's store, whose loss an actor does not survive."""
+        return type("Worker", (cls,), {"assignment": assignment})
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """Make the photos of a part."""
+        """Make some photos."""
         names = ("name", "path", "crop")
-        items = [Item(name, path, crop or None) for name, path, crop in zip(*(rows[n] for n in names), strict=True)]
+        items = [
+            Item(name, os.fsdecode(path), crop or None)
+            for name, path, crop in zip(*(rows[n] for n in names), strict=True)
+        ]
         found = self._runner.run(self._all(items))
-        columns = ("state", "seconds", "sentence", "kind")
+        columns = ("stage", "seconds", "sentence", "kind")
         return {**{name: rows[name] for name in names}, **dict(zip(columns, map(list, zip(*found, strict=True))))}  # noqa: B905
 
     async def _all(self, items: list[Item]) -> list[tuple[str, float, str, str]]:
         if self._inverter is None:
-            self._inverter = AsyncInverter(**self.job.connection)
-        inverter, room = self._inverter, asyncio.Semaphore(self.job.concurrency)
+            self._inverter = AsyncInverter(**self.assignment.connection)
+        inverter, room = self._inverter, asyncio.Semaphore(self.assignment.concurrency)
         stopped: list[ClientError] = []
 
         async def one(item: Item) -> tuple[str, float, str, str]:
@@ -86,55 +92,62 @@ class Worker:
                 except ClientError as problem:
                     stopped.append(problem)
                     return "left", 0.0, str(problem), type(problem).__name__
-            return outcome.state, outcome.seconds, outcome.sentence or "", ""
+            return outcome.stage, outcome.seconds, outcome.sentence or "", ""
 
         return list(await asyncio.gather(*(one(item) for item in items)))
 
 
-def run(job: Job, ledger: Ledger, *, workers: int, address: str | None, progress: Callable[[], object]) -> None:
+def run(
+    assignment: Assignment, ledger: Ledger, *, workers: int, address: str | None, progress: Callable[[], object]
+) -> None:
     """Make what is left in a ledger.
 
     Args:
-        job: what the actors are told.
+        assignment: what the actors get.
         ledger: is marked as photos are done.
         workers: actors.
-        address: of a Ray cluster, by default $RAY_ADDRESS; ``local`` starts one on this machine.
+        address: of a Ray cluster; $RAY_ADDRESS by default; ``local`` starts one on this machine.
         progress: called after each photo.
 
     Raises:
         ParameterError: Ray is not installed, or no cluster is named.
         ServerError: there is no such cluster, or the servers stayed away; the photos in progress are still left.
-        ClientError: what would be the same for every photo, for example a full disk.
+        ClientError: an error that every photo would meet, for example a full disk.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ParameterError("The engine ray needs Ray: pip install 'unaligned[client,ray]'.")
+        raise ParameterError("--engine ray needs Ray: pip install 'unaligned[client,ray]'")
     if not (where := address or os.environ.get("RAY_ADDRESS")):
-        raise ParameterError("--address names a Ray cluster, or is local to start one on this machine.")
-    # Workers have working directories of their own.
-    access = job.connection["access"].absolute()
-    job = replace(job, folder=job.folder.absolute(), connection={**job.connection, "access": access})
+        raise ParameterError(
+            "--engine ray needs a cluster: pass --address with its address, or local to start one on this machine"
+        )
+    # Workers have other working directories.
+    access = assignment.connection["access"].absolute()
+    connection = {**assignment.connection, "access": access}
+    assignment = replace(assignment, folder=assignment.folder.absolute(), connection=connection)
     left = ledger.pending()
     with _cluster(where, workers):
         while chunk := list(islice(left, _CHUNK)):
             # Closed before the cluster is: Ray's own thread would connect once more.
-            with closing(_rows(job, chunk, workers)) as rows:
+            with closing(_rows(assignment, chunk, workers)) as rows:
                 for row in rows:
                     if row["kind"]:
-                        raise getattr(errors, row["kind"])(row["sentence"])
-                    if row["state"] != "left":
-                        outcome = Outcome(row["state"], float(row["seconds"]), row["sentence"] or None)
+                        raise _KINDS.get(row["kind"], ClientError)(row["sentence"])
+                    if row["stage"] != "left":
+                        outcome = Outcome(row["stage"], float(row["seconds"]), row["sentence"] or None)
                         ledger.mark(row["name"], outcome)
                         progress()
 
 
-def _rows(job: Job, items: list[Item], workers: int) -> Generator[dict[str, Any], None, None]:
+def _rows(assignment: Assignment, items: list[Item], workers: int) -> Generator[dict[str, Any], None, None]:
     import ray.data
     from ray.exceptions import RayError
 
-    size = max(1, min(_TURNS * job.concurrency, -(-len(items) // workers)))
-    rows = [{"name": item.name, "path": str(Path(item.path).absolute()), "crop": item.crop or ""} for item in items]
+    size = max(1, min(_TURNS * assignment.concurrency, -(-len(items) // workers)))
+    rows = [
+        {"name": item.name, "path": os.fsencode(Path(item.path).absolute()), "crop": item.crop or ""} for item in items
+    ]
     made = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
-        Worker.of(job),
+        Worker.of(assignment),
         compute=ray.data.ActorPoolStrategy(size=workers),
         batch_size=size,
         batch_format="numpy",
@@ -142,11 +155,11 @@ def _rows(job: Job, items: list[Item], workers: int) -> Generator[dict[str, Any]
     try:
         yield from made.iter_rows()
     except RayError as problem:
-        raise ServerError(f"The cluster failed: {shown(str(problem), limit=300).rstrip('.')}.") from None
+        raise ServerError(f"the Ray cluster failed: {shown(str(problem), limit=300).rstrip('.')}") from problem
 
 
 def _check(where: str) -> None:
-    """Ray asks for minutes where nobody answers.
+    """Fail at once where nobody answers: Ray would try for minutes.
 
     Raises:
         ServerError: nobody does.
@@ -156,14 +169,14 @@ def _check(where: str) -> None:
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError):
-        raise ServerError(f"No Ray cluster answers at {shown(where)}.") from None
+    except (OSError, OverflowError) as problem:
+        raise ServerError(f"no Ray cluster answers at {quoted(where)}") from problem
 
 
 @contextmanager
 def _cluster(where: str, workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What it says of itself has no place in a report, nor beside the one sentence that says what went wrong.
+    # Ray's own output has no place in a report, nor beside an error.
     _check(where)
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
@@ -182,7 +195,7 @@ def _cluster(where: str, workers: int) -> Iterator[None]:
             ray.init(address=where, **quiet, **(own if where == "local" else {}))
         except Exception as problem:
             reason = shown(str(problem), limit=200).rstrip(".")
-            raise ServerError(f"The Ray cluster {shown(where)} cannot be used: {reason}.") from None
+            raise ServerError(f"cannot use the Ray cluster {quoted(where)}: {reason}") from problem
         try:
             context = DataContext.get_current()
             context.enable_progress_bars = False

@@ -1,18 +1,17 @@
-"""One photo through the servers, until it is done, has failed, or the servers stay away: the same for every engine."""
+"""One photo through the servers, until it is done or failed, or the servers stay away: the same for every engine."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import Final
 
-from client.api import AsyncInverter
 from client.batch.ledger import Outcome
 from client.batch.manifest import Item
 from client.batch.plan import Plan
 from client.errors import (
     AnswerRefused,
+    ClientError,
     PhotoError,
     RefinementDiverged,
     RequestRejected,
@@ -20,13 +19,14 @@ from client.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
+from client.inverter import AsyncInverter
+from client.text import shown
+from client.wire.retry import async_retrying
 
-# Of the servers, not of the photo: it is tried again.
+# The servers' fault, not the photo's: try again.
 TRANSIENT: Final = (ServerUnavailable, ServerBusy, ServerTimeout)
-# Of the photo: it has failed, and the others go on. Everything else would be the same for the next photo.
+# The photo's fault: it has failed, and the others go on. Other errors would be the same for the next photo.
 OF_THE_PHOTO: Final = (PhotoError, RequestRejected, RefinementDiverged, AnswerRefused)
-_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 5.0
 
 
 class Maker:
@@ -35,7 +35,7 @@ class Maker:
     Args:
         plan: what to make of each.
         folder: of the results.
-        patience: so many seconds without an answer.
+        patience: seconds to wait without any answer.
     """
 
     def __init__(self, plan: Plan, folder: Path, *, patience: float) -> None:
@@ -47,13 +47,19 @@ class Maker:
 
         Raises:
             ServerError: the servers stayed away.
-            ClientError: what would be the same for every photo, for example a full disk.
+            ClientError: an error that every photo would meet, for example a full disk.
         """
         began = time.monotonic()
         try:
             await self._patiently(inverter, item)
         except OF_THE_PHOTO as problem:
             return self._ended(Outcome("failed", time.monotonic() - began, str(problem)))
+        except ClientError:
+            raise
+        except Exception as problem:
+            # Foreign bytes may upset anything: one photo must not end the batch.
+            what = f"unexpected {type(problem).__name__}: {shown(str(problem), limit=300)}"
+            return self._ended(Outcome("failed", time.monotonic() - began, what))
         return self._ended(Outcome("done", time.monotonic() - began))
 
     def _ended(self, outcome: Outcome) -> Outcome:
@@ -62,14 +68,6 @@ class Maker:
         return outcome
 
     async def _patiently(self, inverter: AsyncInverter, item: Item) -> None:
-        pause = _PAUSE
-        while True:
-            try:
+        async for attempt in async_retrying(self._patience, *TRANSIENT, since=lambda: self._answered):
+            with attempt:
                 await self._plan.make(inverter, item, self._folder)
-            except TRANSIENT:
-                if time.monotonic() + pause - self._answered > self._patience:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                return

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
+import re
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.commands.report import part_of
 from client.errors import ParameterError
-from client.files.atomic import shown
-from client.files.photo import FORMATS, Crop
+from client.files.names import digest_of, part_of
+from client.files.photo import SUFFIXES, Crop
+from client.text import quoted, reason
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-assert {"JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"} == set(FORMATS)
 _MAX_LINE: Final = 64 * 2**10
 _GLOB: Final = frozenset("*?[")
+# The batch's own files in the folder of results.
+_RESERVED: Final = re.compile(r"(ledger|report|sheet)([-.].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photo: ``name`` is of the folder of its results, unique in the batch; ``crop`` is ``x,y,size`` or None."""
+    """One photo: ``name`` is the folder of its results, unique in the batch; ``crop`` is ``x,y,size`` or None."""
 
     name: str
     path: str
@@ -43,20 +45,20 @@ class Shard:
         """Read ``i/n``, i from 0 to n-1.
 
         Raises:
-            ParameterError: it is something else.
+            ParameterError: the text is not of that form.
         """
         index, _, count = text.partition("/")
         if index.isdecimal() and count.isdecimal() and index.isascii() and 0 <= int(index) < int(count) <= 100_000:
             return cls(int(index), int(count))
-        raise ParameterError(f"A shard is i/n with i from 0 to n-1, for example 0/4, not '{shown(text, limit=40)}'.")
+        raise ParameterError(f"invalid shard {quoted(text, limit=40)}: expected i/n, i from 0 to n-1, for example 0/4")
 
 
 def items(source: str, shard: Shard | None = None) -> Iterator[Item]:
-    """The photos that a source names, in an order of their names that is the same every time.
+    """Yield the photos that a source names, in an order of their names that is the same every time.
 
     Args:
-        source: a folder (its photos, not those of its folders), a glob pattern (``**`` for folders), or a ``.jsonl``
-            file with an object on each line: ``photo``, a path beside the file or an absolute one, and optionally
+        source: a folder (without its subfolders), a glob pattern (``**`` for folders), one photo, or a ``.jsonl`` file
+            with an object on each line: ``photo``, a path relative to the file or an absolute one, and optionally
             ``crop`` (``x,y,size``) and ``name``.
         shard: which part; all by default.
 
@@ -69,11 +71,30 @@ def items(source: str, shard: Shard | None = None) -> Iterator[Item]:
             yield item
 
 
+def left_out(source: str) -> dict[str, int]:
+    """Return the entries of a folder that are not taken as photos, counted by kind: suffixes, and ``folder``."""
+    path = Path(source)
+    if not path.is_dir():
+        return {}
+    counts: Counter[str] = Counter()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                counts["folder"] += 1
+            elif entry.name.startswith("."):
+                counts["hidden file"] += 1
+            elif not entry.name.lower().endswith(SUFFIXES):
+                counts[part_of(Path(entry.name).suffix.lower()[1:]) or "file without a suffix"] += 1
+    return dict(sorted(counts.items()))
+
+
 def name_of(path: str) -> str:
-    """A folder's name for the results of a photo: its path, made safe, with a digest where that changed it."""
+    """Return a folder's name for the results of a photo: its path, made safe, with a digest where that changed it."""
     text = path.replace(os.sep, "__").lstrip("._") or "photo"
     safe = part_of(text)
-    return safe if safe == text else f"{safe[:80]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    if safe == text and not _RESERVED.fullmatch(safe):
+        return safe
+    return f"{safe.encode()[:80].decode(errors='ignore')}-{digest_of(path)}"
 
 
 def _every(source: str) -> Iterator[Item]:
@@ -85,16 +106,17 @@ def _every(source: str) -> Iterator[Item]:
             yield Item(name_of(name), str(path / name))
     elif path.suffix == ".jsonl":
         yield from _lines(path)
+    elif path.exists():
+        # Before patterns: `IMG[1].png` may be a file.
+        yield Item(name_of(path.name), str(path))
     elif _GLOB & set(source):
         # The longest folder without a pattern is left out of the names.
         fixed = Path(*_before_pattern(Path(source).parts))
         for found in sorted(glob.iglob(source, recursive=True)):  # noqa: PTH207 - absolute and relative alike
             if found.lower().endswith(SUFFIXES):
                 yield Item(name_of(os.path.relpath(found, fixed)), found)
-    elif path.exists():
-        yield Item(name_of(path.name), str(path))
     else:
-        raise ParameterError(f"{shown(source)} is neither a folder, nor a pattern, nor a .jsonl file that is there.")
+        raise ParameterError(f"cannot find {quoted(source)}: expected a folder, a pattern, a photo or a .jsonl file")
 
 
 def _before_pattern(parts: tuple[str, ...]) -> Iterator[str]:
@@ -106,12 +128,15 @@ def _before_pattern(parts: tuple[str, ...]) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[Item]:
     try:
+        # A pipe would keep the open waiting.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ParameterError(f"cannot read {quoted(path)}: not a regular file")
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b""), start=1):
                 if line.strip():
                     yield _item(line, path, number)
     except OSError as problem:
-        raise ParameterError(f"{shown(path)} cannot be read: {problem.strerror}.") from None
+        raise ParameterError(f"cannot read {quoted(path)}: {reason(problem)}") from problem
 
 
 def _item(line: bytes, path: Path, number: int) -> Item:
@@ -119,14 +144,16 @@ def _item(line: bytes, path: Path, number: int) -> Item:
         value: Any = json.loads(line) if len(line) <= _MAX_LINE else None
     except (ValueError, RecursionError):
         value = None
-    what = f"Line {number} of {shown(path)}"
+    what = f"line {number} of {quoted(path)}"
     if not isinstance(value, dict) or not isinstance(value.get("photo"), str) or not value["photo"]:
-        raise ParameterError(f'{what} is no object with a "photo".')
+        raise ParameterError(f'{what} is not an object with a "photo"')
     if unknown := sorted(set(value) - {"photo", "crop", "name"}):
-        raise ParameterError(f"{what} has '{shown(unknown[0], limit=40)}', which is none of photo, crop and name.")
+        raise ParameterError(f"{what} has an unknown key {quoted(unknown[0], limit=40)}: expected photo, crop and name")
     crop, name = value.get("crop"), value.get("name", value["photo"])
     if not (crop is None or isinstance(crop, str)) or not isinstance(name, str):
-        raise ParameterError(f"{what} has a crop or a name that is no text.")
+        raise ParameterError(f"{what} has a crop or a name that is not a string")
+    if "\0" in value["photo"]:
+        raise ParameterError(f"{what} has a path with a zero byte")
     if crop is not None:
         Crop.parse(crop)
     return Item(name_of(name), str(path.parent / value["photo"]), crop)

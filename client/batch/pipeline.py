@@ -1,18 +1,18 @@
-"""The engine of one process: photos through the servers, some at a time, until none is left."""
+"""The engine of one process: some photos at a time, until none is left."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
 
-from client.api import AsyncInverter
 from client.batch.ledger import Ledger
 from client.batch.maker import Maker
 from client.batch.manifest import Item
+from client.inverter import AsyncInverter
 
 
 class Pipeline:
-    """Makes what is left in a ledger; a photo that cannot be made is marked as failed.
+    """Makes the photos left in a ledger; one that cannot be made is marked as failed.
 
     Args:
         maker: makes one photo.
@@ -24,11 +24,11 @@ class Pipeline:
         self._maker, self._ledger, self._progress = maker, ledger, progress
 
     async def run(self, inverter: AsyncInverter, *, concurrency: int) -> None:
-        """Make them, so many at a time.
+        """Make them, ``concurrency`` at a time.
 
         Raises:
             ServerError: the servers stayed away; the photos in progress are still left.
-            ClientError: what would be the same for every photo, for example a full disk.
+            ClientError: an error that every photo would meet, for example a full disk.
         """
         left = self._ledger.pending()
         tasks = [asyncio.create_task(self._work(inverter, left)) for _ in range(concurrency)]

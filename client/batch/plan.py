@@ -1,4 +1,4 @@
-"""What is made of each photo, and its making by the API: the same in one process and on a cluster."""
+"""What to make of each photo, and how: the same in one process and on a cluster."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.api import AsyncInverter
 from client.batch.manifest import Item
-from client.commands.report import part_of
 from client.errors import AnswerRefused, ParameterError
 from client.files import direction as directions
 from client.files.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
+from client.files.names import distinct_part
 from client.files.photo import Crop, Photo
 from client.files.sheet import jpeg, png
+from client.inverter import AsyncInverter
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Refined
-from client.triton.session import checked_method
+from client.triton.checks import checked_method
 from client.wire.request_id import SERVICE, named
 from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
@@ -36,7 +36,7 @@ Image8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is made of each photo.
+    """What to make of each photo.
 
     Attributes:
         edits: names of directions, or paths of direction files, with their strengths.
@@ -63,30 +63,31 @@ class Plan:
         """
         checked_method(self.method, self.cut)
         if self.refine is None and METHODS[self.method].start == "mean":
-            raise ParameterError(f"The method {self.method} has no encoder, so it needs its refinement.")
+            raise ParameterError(f"the method {self.method} has no encoder, so it cannot run without refinement")
         for name, _ in self.edits:
             self._directions[name] = directions.load(self.domain, name)
 
     def account(self) -> dict[str, Any]:
-        """As plain values that survive JSON: two plans that make the same have the same."""
+        """Return plain values that survive JSON: equal for plans that make the same."""
         values = asdict(self)
         del values["_directions"]
+        values["digests"] = [self._directions[name].digest() for name, _ in self.edits]
         values["edits"] = [[name, list(strengths)] for name, strengths in self.edits]
         if self.refine is not None:
             values["refine"] = {**values["refine"], "weights": dict(self.refine.weights)}
         return values
 
     def picture(self, image: Image8) -> bytes:
-        """A picture's file."""
+        """Return a picture as a file of the plan's format."""
         return png(image) if self.format == "png" else jpeg(image)
 
     def files(self, folder: Path, item: Item) -> dict[str, Path]:
-        """Where the results of a photo lie: ``inversion``, ``reconstruction``, and ``NAME+S`` for each edit."""
+        """Return where the results of a photo go: ``inversion``, ``reconstruction``, and ``NAME+S`` for each edit."""
         suffix = FORMATS[self.format]
         place = folder / item.name
         names = [f"{self._directions[name].name}{s:+.9g}" for name, strengths in self.edits for s in strengths]
         found = {"inversion": place / f"photo{SUFFIX}", "reconstruction": place / f"reconstruction{suffix}"}
-        return found | {name: place / f"{part_of(name)}{suffix}" for name in names}
+        return found | {name: place / f"{distinct_part(name)}{suffix}" for name in names}
 
     async def make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
         """Invert a photo, edit it, and write all of its files together.
@@ -122,16 +123,16 @@ class Plan:
         async for event in inverter.refine(start, photo, self.refine):
             if isinstance(event, Refined):
                 return event.inversion
-        raise AnswerRefused("The side-car ended the refinement without a result.")
+        raise AnswerRefused("the side-car ended the refinement without a result")
 
 
 def request_of(item: Item) -> str:
-    """What a photo is called in the servers' logs and in traces: the same in every attempt, and not its name."""
+    """Return what a photo is called in the servers' logs and in traces: not its name, but the same in every attempt."""
     return hashlib.sha256(item.name.encode()).hexdigest()[:16]
 
 
 def thumbnail(path: Path, side: int) -> Image8:
-    """A picture of the results, small: uint8 RGB [side, side, 3]."""
+    """Return a picture of the results, small: uint8 RGB [side, side, 3]."""
     with Image.open(path) as picture:
         picture.draft("RGB", (side, side))
         return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))

@@ -1,4 +1,4 @@
-"""How a batch went: the counts, the slowest, the failures, and a contact sheet of the first photos."""
+"""How a batch went: counts, the slowest photos, failures, files left out, and a contact sheet of the first photos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from client.batch.ledger import Entry, Ledger
 from client.batch.plan import Plan, request_of, thumbnail
 from client.errors import PhotoError
-from client.files.atomic import shown
 from client.files.photo import Crop, Photo
 from client.files.sheet import jpeg
+from client.text import shown
 
 SLOWEST: Final = 5
 # More are in the ledger.
@@ -21,38 +21,43 @@ SHEET_ROWS: Final = 12
 TILE: Final = 160
 
 
-def account(ledger: Ledger, *, seconds: float, made: int) -> dict[str, Any]:
-    """What there is to tell, as plain values.
+def account(ledger: Ledger, *, seconds: float, made: int, left_out: dict[str, int]) -> dict[str, Any]:
+    """Return what there is to say, as plain values.
 
     Args:
         ledger: of the batch.
         seconds: that this run took.
         made: photos that this run made.
+        left_out: files of the folder that are not photos, counted by kind.
     """
     return {
         "photos": dict(ledger.counts()),
         "run": {"made": made, "seconds": round(seconds, 3), "per_minute": round(60 * made / seconds, 2) if made else 0},
         "slowest": [_told(entry) for entry in ledger.entries("done", order="seconds DESC", limit=SLOWEST)],
+        "left_out": left_out,
         "failures": [_told(entry) for entry in ledger.entries("failed", limit=FAILURES)],
     }
 
 
 def lines(found: dict[str, Any], folder: Path) -> list[str]:
-    """The account for people."""
+    """Return the account for people."""
     photos, run = found["photos"], found["run"]
     told = [
-        f"{photos['done']} photos are done, {photos['failed']} failed, {photos['pending']} are left: {shown(folder)}",
+        f"{photos['done']} photos done, {photos['failed']} failed, {photos['pending']} left: {shown(folder)}",
         f"  this run        {run['made']} in {run['seconds']:.1f} s, {run['per_minute']:.1f} a minute",
     ]
     told += [f"  slowest         {each['seconds']:.1f} s  {shown(each['photo'])}" for each in found["slowest"][:1]]
     told += [f"  failed          {shown(each['photo'])}: {each['sentence']}" for each in found["failures"][:10]]
     if len(found["failures"]) > 10:
-        told.append("  ...             more are in report.json, and all in the ledger")
+        told.append("  ...             more in report.json, all in the ledger")
+    if found["left_out"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found["left_out"].items())
+        told.append(f"  left out        {kinds}")
     return told
 
 
 def contact_sheet(ledger: Ledger, plan: Plan, folder: Path) -> bytes | None:
-    """A JPEG file: a row for each of the first photos, the photo and its pictures; None where nothing is done."""
+    """Return a JPEG file, a row for each of the first photos with its pictures; None where nothing is done."""
     rows = [_row(entry, plan, folder) for entry in ledger.entries("done", limit=SHEET_ROWS)]
     return jpeg(np.concatenate(rows), quality=88) if rows else None
 
@@ -63,14 +68,14 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
         photo = Photo.open(entry.item.path)
         crop = photo.square(None if entry.item.crop is None else Crop.parse(entry.item.crop))
         tiles.append(photo.pixels(crop, TILE))
-    except PhotoError:
-        # It was there when it was inverted.
+    except (PhotoError, OSError, ValueError):
+        # It was readable when it was inverted.
         tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))
     for name, path in plan.files(folder, entry.item).items():
         if name != "inversion":
             try:
                 tiles.append(thumbnail(path, TILE))
-            except OSError:
+            except (OSError, ValueError):
                 tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))
     return np.concatenate(tiles, axis=1)
 

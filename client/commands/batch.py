@@ -2,48 +2,122 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from client.api import AsyncInverter
 from client.batch import cluster, report
-from client.batch.cluster import Job
+from client.batch.cluster import Assignment
 from client.batch.ledger import Ledger
 from client.batch.maker import Maker
-from client.batch.manifest import Shard, items
+from client.batch.manifest import Shard, items, left_out
 from client.batch.pipeline import Pipeline
-from client.batch.plan import Plan
-from client.commands.invert import parsed_edit, preset_of
-from client.commands.refining import chosen
-from client.commands.report import FAILED, OK, Report, connection, distinct, progress, timeout
+from client.batch.plan import FORMATS, Format, Plan
+from client.commands.groups import (
+    EDIT,
+    MethodOptions,
+    OutputOptions,
+    RefinementOptions,
+    ServerOptions,
+    connection,
+    deadlines,
+)
+from client.commands.options import group, option, repeated, required, switch
+from client.commands.report import Report, distinct, parsed_edit, progress
+from client.commands.text import ACCESS, PHOTOS
 from client.errors import ClientError, ParameterError
-from client.files.atomic import shown, write_all
+from client.exit_codes import FAILED, OK, Terminated
+from client.files.atomic import sweep, write_all
+from client.text import quoted
+
+MORE = (
+    "A ledger in DIR records what is done: a batch that was stopped or killed goes on with --resume, and makes every "
+    f"photo once. {PHOTOS}"
+)
 
 
-def edit(options: argparse.Namespace) -> Report:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of ``client batch edit``."""
+
+    photos: str = required(
+        "--photos",
+        'a folder, a pattern in quotes, or a .jsonl file of objects with "photo" and optionally "crop" and "name"',
+        metavar="WHICH",
+    )
+    out: str = required("--out", "folder of the results, the ledger, the report and the sheet", metavar="DIR")
+    edit: tuple[str, ...] = repeated(
+        "--edit",
+        "edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
+        metavar=EDIT,
+    )
+    resume: bool = switch("--resume", "go on with the batch in DIR if there is one, begun with the same options")
+    retry_failed: bool = switch("--retry-failed", "go on with it, and try photos that failed once more")
+    shard: str | None = option(
+        "--shard",
+        "only every N-th photo, from the I-th on (0/N to N-1/N), with a ledger of its own",
+        metavar="I/N",
+    )
+    concurrency: int = option(
+        "--concurrency", "photos at a time, up to 256 (default: 4)", default=4, type=int, metavar="N"
+    )
+    format: Format = option("--format", "of the pictures (default: jpeg)", default="jpeg", choices=tuple(FORMATS))
+    engine: str = option(
+        "--engine", "this process, or a Ray cluster (default: local)", default="local", choices=("local", "ray")
+    )
+    address: str | None = option(
+        "--address",
+        "of the Ray cluster, whose workers share the file system of photos and results, or local to start one here "
+        "(default: $RAY_ADDRESS)",
+        metavar="ADDR",
+    )
+    workers: int = option(
+        "--workers", "of Ray, each with --concurrency photos (default: 2)", default=2, type=int, metavar="N"
+    )
+    output: OutputOptions = group(OutputOptions)
+    method: MethodOptions = group(MethodOptions, "method")
+    refinement: RefinementOptions = group(RefinementOptions, "refinement")
+    server: ServerOptions = group(ServerOptions, "servers", ACCESS)
+
+
+def run(options: Options) -> Report:
     """Invert and edit what is left of a batch."""
     if not 1 <= options.concurrency <= 256:
-        raise ParameterError(f"The number of photos at a time is from 1 to 256, not {options.concurrency}.")
+        raise ParameterError(f"invalid --concurrency {options.concurrency}: expected 1 to 256 photos at a time")
     if not 1 <= options.workers <= 1024:
-        raise ParameterError(f"The number of workers is from 1 to 1024, not {options.workers}.")
+        raise ParameterError(f"invalid --workers {options.workers}: expected 1 to 1024")
     shard = Shard.parse(options.shard) if options.shard else Shard()
     plan, folder = _plan(options), Path(options.out)
     part = "" if shard.count == 1 else f"-{shard.index}-of-{shard.count}"
     with Ledger(folder / f"ledger{part}.sqlite") as ledger:
         _open(ledger, plan, options, shard)
+        if shard.count == 1:
+            sweep(folder)
         if options.retry_failed:
             ledger.retry_failed()
         began, before = time.monotonic(), ledger.counts()
-        with progress("photos", sum(before.values()), options) as bar:
+        with progress("photos", sum(before.values()), json=options.output.json) as bar:
             bar.n = bar.initial = bar.last_print_n = sum(before.values()) - before["pending"]
-            job = Job(plan, folder, connection(options), timeout(options).patience, options.concurrency)
-            _run(job, ledger, options, bar.update)
+            assignment = Assignment(
+                plan,
+                folder,
+                connection(options.output, options.server, options.refinement, refines=not options.method.fast),
+                deadlines(options.server, options.refinement).patience,
+                options.concurrency,
+            )
+            _work(assignment, ledger, options, bar.update)
         after = ledger.counts()
-        found = report.account(ledger, seconds=time.monotonic() - began, made=after["done"] - before["done"])
+        found = report.account(
+            ledger,
+            seconds=time.monotonic() - began,
+            made=after["done"] - before["done"],
+            left_out=left_out(options.photos),
+        )
         files = {folder / f"report{part}.json": json.dumps(found, indent=1).encode()}
         if sheet := report.contact_sheet(ledger, plan, folder):
             files[folder / f"sheet{part}.jpg"] = sheet
@@ -51,68 +125,66 @@ def edit(options: argparse.Namespace) -> Report:
     return Report(found, report.lines(found, folder), FAILED if after["failed"] else OK)
 
 
-def _run(job: Job, ledger: Ledger, options: argparse.Namespace, progress: Callable[[], object]) -> None:
-    """Run the engine; what stops it is told with what is left.
+def _work(assignment: Assignment, ledger: Ledger, options: Options, progress: Callable[[], object]) -> None:
+    """Run the engine; the message of what stops it says how much is left.
 
     Raises:
         KeyboardInterrupt, ClientError: with another message.
     """
 
     async def work() -> None:
-        maker = Maker(job.plan, job.folder, patience=job.patience)
-        async with AsyncInverter(**job.connection) as inverter:
-            await Pipeline(maker, ledger, progress=progress).run(inverter, concurrency=job.concurrency)
+        maker = Maker(assignment.plan, assignment.folder, patience=assignment.patience)
+        async with AsyncInverter(**assignment.connection) as inverter:
+            await Pipeline(maker, ledger, progress=progress).run(inverter, concurrency=assignment.concurrency)
 
     try:
         if options.engine == "ray":
-            cluster.run(job, ledger, workers=options.workers, address=options.address, progress=progress)
+            cluster.run(assignment, ledger, workers=options.workers, address=options.address, progress=progress)
         else:
             asyncio.run(work())
     except (KeyboardInterrupt, ClientError) as problem:
         counts = ledger.counts()
-        what = str(problem).rstrip(".") or "Interrupted"
-        told = f"{what}; {counts['done']} of {sum(counts.values())} photos are done"
-        raise type(problem)(f"{told}: go on by the same command with --resume.") from None
+        default = "terminated" if isinstance(problem, Terminated) else "interrupted"
+        what = str(problem).rstrip(".") or default
+        raise type(problem)(
+            f"{what}; {counts['done']} of {sum(counts.values())} photos are done: continue with the same command and "
+            "--resume"
+        ) from problem
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    edits = [parsed_edit(text, options.domain) for text in options.edit]
-    preset = preset_of(options)
+def _plan(options: Options) -> Plan:
+    edits = [parsed_edit(text, options.output.domain) for text in options.edit]
+    preset = options.method.preset(options.refinement, allowed=("--patience",))
     return Plan(
         edits=tuple(
-            (_source(text), tuple(distinct(found[1]))) for text, found in zip(options.edit, edits, strict=True)
+            (text.rpartition("=")[0], tuple(distinct(found[1])))
+            for text, found in zip(options.edit, edits, strict=True)
         ),
-        domain=options.domain,
-        method=options.method,
-        cut=options.cut,
-        refine=None if preset is None else chosen(options, preset=preset),
+        domain=options.output.domain,
+        method=options.method.method,
+        cut=options.method.cut,
+        refine=None if preset is None else options.refinement.chosen(preset=preset),
         format=options.format,
     )
 
 
-def _source(text: str) -> str:
-    """The direction of ``NAME=S,S``, as it was typed."""
-    return text.rpartition("=")[0]
-
-
-def _open(ledger: Ledger, plan: Plan, options: argparse.Namespace, shard: Shard) -> None:
+def _open(ledger: Ledger, plan: Plan, options: Options, shard: Shard) -> None:
     """Begin a batch, or go on with one.
 
     Raises:
         ParameterError: there is one already, none to go on with, another one, or no photo.
     """
-    where, wanted = shown(options.out), {"photos": options.photos, **json.loads(json.dumps(plan.account()))}
+    where = quoted(options.out)
+    wanted: dict[str, Any] = {"photos": options.photos, **json.loads(json.dumps(plan.account()))}
     begun = ledger.plan
     if begun is None:
         if options.retry_failed:
-            raise ParameterError(f"There is no batch in {where} to go on with.")
+            raise ParameterError(f"no batch in {where} to continue")
         if not ledger.begin(wanted, items(options.photos, shard)):
-            raise ParameterError(
-                f"There is no photo in {shown(options.photos)}{' for this shard' * (shard.count > 1)}."
-            )
+            raise ParameterError(f"no photo in {quoted(options.photos)}{' for this shard' * (shard.count > 1)}")
         return
     if not (options.resume or options.retry_failed):
-        raise ParameterError(f"There is a batch in {where} already: --resume goes on with it.")
+        raise ParameterError(f"there is a batch in {where} already: pass --resume to continue it")
     for name, value in wanted.items():
-        if begun.get(name) != value:
-            raise ParameterError(f"The batch in {where} was begun with another choice of {name}; use another --out.")
+        if begun.get(name) != value and not (name == "digests" and name not in begun):
+            raise ParameterError(f"the batch in {where} was begun with another choice of {name}: use another --out")

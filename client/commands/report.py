@@ -1,33 +1,27 @@
-"""What the commands share: their reports, their connection, and the files of their pictures."""
+"""What commands give back: their report, their exit code, and the pictures of edits."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from client.api import Inverter
-from client.files.atomic import shown
+from client.errors import ParameterError
+from client.exit_codes import OK
+from client.files import direction as directions
 from client.files.direction import Direction
+from client.files.names import distinct_part
 from client.files.sheet import png
-from client.triton.session import checked_strengths
-from client.triton.transport import Timeout
-from client.wire.settings import settings
+from client.text import quoted, shown
+from client.triton.checks import checked_strengths
 
-OK: Final = 0
-FAILED: Final = 1
-BAD_INPUT: Final = 2
-SERVER_TROUBLE: Final = 3
-INTERRUPTED: Final = 130
-# A name has several parts and an ending, and 255 bytes at most.
-_MAX_PART_BYTES = 100
+Edit = tuple[Direction, list[float]]
 
 
 @dataclass(frozen=True)
@@ -41,46 +35,39 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """The pictures along one direction: uint8 RGB [n, H, W, 3], one for each strength."""
+    """The pictures along one direction: ``images``, uint8 RGB [n, H, W, 3], one for each strength."""
 
     direction: Direction
     strengths: list[float]
     images: NDArray[np.uint8]
 
 
-def timeout(options: argparse.Namespace) -> Timeout:
-    """Return the deadlines that the command line names."""
-    request: float = options.timeout
-    patience: float | None = getattr(options, "patience", None)
-    return Timeout(
-        connect=min(Timeout().connect, request),
-        request=request,
-        patience=Timeout().patience if patience is None else patience,
-    )
-
-
-def connection(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of an inverter for the servers that the command line names."""
-    found = settings(options)
-    # What does not ask the side-car does not mind where it is.
-    side = {} if getattr(options, "fast", True) else {"refine_url": found.refine_url}
-    return {"url": found.url, "domain": options.domain, "timeout": timeout(options), "access": found.access, **side}
-
-
-def connect(options: argparse.Namespace) -> Inverter:
-    """Return an inverter for the servers that the command line names."""
-    return Inverter(**connection(options))
-
-
-def progress(doing: str, total: int | None, options: argparse.Namespace) -> Any:
-    """Return a progress bar, hidden without a terminal and with --json."""
-    return tqdm(total=total, desc=doing, leave=False, disable=options.json or not sys.stderr.isatty())
+def progress(doing: str, total: int | None, *, json: bool) -> Any:
+    """Return a progress bar, hidden without a terminal and with ``--json``."""
+    return tqdm(total=total, desc=doing, leave=False, disable=json or not sys.stderr.isatty())
 
 
 def distinct(strengths: Sequence[float]) -> list[float]:
-    """The strengths as they were typed, each once: every strength has a file of its own."""
+    """Return the strengths in the order given, each once: every strength has its own file."""
     checked_strengths(strengths)
     return list(dict.fromkeys(strengths))
+
+
+def parsed_edit(text: str, domain: str) -> Edit:
+    """Read ``NAME=S,S``: a direction, and its strengths.
+
+    Raises:
+        ParameterError: the text is not of that form.
+        DirectionError: there is no such direction.
+    """
+    name, separator, numbers = text.rpartition("=")
+    try:
+        strengths = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        strengths = []
+    if not (separator and name and strengths):
+        raise ParameterError(f"invalid --edit {quoted(text)}: expected name=strength,strength, for example age=-3,3")
+    return directions.load(domain, name), distinct(strengths)
 
 
 def add_edits(
@@ -94,7 +81,7 @@ def add_edits(
     for done in edited:
         name = done.direction.name
         for strength, image in zip(done.strengths, done.images, strict=True):
-            path = prefix.with_name(f"{prefix.name}.{part_of(name)}{strength:+.9g}.png")
+            path = prefix.with_name(f"{prefix.name}.{distinct_part(name)}{strength:+.9g}.png")
             files[path] = png(image)
             tiles.append((f"{name} {strength:+.9g}", image))
             reports.append({"direction": name, "strength": strength, "image": str(path)})
@@ -104,14 +91,3 @@ def add_edits(
 def edit_lines(reports: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a report that name the edits' files."""
     return [f"  {report['direction']} {report['strength']:+.9g}:  {shown(report['image'])}" for report in reports]
-
-
-def stem_of(name: str, suffix: str) -> str:
-    """Return what the results of a file of this name are called."""
-    return part_of(name.removesuffix(suffix)) or "photo"
-
-
-def part_of(text: str) -> str:
-    """Return a text that is safe as a part of a file's name, of at most 100 bytes."""
-    safe = "".join(c if c.isalnum() or c in "-_+ ." else "_" for c in text).strip(". ")
-    return safe.encode()[:_MAX_PART_BYTES].decode(errors="ignore").strip(". ")

@@ -1,4 +1,4 @@
-"""Directions of W: a name such as ``age``, or one's own file, and what is sent to edit along it.
+"""Directions of W: a name such as ``age``, or your own file, and what to send to edit along it.
 
 A direction file is safetensors with the tensor ``direction``, float32 [512], of unit length in W, and string
 metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what strength 1 means), ``scale``
@@ -8,6 +8,7 @@ metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.errors import DirectionError
 from client.files import tensors
-from client.files.atomic import shown
+from client.text import quoted, shown
 
 STYLE_DIM: Final = 512
 FOLDER: Final = Path(__file__).parents[1] / "directions"
@@ -60,19 +61,19 @@ class Direction:
     def __post_init__(self) -> None:
         vector = self.vector
         if vector.dtype != np.float32 or vector.shape != (STYLE_DIM,) or not np.isfinite(vector).all():
-            raise DirectionError(f"The direction {self.name} is not a finite float32 [{STYLE_DIM}].")
+            raise DirectionError(f"the direction {self.name} is not a finite float32 [{STYLE_DIM}]")
         if not math.isclose(float(np.linalg.norm(vector.astype(np.float64))), 1.0, abs_tol=1e-3):
-            raise DirectionError(f"The direction {self.name} is not of length 1.")
+            raise DirectionError(f"the direction {self.name} does not have length 1")
         if not (math.isfinite(self.scale) and 0 < self.scale <= 1000):
             raise DirectionError(
-                f"The scale of the direction {self.name} is {self.scale:g}, not above 0 and up to 1000."
+                f"invalid scale {self.scale:g} of the direction {self.name}: expected above 0 and up to 1000"
             )
         if self.suggested_range is not None:
             low, high = self.suggested_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise DirectionError(f"The suggested range of the direction {self.name} is not low,high.")
+                raise DirectionError(f"invalid suggested range of the direction {self.name}: expected low,high")
         if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
-            raise DirectionError(f"The layers of the direction {self.name} are not first-last.")
+            raise DirectionError(f"invalid layers of the direction {self.name}: expected first-last")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Direction:
@@ -82,20 +83,20 @@ class Direction:
             DirectionError: it is missing, damaged, not safetensors, or not a direction.
         """
         found, metadata = tensors.load(path, limit=_MAX_BYTES, error=DirectionError)
-        what = shown(path)
+        what = quoted(path)
         vector = tensors.require(found, "direction", what=what, error=DirectionError)
         if not metadata.get("generator"):
-            raise DirectionError(f"{what} does not say which generator it belongs to.")
+            raise DirectionError(f"{what} does not say which generator it belongs to")
         texts = {key: shown(metadata.get(key, "")) for key in ("description", "unit", "source", "generator")}
         try:
             layers = tuple(int(part) for part in metadata["layers"].split("-")) if "layers" in metadata else None
             limits = metadata.get("suggested_range")
             low_high = tuple(float(part) for part in limits.split(",")) if limits else None
             scale = float(metadata.get("scale", "1"))
-        except ValueError:
-            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range.") from None
+        except ValueError as problem:
+            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range") from problem
         if (layers is not None and len(layers) != 2) or (low_high is not None and len(low_high) != 2):
-            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range.")
+            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range")
         return cls(
             name=shown(metadata.get("name") or Path(path).stem, limit=40),
             vector=vector,
@@ -117,16 +118,21 @@ class Direction:
         moved[max(first - before, 0) : max(last - before + 1, 0)] = self.vector * np.float32(self.scale)
         if not moved.any():
             raise DirectionError(
-                f"The direction {self.name} moves only styles before the cut, so it cannot edit this inversion."
+                f"the direction {self.name} moves only styles before the cut, so it cannot edit this inversion"
             )
         return moved
+
+    def digest(self) -> str:
+        """Return 16 hex digits that change with what an edit along it does."""
+        content = self.vector.tobytes() + repr((self.scale, self.layers, self.generator)).encode()
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def require_generator(self, generator: str) -> None:
         """Raise ``DirectionError`` where the direction belongs to another generator."""
         if self.generator != generator:
             raise DirectionError(
-                f"The direction {self.name} belongs to generator {self.generator}, "
-                f"but the server runs generator {shown(generator)}."
+                f"the direction {self.name} belongs to generator {self.generator}, "
+                f"but the server runs generator {shown(generator)}"
             )
 
 
@@ -136,7 +142,7 @@ def names(domain: str) -> list[str]:
 
 
 def load(domain: str, name: str) -> Direction:
-    """Return a direction by its name, or from one's own file (anything that ends in ``.safetensors``).
+    """Return a direction by its name, or from your own file (anything that ends in ``.safetensors``).
 
     Raises:
         DirectionError: there is none of that name, or the file is not a direction.
@@ -145,8 +151,6 @@ def load(domain: str, name: str) -> Direction:
         return Direction.load(name)
     known = names(domain)
     if name not in known:
-        choice = f"the known ones are {', '.join(known)}" if known else "none are installed"
-        raise DirectionError(
-            f"There is no direction '{shown(name)}' for {shown(domain)}: {choice}, or give a .safetensors file."
-        )
+        choice = f"expected one of {', '.join(known)}" if known else "none are installed"
+        raise DirectionError(f"unknown direction {quoted(name)} for {quoted(domain)}: {choice}, or a .safetensors file")
     return Direction.load(FOLDER / domain / f"{name}{_SUFFIX}")

@@ -20,9 +20,9 @@ from PIL import Image
 
 from client.errors import GeneratorMismatch, InversionError, ParameterError
 from client.files import tensors
-from client.files.atomic import shown
 from client.files.photo import Crop
 from client.sidecar.record import Refinement
+from client.text import quoted, shown
 from protocol import methods
 from protocol.methods import W_PLUS
 
@@ -106,26 +106,24 @@ class Inversion:
             InversionError: it is missing, too large, truncated, not safetensors, of another schema, or incomplete.
         """
         found, metadata = tensors.load(path, limit=_MAX_BYTES, error=InversionError)
-        what = shown(path)
+        what = quoted(path)
         schema = metadata.get("schema")
         if schema is None:
-            raise InversionError(f"{what} is a safetensors file, but not an inversion.")
+            raise InversionError(f"{what} is a safetensors file, but not an inversion")
         if schema not in (SCHEMA, REFINED_SCHEMA):
-            raise InversionError(
-                f"{what} has the schema '{shown(schema)}', and this version reads '{SCHEMA}' and '{REFINED_SCHEMA}'."
-            )
+            raise InversionError(f"{what} has the schema {quoted(schema)}: expected {SCHEMA} or {REFINED_SCHEMA}")
         f, w_m_plus, f_o = (
             tensors.require(found, name, what=what, error=InversionError) for name in ("f", "w_m_plus", "f_o")
         )
         missing = [key for key in (*_TEXTS, "cut", "crop", "photo_size") if key not in metadata]
         if missing:
-            raise InversionError(f"{what} does not say its {missing[0]}.")
+            raise InversionError(f"{what} does not say its {missing[0]}")
         try:
             cut = int(metadata["cut"])
             x, y, size = (int(part) for part in metadata["crop"].split(","))
             width, height = (int(part) for part in metadata["photo_size"].split("x"))
-        except ValueError:
-            raise InversionError(f"{what} has an unreadable cut, crop or photo size.") from None
+        except ValueError as problem:
+            raise InversionError(f"{what} has an unreadable cut, crop or photo size") from problem
         texts = {key: shown(metadata[key]) for key in _TEXTS}
         versions = {side: texts.pop(f"{side}_version") for side in ("client", "server")}
         target = refinement = None
@@ -147,7 +145,7 @@ class Inversion:
             if target is not None:
                 inversion.target_pixels()
         except InversionError as problem:
-            raise InversionError(str(problem).replace("the inversion", what)) from None
+            raise InversionError(str(problem).replace("the inversion", what)) from problem
         return inversion
 
     def target_pixels(self) -> NDArray[np.uint8]:
@@ -157,12 +155,12 @@ class Inversion:
             InversionError: it was not kept, or the PNG is damaged.
         """
         if self.target is None:
-            raise InversionError("The photo's square is not kept in the inversion.")
+            raise InversionError("the inversion does not hold its photo")
         try:
             return np.array(_png(self.target))
-        except Exception:
+        except Exception as problem:
             # Decoders of foreign bytes raise nearly anything.
-            raise InversionError("The target of the inversion is not a whole PNG file.") from None
+            raise InversionError("the target of the inversion is not a whole PNG file") from problem
 
     def require_generator(self, generator: str, *, domain: str | None = None, cut: int | None = None) -> None:
         """Refuse a generator that the inversion does not belong to.
@@ -172,15 +170,17 @@ class Inversion:
         """
         if self.generator != generator:
             raise GeneratorMismatch(
-                f"The inversion of {self.photo_name} was made with generator {self.generator}, "
-                f"but the server runs generator {shown(generator)}: invert the photo again there."
+                f"the inversion of {quoted(self.photo_name)} was made with generator {self.generator}, "
+                f"but the server runs generator {shown(generator)}: invert the photo again there"
             )
         if domain is not None and self.domain != domain:
-            raise GeneratorMismatch(f"The inversion of {self.photo_name} is of domain {self.domain}, not {domain}.")
+            raise GeneratorMismatch(
+                f"the inversion of {quoted(self.photo_name)} has domain {self.domain}, not {domain}"
+            )
         if cut is not None and self.cut != cut:
             raise GeneratorMismatch(
-                f"The inversion of {self.photo_name} was cut at {self.cut}x{self.cut}, "
-                f"but the server cuts at {cut}x{cut}."
+                f"the inversion of {quoted(self.photo_name)} was cut at {self.cut}x{self.cut}, "
+                f"but the server cuts at {cut}x{cut}"
             )
 
     def _tensors(self) -> dict[str, tensors.Stored]:
@@ -212,23 +212,23 @@ class Inversion:
 def _validate(inversion: Inversion, what: str) -> None:
     cut = inversion.cut
     if cut not in CUTS:
-        raise InversionError(f"The cut of {what} is {cut}, and must be 8 or 16, or 4 for W+.")
+        raise InversionError(f"invalid cut {cut} of {what}: expected 8 or 16, or 4 for W+")
     for name, tensor in (("f", inversion.f), ("w_m_plus", inversion.w_m_plus), ("f_o", inversion.f_o)):
         if tensor.dtype != np.float32:
-            raise InversionError(f"Tensor '{name}' of {what} is {tensor.dtype}, not float32.")
+            raise InversionError(f"tensor '{name}' of {what} is {tensor.dtype}, not float32")
         if not np.isfinite(tensor).all():
-            raise InversionError(f"Tensor '{name}' of {what} holds numbers that are not finite.")
+            raise InversionError(f"tensor '{name}' of {what} holds numbers that are not finite")
     shape = inversion.f.shape
     if len(shape) != 3 or not 1 <= shape[0] <= _MAX_CHANNELS or shape[1:] != (cut, cut):
-        raise InversionError(f"Tensor 'f' of {what} is {list(shape)}, not [channels, {cut}, {cut}].")
+        raise InversionError(f"tensor 'f' of {what} is {list(shape)}, not [channels, {cut}, {cut}]")
     if inversion.f_o.shape != shape:
-        raise InversionError(f"Tensor 'f_o' of {what} is {list(inversion.f_o.shape)}, not {list(shape)} as 'f' is.")
+        raise InversionError(f"tensor 'f_o' of {what} is {list(inversion.f_o.shape)}, not {list(shape)} like 'f'")
     styles = inversion.w_m_plus.shape
     if len(styles) != 2 or not 1 <= styles[0] <= _MAX_STYLES or styles[1] != STYLE_DIM:
-        raise InversionError(f"Tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}].")
+        raise InversionError(f"tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}]")
     crop, (width, height) = inversion.crop, inversion.photo_size
     if min(crop.x, crop.y) < 0 or crop.size < 1 or crop.x + crop.size > width or crop.y + crop.size > height:
-        raise InversionError(f"The crop {crop} of {what} does not lie within its photo of {width}x{height} pixels.")
+        raise InversionError(f"the crop {crop} of {what} does not lie within its photo of {width}x{height} pixels")
     if inversion.target is not None:
         try:
             width, height = _png(inversion.target).size
@@ -236,7 +236,7 @@ def _validate(inversion: Inversion, what: str) -> None:
             # As in target_pixels.
             width = height = 0
         if width != height or not _MIN_TARGET <= width <= _MAX_TARGET:
-            raise InversionError(f"The target of {what} is not a square PNG file in RGB.")
+            raise InversionError(f"the target of {what} is not a square PNG file in RGB")
 
 
 def _png(data: bytes) -> Image.Image:
@@ -255,7 +255,7 @@ def _target(found: Mapping[str, NDArray[np.generic]], what: str) -> bytes | None
         return None
     stored = found["target"]
     if stored.dtype != np.uint8 or stored.ndim != 1 or stored.size > _MAX_TARGET_BYTES:
-        raise InversionError(f"Tensor 'target' of {what} is not the bytes of a PNG file.")
+        raise InversionError(f"tensor 'target' of {what} is not the bytes of a PNG file")
     return stored.tobytes()
 
 
@@ -270,4 +270,4 @@ def _refinement(found: Mapping[str, NDArray[np.generic]], metadata: Mapping[str,
     try:
         return Refinement.decode(metadata["refinement"], optimiser)
     except ParameterError as problem:
-        raise InversionError(f"{what} has an unreadable refinement: {problem}") from None
+        raise InversionError(f"{what} has an unreadable refinement: {problem}") from problem

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from client.errors import PhotoError
-from client.files.atomic import read_bounded, shown
+from client.files.atomic import read_bounded
+from client.text import quoted, shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 FORMAT_NAMES = "JPEG, PNG, WebP, TIFF, BMP or GIF (first frame)"
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_MEGAPIXELS = 100
 MAX_BYTES = 512 * 2**20
 MIN_SIDE = 16
@@ -32,7 +34,7 @@ _MAX_PROFILE_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the photo as it is shown (after its EXIF orientation), in pixels.
+    """A square of the photo as shown (after its EXIF orientation), in pixels.
 
     Attributes:
         x: distance of the left edge from the photo's left edge.
@@ -53,10 +55,10 @@ class Crop:
         """
         try:
             x, y, size = (int(part) for part in text.split(","))
-        except ValueError:
+        except ValueError as problem:
             raise PhotoError(
-                f"A crop is x,y,size in whole pixels, for example 40,0,512, not '{shown(text)}'."
-            ) from None
+                f"invalid crop {quoted(text)}: expected x,y,size in whole pixels, for example 40,0,512"
+            ) from problem
         return cls(x, y, size)
 
     def __str__(self) -> str:
@@ -69,7 +71,7 @@ class Photo:
     """A decoded photo.
 
     Attributes:
-        image: mode RGB, oriented as it is shown, without metadata.
+        image: mode RGB, oriented as shown, without metadata.
         name: the file's name without its folders.
         sha256: hex digest of the file's bytes.
     """
@@ -83,7 +85,7 @@ class Photo:
         """Read and decode a file.
 
         Raises:
-            PhotoError: it is missing, no regular file, larger than ``MAX_BYTES``, or refused by ``decode``.
+            PhotoError: it is missing, not a regular file, larger than ``MAX_BYTES``, or refused by ``decode``.
         """
         return cls.decode(read_bounded(path, limit=MAX_BYTES, error=PhotoError), name=Path(path).name)
 
@@ -101,14 +103,13 @@ class Photo:
             raise PhotoError(_too_large(name, f"{width}x{height} pixels"))
         if min(width, height) < MIN_SIDE:
             raise PhotoError(
-                f"{name} is {width}x{height} pixels, "
-                f"and both sides must be at least {MIN_SIDE} pixels for a square to invert."
+                f"{quoted(name)} is too small: {width}x{height} pixels, but both sides must be at least {MIN_SIDE}"
             )
         try:
             image.load()
-        except Exception:
+        except Exception as problem:
             # Decoders of foreign bytes raise nearly anything (OSError, SyntaxError, struct.error, zlib.error, ...).
-            raise PhotoError(f"{name} is a truncated or damaged {image.format} file.") from None
+            raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged {image.format} file") from problem
         with suppress(Exception):
             # A damaged EXIF block says nothing about the orientation: the pixels stay as stored.
             ImageOps.exif_transpose(image, in_place=True)
@@ -132,10 +133,10 @@ class Photo:
             size = min(width, height)
             return Crop((width - size) // 2, (height - size) // 2, size)
         if crop.size < MIN_SIDE:
-            raise PhotoError(f"The crop {crop} is smaller than {MIN_SIDE} pixels, the least that can be inverted.")
+            raise PhotoError(f"the crop {crop} is too small: its side must be at least {MIN_SIDE} pixels")
         if min(crop.x, crop.y) < 0 or crop.x + crop.size > width or crop.y + crop.size > height:
             raise PhotoError(
-                f"The crop {crop} (x,y,size) does not lie within {self.name}, which is {width}x{height} pixels."
+                f"the crop {crop} (x,y,size) does not lie within {quoted(self.name)}, which is {width}x{height} pixels"
             )
         return crop
 
@@ -151,17 +152,17 @@ def _open(data: bytes, name: str) -> Image.Image:
             # Pillow's own limit warns; ours refuses, after the header and before any pixel is decoded.
             warnings.simplefilter("ignore")
             return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise PhotoError(_too_large(name, "a huge image")) from None
-    except UnidentifiedImageError:
-        raise PhotoError(f"{name} is not an image of a known format ({FORMAT_NAMES}).") from None
-    except Exception:
+    except Image.DecompressionBombError as problem:
+        raise PhotoError(_too_large(name, "a huge image")) from problem
+    except UnidentifiedImageError as problem:
+        raise PhotoError(f"cannot read {quoted(name)}: not an image (expected {FORMAT_NAMES})") from problem
+    except Exception as problem:
         # As for decoding: a damaged header raises nearly anything.
-        raise PhotoError(f"{name} is a truncated or damaged image file.") from None
+        raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged image file") from problem
 
 
 def _too_large(name: str, what: str) -> str:
-    return f"{name} is {what}, and photos of more than {MAX_MEGAPIXELS} megapixels are not decoded."
+    return f"{quoted(name)} is too large: {what}, but photos may have at most {MAX_MEGAPIXELS} megapixels"
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -177,8 +178,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         if profile and len(profile) <= _MAX_PROFILE_BYTES:
             image = _to_srgb(image, profile)
         return image.convert("RGB")
-    except ValueError:
-        raise PhotoError(f"{name} has colours of mode {image.mode}, which cannot be converted to RGB.") from None
+    except ValueError as problem:
+        raise PhotoError(f"cannot convert {quoted(name)} to RGB: colours of mode {image.mode}") from problem
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -195,7 +196,7 @@ def _scaled_grey(image: Image.Image, name: str) -> Image.Image:
     """Scale deep greys to 8 bits; where the mode leaves the range open, the least usual one that holds the maximum."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
-        raise PhotoError(f"{name} has grey values that are negative or not finite.")
+        raise PhotoError(f"{quoted(name)} has grey values that are negative or not finite")
     if image.mode.startswith("I;16"):
         full = 65535.0
     else:

@@ -1,4 +1,4 @@
-"""Safetensors files with string metadata, read as hostile and written atomically."""
+"""Safetensors files with string metadata: read as hostile, written whole."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from safetensors import numpy as codec
 
 from client.errors import ClientError
-from client.files.atomic import read_bounded, shown, write_all
+from client.files.atomic import read_bounded, write_all
+from client.text import quoted
 
 Stored = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def encode(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file; the tensors are stored as they are, float32 or uint8.
+    """Return the bytes of a safetensors file; tensors keep their dtype, float32 or uint8.
 
     The same content has the same bytes: the library writes the metadata in an order that changes from run to run.
     """
@@ -34,7 +35,7 @@ def encode(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> bytes:
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name and rename it."""
+    """Write a safetensors file, whole or not at all."""
     write_all({Path(path): encode(tensors, metadata)})
 
 
@@ -44,30 +45,31 @@ def load(
     """Read a safetensors file of at most ``limit`` bytes: its tensors and its metadata.
 
     Raises:
-        error: with one sentence, when there is no such file or it is not a whole safetensors file.
+        error: there is no such file, or it is not a whole safetensors file.
     """
     data = read_bounded(path, limit=limit, error=error)
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or data[8:9] != b"{" or size < 2:
-        raise error(f"{shown(path)} is not a safetensors file.")
+        raise error(f"cannot read {quoted(path)}: not a safetensors file")
     try:
         tensors = codec.load(data)
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except Exception:
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+        strings = {key: value for key, value in metadata.items() if isinstance(value, str)}
+    except Exception as problem:
         # The parser of a foreign file may raise anything; the file is unusable either way.
-        raise error(f"{shown(path)} is a truncated or damaged safetensors file.") from None
-    return tensors, metadata
+        raise error(f"cannot read {quoted(path)}: a truncated or damaged safetensors file") from problem
+    return tensors, strings
 
 
 def require(
     tensors: Mapping[str, NDArray[np.generic]], name: str, *, what: str, error: type[ClientError]
 ) -> NDArray[np.float32]:
-    """Return the finite float32 tensor ``name``; raise ``error`` where it is missing or another."""
+    """Return the finite float32 tensor ``name``; raise ``error`` where it is missing or something else."""
     if name not in tensors:
-        raise error(f"{what} has no tensor '{name}'.")
+        raise error(f"{what} has no tensor '{name}'")
     tensor = tensors[name]
     if tensor.dtype != np.float32:
-        raise error(f"Tensor '{name}' of {what} is {tensor.dtype}, not float32.")
+        raise error(f"tensor '{name}' of {what} is {tensor.dtype}, not float32")
     if not np.isfinite(tensor).all():
-        raise error(f"Tensor '{name}' of {what} holds numbers that are not finite.")
+        raise error(f"tensor '{name}' of {what} holds numbers that are not finite")
     return np.asarray(tensor, dtype=np.float32)

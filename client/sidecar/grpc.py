@@ -18,7 +18,7 @@ from client.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
-from client.files.atomic import shown
+from client.text import clause, shown
 from client.wire.access import Access, denied, is_closed
 from client.wire.channel import channel_options, checked_url
 from client.wire.request_id import SERVICE
@@ -123,23 +123,23 @@ def message_of(event: pb.RefineEvent) -> Message | None:
     try:
         return codec.from_event(event)
     except ContractError as problem:
-        raise AnswerRefused(f"The side-car's answer cannot be used: {problem}") from problem
+        raise AnswerRefused(f"the side-car's answer is malformed: {clause(problem)}") from problem
 
 
-# What a status means, and how it is told.
+# What a status means, and its message.
 _MEANINGS: Final[Mapping[grpc.StatusCode, tuple[type[ServerError], str]]] = {
-    grpc.StatusCode.UNAVAILABLE: (ServerUnavailable, "No side-car answers at {url}, or it went away."),
-    grpc.StatusCode.CANCELLED: (ServerUnavailable, "No side-car answers at {url}, or it went away."),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: (ServerBusy, "The side-car at {url} takes no job now: {details}."),
-    grpc.StatusCode.FAILED_PRECONDITION: (RefinementDiverged, "The side-car at {url} ended the refinement: {details}."),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (ServerTimeout, "The refinement did not end before its deadline."),
-    grpc.StatusCode.INVALID_ARGUMENT: (RequestRejected, "The side-car at {url} refused the request: {details}."),
-    grpc.StatusCode.OUT_OF_RANGE: (RequestRejected, "The side-car at {url} refused the request: {details}."),
-    grpc.StatusCode.UNAUTHENTICATED: (AccessDenied, "The side-car at {url} does not let this client in: {details}."),
-    grpc.StatusCode.PERMISSION_DENIED: (AccessDenied, "The side-car at {url} does not let this client in: {details}."),
-    grpc.StatusCode.UNIMPLEMENTED: (ServerError, "What answers at {url} is not a side-car."),
+    grpc.StatusCode.UNAVAILABLE: (ServerUnavailable, "no side-car answers at {url}, or it went away"),
+    grpc.StatusCode.CANCELLED: (ServerUnavailable, "no side-car answers at {url}, or it went away"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (ServerBusy, "the side-car at {url} accepts no job now: {details}"),
+    grpc.StatusCode.FAILED_PRECONDITION: (RefinementDiverged, "the side-car at {url} ended the refinement: {details}"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (ServerTimeout, "the refinement did not end before its deadline"),
+    grpc.StatusCode.INVALID_ARGUMENT: (RequestRejected, "the side-car at {url} rejected the request: {details}"),
+    grpc.StatusCode.OUT_OF_RANGE: (RequestRejected, "the side-car at {url} rejected the request: {details}"),
+    grpc.StatusCode.UNAUTHENTICATED: (AccessDenied, "the side-car at {url} does not let this client in: {details}"),
+    grpc.StatusCode.PERMISSION_DENIED: (AccessDenied, "the side-car at {url} does not let this client in: {details}"),
+    grpc.StatusCode.UNIMPLEMENTED: (ServerError, "what answers at {url} is not a side-car"),
 }
-_OTHERWISE: Final = (ServerError, "The side-car at {url} failed: {details}.")
+_OTHERWISE: Final = (ServerError, "the side-car at {url} failed: {details}")
 
 
 def _explained(problem: grpc.RpcError, url: str) -> ServerError:
@@ -147,7 +147,7 @@ def _explained(problem: grpc.RpcError, url: str) -> ServerError:
     code, raw = status.code(), ""
     with suppress(AttributeError):
         raw = status.details() or ""
-    details = shown(raw, limit=300).rstrip(".") or "no reason given"
+    details = clause(shown(raw, limit=300)) or "no reason given"
     kind, sentence = _MEANINGS.get(code, _OTHERWISE)
     if reason_of(problem) in BUSY:
         kind, sentence = _MEANINGS[grpc.StatusCode.RESOURCE_EXHAUSTED]
@@ -157,5 +157,5 @@ def _explained(problem: grpc.RpcError, url: str) -> ServerError:
     elif code == grpc.StatusCode.UNAVAILABLE and (trouble := denied(raw, url)):
         return trouble
     elif code == grpc.StatusCode.UNAVAILABLE and is_closed(raw):
-        sentence = "The side-car at {url} closes connections, as if it wanted --tls or --tls-cert."
+        sentence = "the side-car at {url} closes connections: it may want --tls, or --tls-cert"
     return kind(sentence.format(url=url, details=details))

@@ -11,6 +11,7 @@ from typing import Final, get_args
 import numpy as np
 
 from client.errors import ParameterError
+from client.text import clause
 from protocol.limits import ContractError, Limit, shortened
 from protocol.messages import MAX_STATE_TENSORS, Floats, Reason
 from protocol.methods import PRESETS
@@ -33,11 +34,11 @@ class RefineOptions(Options):
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ParameterError(f"There is no preset {shortened(self.preset)}, only {', '.join(PRESETS)}.")
+            raise ParameterError(f"unknown preset {shortened(self.preset)}: expected {', '.join(PRESETS)}")
         try:
             super().__post_init__()
         except ContractError as problem:
-            raise ParameterError(str(problem)) from problem
+            raise ParameterError(clause(problem)) from problem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,9 +75,9 @@ class Refinement:
                 Limit(what="The number of steps", low=max(self.step, 1), high=MAX_STEPS, whole=True).check(self.steps)
             _SECONDS.check(self.seconds)
         except ContractError as problem:
-            raise ParameterError(str(problem)) from problem
+            raise ParameterError(clause(problem)) from problem
         if self.reason is not None and self.reason not in REASONS:
-            raise ParameterError(f"There is no reason {shortened(self.reason)}, only {', '.join(REASONS)}.")
+            raise ParameterError(f"unknown reason {shortened(self.reason)}: expected {', '.join(REASONS)}")
         check_optimiser(self.optimiser)
 
     @property
@@ -110,19 +111,19 @@ class Refinement:
                 **values,
             )
         except ContractError as problem:
-            raise ParameterError(str(problem)) from problem
+            raise ParameterError(clause(problem)) from problem
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
-            raise ParameterError("The account of the refinement is damaged.") from problem
+            raise ParameterError("the account of the refinement is damaged") from problem
 
 
 def check_optimiser(tensors: Mapping[str, Floats]) -> None:
     """Raise ``ParameterError`` unless the optimiser's tensors are few, named plainly, float32 and finite."""
     if len(tensors) > MAX_STATE_TENSORS:
-        raise ParameterError(f"The optimiser's state has {len(tensors)} tensors, more than {MAX_STATE_TENSORS}.")
+        raise ParameterError(f"the optimiser's state has {len(tensors)} tensors, more than {MAX_STATE_TENSORS}")
     for name, value in tensors.items():
         if not _STATE_NAME.fullmatch(name):
-            raise ParameterError(f"The optimiser's tensor {shortened(name)} has no plain name.")
+            raise ParameterError(f"invalid name {shortened(name)} of an optimiser's tensor")
         if value.dtype != np.float32:
-            raise ParameterError(f"The optimiser's tensor '{name}' is {value.dtype}, not float32.")
+            raise ParameterError(f"the optimiser's tensor '{name}' is {value.dtype}, not float32")
         if not np.isfinite(value).all():
-            raise ParameterError(f"The optimiser's tensor '{name}' holds numbers that are not finite.")
+            raise ParameterError(f"the optimiser's tensor '{name}' holds numbers that are not finite")

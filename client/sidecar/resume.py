@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from typing import Final
 
 from client.errors import AnswerRefused, ParameterError, ServerBusy, ServerError, ServerTimeout, ServerUnavailable
 from client.files.inversion import Inversion
 from client.sidecar.record import Refinement, RefineOptions, check_optimiser
 from client.sidecar.transport import AsyncRefineTransport, RefineTransport
-from client.triton.transport import FIRST_BACKOFF, Timeout
+from client.text import clause
 from client.wire.request_id import request_id
+from client.wire.retry import backoff
+from client.wire.timeout import Timeout
 from protocol.messages import Finished, Floats, Message, Preview, Progress, Queued, RefineRequest, State
 from protocol.options import MAX_STEPS
 from protocol.terms import Metrics
-
-LAST_BACKOFF: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Refiner:
         chosen = options or (before.options if before is not None and before.reason is None else RefineOptions())
         resumes = before is not None and before.resumable and before.options.preset == chosen.preset
         if inversion.target is None:
-            raise ParameterError("A refinement needs the photo's square, which the inversion does not hold.")
+            raise ParameterError("a refinement needs its photo, which the inversion does not hold")
         self._inversion, self._options = inversion, chosen
         self._request = RefineRequest(
             generator=inversion.generator,
@@ -120,7 +118,7 @@ class Refiner:
             return None
         left = self._began + self._timeout.refinement - time.monotonic()
         if left <= 0:
-            raise ServerTimeout(f"The refinement did not end within {self._timeout.refinement:g} seconds.")
+            raise ServerTimeout(f"the refinement did not end within {self._timeout.refinement:g} seconds")
         return left
 
     def take(self, message: Message) -> list[RefineEvent]:
@@ -139,7 +137,7 @@ class Refiner:
             case Progress():
                 self._advance(message.step, at_least=self._step)
                 if not (max(message.step, 1) <= message.steps <= MAX_STEPS and 0 <= message.seconds < math.inf):
-                    raise AnswerRefused(f"The side-car counts {message.steps} steps, {message.seconds:g} seconds.")
+                    raise AnswerRefused(f"the side-car counts {message.steps} steps, {message.seconds:g} seconds")
                 self._steps = message.steps
                 events.append(message)
             case Preview():
@@ -163,13 +161,12 @@ class Refiner:
             self._down_since, self._failures = now, 0
         is_missing = not self._taken and isinstance(problem, ServerUnavailable)
         limit = self._timeout.connect if is_missing else self._timeout.patience
-        seconds: float = min(FIRST_BACKOFF * 2.0**self._failures, LAST_BACKOFF) * random.uniform(0.5, 1.0)
         self._failures += 1
+        seconds = backoff(self._failures)
         if now + seconds - self._down_since > limit:
             if is_missing:
                 raise ServerUnavailable(
-                    f"No side-car answers at {self._url}: `make serve` starts one beside Triton, "
-                    "and `client invert --fast` does without."
+                    f"no side-car answers at {self._url}: start one with `make serve`, or run `client invert --fast`"
                 )
             raise problem
         return seconds
@@ -180,7 +177,7 @@ class Refiner:
 
     def _advance(self, step: int, *, at_least: int) -> None:
         if not at_least <= step <= MAX_STEPS:
-            raise AnswerRefused(f"The side-car is at step {step} after step {at_least}.")
+            raise AnswerRefused(f"the side-car is at step {step} after step {at_least}")
         self._step = max(self._step, step)
         if step > self._best:
             # Only steps that were never done before are progress: a server that falls over each time ends it.
@@ -192,13 +189,13 @@ class Refiner:
             found: Floats = getattr(state, name)
             expected: Floats = getattr(self._request, name)
             if found.shape != expected.shape:
-                raise AnswerRefused(f"The side-car sent '{name}' as {list(found.shape)}, not {list(expected.shape)}.")
+                raise AnswerRefused(f"the side-car sent '{name}' as {list(found.shape)}, not {list(expected.shape)}")
         try:
             check_optimiser({"f": state.f, "w_m_plus": state.w_m_plus})
             check_optimiser(state.optimiser)
             self._account(state)
         except ParameterError as exc:
-            raise AnswerRefused(f"The side-car's answer cannot be used: {exc}") from exc
+            raise AnswerRefused(f"the side-car's answer is malformed: {clause(exc)}") from exc
         self._state = state
 
     def _account(self, state: State) -> Refinement:
@@ -252,4 +249,4 @@ async def refine_async(refiner: Refiner, transport: AsyncRefineTransport) -> Asy
 
 def _check_finished(refiner: Refiner) -> None:
     if not refiner.finished:
-        raise ServerUnavailable("The side-car ended the refinement without a result.")
+        raise ServerUnavailable("the side-car ended the refinement without a result")

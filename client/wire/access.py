@@ -1,18 +1,20 @@
-"""How a client is let in: TLS, its own certificate, and its token."""
+"""How a client gets in: TLS, its own certificate, and its token."""
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from client.errors import AccessDenied, ParameterError
-from client.files.atomic import shown
+from client.files.atomic import read_bounded
+from client.text import quoted
 
 if TYPE_CHECKING:
     import grpc
 
-# Triton compares the header of a restricted protocol, which `server/hardened.args` calls unaligned-token.
+# The header of Triton's restricted protocols; `server/hardened.args` names it unaligned-token.
 TRITON_HEADER: Final = "triton-grpc-protocol-unaligned-token"
 SIDECAR_HEADER: Final = "authorization"
 _MAX_BYTES: Final = 2**20
@@ -21,13 +23,17 @@ _MAX_TOKEN: Final = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What the connections to Triton and to the side-car are made with; plain text and no token by default.
+    """How to connect to Triton and to the side-car; plain text and no token by default.
 
     Attributes:
-        tls: connect by TLS; implied by the files.
-        ca: PEM file of the authorities that the servers' certificates come from; gRPC's own list by default.
+        tls: connect with TLS; implied by the files.
+        ca: PEM file of the CAs to trust; gRPC's own list by default.
         certificate, key: PEM files of the client's own certificate, for servers that ask for one.
-        token: is sent with every request; never without TLS to another machine.
+        token: sent with every request; never without TLS to another machine.
+
+    Raises:
+        ParameterError: on creation, when a certificate comes without its key, a key without its certificate, or the
+            token cannot be sent.
     """
 
     tls: bool = False
@@ -37,60 +43,55 @@ class Access:
     token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check what can be told without the files.
-
-        Raises:
-            ParameterError: a certificate without its key or a key without its certificate, or the token cannot be sent.
-        """
         if (self.certificate is None) != (self.key is None):
-            raise ParameterError("A client's certificate and its key go together: give both, or neither.")
+            raise ParameterError("a client certificate needs its key: pass both --tls-cert and --tls-key, or neither")
         if self.token is not None and not (
             0 < len(self.token) <= _MAX_TOKEN and self.token.isascii() and self.token.isprintable()
         ):
-            raise ParameterError(f"A token is of 1 to {_MAX_TOKEN} printable ASCII characters.")
+            raise ParameterError(f"invalid token: expected 1 to {_MAX_TOKEN} printable ASCII characters")
 
     @property
     def secure(self) -> bool:
-        """Whether the connections are by TLS."""
+        """Whether connections use TLS."""
         return self.tls or self.ca is not None or self.certificate is not None
 
     def checked(self, url: str) -> None:
-        """Check that the token may be sent to an address.
+        """Check that the token may be sent to ``host:port``.
 
         Raises:
-            ParameterError: it would be readable on the way.
+            ParameterError: it could be read on the way.
         """
         if self.token is not None and not self.secure and not is_local(url):
-            raise ParameterError(f"A token is sent to another machine by TLS only: give --tls or --tls-ca for {url}.")
+            raise ParameterError(f"a token needs TLS on the way to another machine: pass --tls or --tls-ca for {url}")
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """What gRPC takes; None is plain text.
+        """Return gRPC's credentials; None is plain text.
 
         Raises:
-            ParameterError: a file cannot be read, or holds no PEM.
+            ParameterError: a file cannot be read, or is not PEM.
         """
         if not self.secure:
             return None
-        import grpc  # takes a while, which commands that ask no server do without
+        import grpc  # slow to import, and not needed by commands that ask no server
 
         return grpc.ssl_channel_credentials(_pem(self.ca), _pem(self.key), _pem(self.certificate))
 
     def absolute(self) -> Access:
-        """The same for processes with other working directories."""
-        files = {name: getattr(self, name) for name in ("ca", "certificate", "key")}
-        return replace(self, **{name: path.absolute() for name, path in files.items() if path is not None})
+        """Return the same for processes with other working directories."""
+        ca, certificate, key = (path and path.absolute() for path in (self.ca, self.certificate, self.key))
+        return replace(self, ca=ca, certificate=certificate, key=key)
 
     def triton_headers(self) -> dict[str, str]:
-        """Of every request to Triton."""
+        """Return the headers of every request to Triton."""
         return {} if self.token is None else {TRITON_HEADER: self.token}
 
     def sidecar_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Of every request to the side-car."""
+        """Return the metadata of every request to the side-car."""
         return () if self.token is None else ((SIDECAR_HEADER, f"Bearer {self.token}"),)
 
 
 def token_of(text: str) -> str:
-    """The token that a text names: itself, or with ``@FILE`` what the file holds.
+    """Return the token that a text names: itself, or with ``@FILE`` what the file holds.
 
     Raises:
         ParameterError: the file cannot be read.
@@ -98,54 +99,45 @@ def token_of(text: str) -> str:
     if not text.startswith("@"):
         return text
     try:
-        return _bounded(Path(text[1:])).decode().strip()
-    except UnicodeDecodeError:
-        raise ParameterError(f"{shown(text[1:])} holds no token.") from None
+        return read_bounded(text[1:], limit=_MAX_BYTES, error=ParameterError).decode().strip()
+    except UnicodeDecodeError as problem:
+        raise ParameterError(f"cannot read a token from {quoted(text[1:])}: not text") from problem
 
 
 def denied(message: str, url: str) -> AccessDenied | None:
-    """What gRPC says of a connection that could not be made, where it was for want of trust; None otherwise."""
+    """Return the error behind a connection that gRPC could not make for lack of trust; None for other reasons."""
     lowered = message.lower()
     if "protocol is restricted" in lowered:
-        return AccessDenied(f"The server at {url} wants a token, and this client has none or another one: see --token.")
+        return AccessDenied(f"the server at {url} rejected the token, or wants one: see --token")
     if "handshake" not in lowered:
         return None
     if "wrong_version_number" in lowered:
-        return AccessDenied(f"The server at {url} speaks no TLS.")
+        return AccessDenied(f"the server at {url} does not use TLS: leave out --tls")
     if "hostname" in lowered or "peer name" in lowered:
-        return AccessDenied(f"The certificate of the server at {url} is for another host.")
+        return AccessDenied(f"the certificate of the server at {url} is for another host")
     if "certificate_verify_failed" in lowered:
-        return AccessDenied(f"The certificate of the server at {url} is of no authority that is trusted: see --tls-ca.")
-    return AccessDenied(f"TLS with the server at {url} fails.")
+        return AccessDenied(f"the certificate of the server at {url} is not signed by a trusted CA: see --tls-ca")
+    return AccessDenied(f"the TLS handshake with the server at {url} failed")
 
 
 def is_closed(message: str) -> bool:
-    """Whether a server closes connections before a request: it may ask for TLS or a certificate, and not say so."""
+    """Whether a server closes connections before a request, as one does that wants TLS or a certificate."""
     return "failed to connect" in message and "Socket closed" in message
 
 
 def is_local(url: str) -> bool:
-    """Whether ``host:port`` is of this machine."""
+    """Whether ``host:port`` is on this machine: ``localhost``, or a loopback address."""
     host = url.rpartition(":")[0].strip("[]")
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _pem(path: Path | None) -> bytes | None:
     if path is None:
         return None
-    content = _bounded(path)
+    content = read_bounded(path, limit=_MAX_BYTES, error=ParameterError)
     if b"-----BEGIN " not in content:
-        raise ParameterError(f"{shown(path)} is no PEM file.")
-    return content
-
-
-def _bounded(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is no path"
-        raise ParameterError(f"{shown(path)} cannot be read: {reason}.") from None
-    if len(content) > _MAX_BYTES:
-        raise ParameterError(f"{shown(path)} is larger than a certificate, a key or a token is.")
+        raise ParameterError(f"cannot read {quoted(path)}: not a PEM file")
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from client.errors import ParameterError
-from client.files.atomic import shown
+from client.text import quoted
 from client.wire.access import is_local
 
 # Eight images of 1024x1024 RGB are 24 MiB.
@@ -13,7 +13,7 @@ MAX_MESSAGE_BYTES: Final = 64 * 2**20
 _CHANNEL: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Retries are the caller's, and need a channel that reconnects as soon as they ask.
+    # The caller retries, and needs a channel that reconnects at once.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -27,13 +27,13 @@ def checked_url(url: str) -> str:
     host, separator, port = url.rpartition(":")
     if not (separator and host and "/" not in url and url.isprintable() and " " not in url):
         raise ParameterError(
-            f"A server's address is host:port of its gRPC endpoint, for example 127.0.0.1:8001, not '{shown(url)}'."
+            f"invalid address {quoted(url)}: expected host:port of a gRPC endpoint, for example 127.0.0.1:8001"
         )
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ParameterError(f"The port of a server's address is a number from 1 to 65535, not '{shown(port)}'.")
+        raise ParameterError(f"invalid port {quoted(port)} in {quoted(url)}: expected 1 to 65535")
     return url
 
 
 def channel_options(url: str) -> list[tuple[str, int]]:
-    """The channel's options; a proxy from the environment is not asked for an address of this machine."""
+    """Return the channel's options; connections to this machine bypass the environment's proxy."""
     return [*_CHANNEL, ("grpc.enable_http_proxy", 0)] if is_local(url) else list(_CHANNEL)

@@ -1,4 +1,4 @@
-"""The name of the work in hand in the servers' logs: one request id for all that is asked for it."""
+"""The request id: one name in all servers' logs for everything that a command asks for."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-# What traces call this program.
+# The client's name in traces.
 SERVICE: Final = "unaligned-client"
 _current: ContextVar[str] = ContextVar("request", default="")
 
 
 def request_id() -> str:
-    """The id of the work in hand; a new one where it has none."""
+    """Return the current id, or a new one."""
     return _current.get() or secrets.token_hex(8)
 
 
 @contextmanager
 def named(name: str = "") -> Iterator[str]:
-    """Give the work of the block an id, by default a new one."""
+    """Set the id of the block; a new one by default."""
     chosen = name or secrets.token_hex(8)
     token = _current.set(chosen)
     try:

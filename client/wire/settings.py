@@ -1,24 +1,24 @@
-"""Where the servers are and how they are reached: options, environment variables, a file, defaults, in this order.
+"""Where the servers are and how to reach them: flags, environment variables, a file, defaults, in this order.
 
-The file is TOML with the options' names (``url = "triton.example:8001"``, ``tls-ca = "ca.crt"``); its paths are beside
-it. It is the one of ``--config``, else of ``$UNALIGNED_CONFIG``, else ``unaligned/client.toml`` in
+The file is TOML with the flags' names (``url = "triton.example:8001"``, ``tls-ca = "ca.crt"``); its paths are relative
+to it. It is the one of ``--config``, else of ``$UNALIGNED_CONFIG``, else ``unaligned/client.toml`` in
 ``$XDG_CONFIG_HOME`` (``~/.config``), which may be missing.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.api import DEFAULT_REFINE_URL, DEFAULT_URL
 from client.errors import ParameterError
-from client.files.atomic import shown
+from client.files.atomic import read_bounded
+from client.text import quoted, shown
 from client.wire.access import Access, token_of
+from client.wire.defaults import DEFAULT_REFINE_URL, DEFAULT_URL
 
 # Each with its environment variable.
 NAMES: Final[Mapping[str, str]] = {
@@ -36,38 +36,52 @@ _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The addresses of Triton and of the side-car, and how they let the client in."""
+class Given:
+    """The settings that the command line gives; None where a flag was not given."""
+
+    url: str | None = None
+    refine_url: str | None = None
+    tls: bool | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    token: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """The addresses of Triton and of the side-car, and how to connect to them."""
 
     url: str
     refine_url: str
     access: Access
 
 
-def settings(options: argparse.Namespace, environment: Mapping[str, str] | None = None) -> Settings:
-    """What the command line, the environment and the file say together.
+def endpoints(given: Given, environment: Mapping[str, str] | None = None) -> Endpoints:
+    """Return what the command line, the environment and the file say together.
 
     Args:
-        options: with ``config``, and of ``NAMES`` those that the command has, None where they were not given.
+        given: what the command line gives.
         environment: the process's own by default.
 
     Raises:
-        ParameterError: the file cannot be read, or a value is none.
+        ParameterError: the file cannot be read, or a value is invalid.
     """
     variables = os.environ if environment is None else environment
-    written = _file(options, variables)
+    written, flags = _file(given.config, variables), asdict(given)
 
     def value(name: str) -> Any:
-        typed = getattr(options, name.replace("-", "_"), None)
-        # Empty is as unset, which is how containers pass what is not there.
-        return typed if typed is not None else (variables.get(NAMES[name]) or written.get(name))
+        flag = flags[name.replace("-", "_")]
+        # An empty variable counts as unset: containers pass missing values that way.
+        return flag if flag is not None else (variables.get(NAMES[name]) or written.get(name))
 
     def path(name: str) -> Path | None:
         found = value(name)
         return None if found is None else Path(found)
 
     token = value("token")
-    return Settings(
+    return Endpoints(
         url=value("url") or DEFAULT_URL,
         refine_url=value("refine-url") or DEFAULT_REFINE_URL,
         access=Access(
@@ -85,32 +99,39 @@ def _truth(value: Any) -> bool:
         return bool(value)
     if value.lower() in (*_YES, *_NO):
         return value.lower() in _YES
-    raise ParameterError(f"UNALIGNED_TLS is 1 or 0, not '{shown(value, limit=40)}'.")
+    raise ParameterError(f"invalid UNALIGNED_TLS {quoted(value, limit=40)}: expected 1 or 0")
 
 
-def _file(options: argparse.Namespace, variables: Mapping[str, str]) -> dict[str, Any]:
-    named = getattr(options, "config", None) or variables.get("UNALIGNED_CONFIG")
-    home = variables.get("XDG_CONFIG_HOME") or Path(variables.get("HOME") or "~").expanduser() / ".config"
+def _file(given: str | None, variables: Mapping[str, str]) -> dict[str, Any]:
+    named = given or variables.get("UNALIGNED_CONFIG")
+    home = variables.get("XDG_CONFIG_HOME") or _expanded(Path(variables.get("HOME") or "~")) / ".config"
     path = Path(named) if named else Path(home) / "unaligned" / "client.toml"
     if not named and not path.is_file():
         return {}
+    data = read_bounded(path, limit=_MAX_BYTES, error=ParameterError)
     try:
-        with path.open("rb") as file:
-            found = tomllib.loads(file.read(_MAX_BYTES).decode())
-    except OSError as problem:
-        raise ParameterError(f"The configuration {shown(path)} cannot be read: {problem.strerror}.") from None
-    except ValueError as problem:
-        reason = shown(str(problem), limit=120).rstrip(".")
-        raise ParameterError(f"The configuration {shown(path)} is no TOML: {reason}.") from None
+        found = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as problem:
+        why = "nested too deeply" if isinstance(problem, RecursionError) else shown(str(problem), limit=120)
+        raise ParameterError(f"cannot read {quoted(path)}: not TOML ({why.rstrip('.')})") from problem
     for name, value in found.items():
         if name not in NAMES:
-            raise ParameterError(f"The configuration {shown(path)} has '{shown(name, limit=40)}', which is no setting.")
+            raise ParameterError(
+                f"unknown setting {quoted(name, limit=40)} in {quoted(path)}: expected {', '.join(NAMES)}"
+            )
         if not isinstance(value, bool if name == "tls" else str):
-            kind = "true or false" if name == "tls" else "a text"
-            raise ParameterError(f"In the configuration {shown(path)} {name} is {kind}.")
+            kind = "true or false" if name == "tls" else "a string"
+            raise ParameterError(f"invalid {name} in {quoted(path)}: expected {kind}")
     for name in _PATHS:
         if name in found:
-            found[name] = str(path.parent / Path(found[name]).expanduser())
+            found[name] = str(path.parent / _expanded(Path(found[name])))
     if found.get("token", "").startswith("@"):
-        found["token"] = f"@{path.parent / Path(found['token'][1:]).expanduser()}"
+        found["token"] = f"@{path.parent / _expanded(Path(found['token'][1:]))}"
     return found
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as problem:
+        raise ParameterError(f"cannot expand {quoted(path)}: no such user") from problem

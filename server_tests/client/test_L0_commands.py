@@ -124,6 +124,6 @@ def test_a_server_killed_in_the_middle(place: Path, launch: Callable[..., LocalT
         os.kill(running.pid, signal.SIGKILL)
         error = process.communicate()[1]
     assert process.returncode == 3
-    assert error.startswith("client: No Triton server answers")
+    assert error.startswith("error: no Triton server answers")
     assert error.count("\n") == 1
     assert sorted((place / "out").rglob("*")) == before

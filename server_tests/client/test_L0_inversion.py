@@ -23,10 +23,10 @@ from client import (
     Photo,
     RequestRejected,
 )
-from client.triton.grpc import TritonTransport
-from client.triton.session import MODELS, MORE
-from client.triton.transport import AskConfig, Infer
+from client.triton.grpc_sync import TritonTransport
+from client.triton.status import MODELS, MORE
 from server.triton import LocalTriton
+from tests.client.calls import AskConfig, Infer, ask
 
 data = pytest.importorskip("skimage.data", reason="scikit-image has the photo")
 
@@ -139,7 +139,7 @@ def test_the_server_refuses_more_than_eight_strengths(result, triton):
         "strengths": np.zeros(9, np.float32),
     }
     with pytest.raises(RequestRejected):
-        transport.send(Infer("ffhq_edit", tensors, ("images",)), timeout=120)
+        ask(transport, Infer("ffhq_edit", tensors, ("images",)), timeout=120)
     transport.close()
 
 
@@ -198,10 +198,10 @@ def test_nan_is_stopped_here_and_wrong_shapes_there_too(result, inverter, triton
     transport = TritonTransport(triton.url)
     wrong = {"f": np.zeros((1, 512, 8, 8), np.float32), "w_m_plus": np.zeros((1, 12, 512), np.float32)}
     with pytest.raises(RequestRejected, match="shape"):
-        transport.send(Infer("ffhq_fine", wrong, ("image",)), timeout=120)
+        ask(transport, Infer("ffhq_fine", wrong, ("image",)), timeout=120)
     wrong = {"f": np.zeros((1, 512, 16, 16), np.float64), "w_m_plus": np.zeros((1, 12, 512), np.float32)}
     with pytest.raises(RequestRejected):
-        transport.send(Infer("ffhq_fine", wrong, ("image",)), timeout=120)
+        ask(transport, Infer("ffhq_fine", wrong, ("image",)), timeout=120)
     transport.close()
 
 
@@ -226,7 +226,7 @@ def test_the_mean_of_w_is_psi_0(inverter, photo):
 
 def test_every_config_says_its_generator(triton):
     transport = TritonTransport(triton.url)
-    found = [transport.send(AskConfig(f"ffhq_{model}"), timeout=60).parameters for model in MODELS]
+    found = [ask(transport, AskConfig(f"ffhq_{model}"), timeout=60).parameters for model in MODELS]
     transport.close()
     assert len({parameters["generator"] for parameters in found}) == 1
     assert {(parameters["domain"], parameters["cut"]) for parameters in found} == {("ffhq", "16")}

@@ -22,13 +22,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tritonclient.grpc import InferInput
 
 from client.errors import ServerError
-from client.triton.grpc import TritonTransport
-from client.triton.transport import Infer
+from client.triton.grpc_sync import TritonTransport
 from client.wire.request_id import SERVICE, named
 from protocol.tracing import ENDPOINTS, tracing
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
 from server_tests.processes import eventually
+from tests.client.calls import Infer, ask
 
 
 class Collector:
@@ -114,7 +114,7 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Co
 def test_tritons_spans_are_children_of_the_clients(server: LocalTriton, traced: Collector) -> None:
     transport = TritonTransport(server.url)
     with tracing(SERVICE).span("asked", request_id="r1"):
-        transport.send(Infer("add_one", {"x": np.zeros((1, 4), np.float32)}, ("y",)), timeout=20)
+        ask(transport, Infer("add_one", {"x": np.zeros((1, 4), np.float32)}, ("y",)), timeout=20)
     transport.close()
     tracing(SERVICE).close()
     found = traced.wait("asked", "infer add_one", "InferRequest")
@@ -133,7 +133,7 @@ def test_requests_without_a_trace_are_not_traced(server: LocalTriton, traced: Co
         for _ in range(3):
             transport._client.infer("pick", _tensors(call))
     with tracing(SERVICE).span("last"):
-        transport.send(call, timeout=20)
+        ask(transport, call, timeout=20)
     transport.close()
     tracing(SERVICE).close()
     # What was sent before it would have come before it.
@@ -151,7 +151,7 @@ def _tensors(call: Infer) -> list[InferInput]:
 def test_tritons_log_names_the_request(server: LocalTriton) -> None:
     transport = TritonTransport(server.url)
     with named("request-of-a-test"), pytest.raises(ServerError):
-        transport.send(Infer("pick", {"index": np.full((1, 1), 99, np.int64)}, ("y",)), timeout=20)
+        ask(transport, Infer("pick", {"index": np.full((1, 1), 99, np.int64)}, ("y",)), timeout=20)
     transport.close()
     assert eventually(lambda: "[request id: request-of-a-test]" in server.log_path.read_text())
 
@@ -188,7 +188,7 @@ def test_a_command_survives_a_missing_collector(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "client", "status", "--url", "127.0.0.1:9", "--timeout", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert done.stderr == "client: No Triton server answers at 127.0.0.1:9.\n"
+    assert done.stderr == "error: no Triton server answers at 127.0.0.1:9\n"
     assert time.monotonic() - began < 30
 
 

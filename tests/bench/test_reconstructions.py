@@ -14,9 +14,9 @@ from bench.targets import Image8
 from client.api import Inverter
 from client.files.inversion import Inversion
 from client.sidecar.record import RefineOptions
-from client.triton.transport import Call, Infer
 from judges.reconstruction import Quality
 from protocol.messages import Message, RefineRequest
+from tests.client.calls import Call, Infer
 from tests.client.fakes import SIDE as FAKE_SIDE
 from tests.client.fakes import FakeTransport, compute
 from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated

@@ -17,19 +17,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from client.errors import ModelMissing, ServerError
 from client.files import tensors
-from client.triton.transport import (
-    AskConfig,
-    AskLive,
-    AskReady,
-    AskServer,
-    AskVersions,
-    Call,
-    Infer,
-    ModelConfig,
-    ServerInfo,
-    TensorSpec,
-)
+from client.triton.transport import ModelConfig, ServerInfo, TensorSpec
 from protocol.methods import prefix
+from tests.client.calls import AskConfig, AskLive, AskReady, AskServer, AskVersions, Call, Infer, Recorded
 
 # A shared machine may be slow at any moment.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -112,14 +102,15 @@ def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check_sentence(error: BaseException) -> None:
-    """Fail unless the error is one printable sentence."""
+    """Fail unless the error is one printable line, as it stands behind ``error:``."""
     message = str(error)
     assert message.isprintable(), message
-    assert message.endswith("."), message
+    assert not message.endswith((".", ":")), message
+    assert message[0].islower() or not message[0].isalpha(), message
     assert len(message) > 20, message
 
 
-class FakeTransport:
+class FakeTransport(Recorded):
     """Answers calls from the table; ``faults`` is asked first, and may raise or answer in the server's place."""
 
     url = "fake:8001"
@@ -147,7 +138,7 @@ class FakeTransport:
             return answer
         model = getattr(call, "model", None) or ""
         if model in self.missing or cut_of(model) not in self.cuts:
-            raise ModelMissing(f"The server at {self.url} does not serve the model {model}.")
+            raise ModelMissing(f"the server at {self.url} does not serve the model {model}")
         match call:
             case AskLive() | AskReady():
                 return True
@@ -170,7 +161,7 @@ class FakeTransport:
         return [call for call in self.calls if isinstance(call, Infer)]
 
 
-class FakeAsyncTransport:
+class FakeAsyncTransport(Recorded):
     """``FakeTransport`` with coroutines."""
 
     def __init__(self, inner: FakeTransport) -> None:

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client import Inversion, cli
-from client.batch import maker
 from client.batch.ledger import Ledger, Outcome
 from client.batch.manifest import Item, Shard, items, name_of
 from client.batch.plan import Plan
 from client.errors import OutputError, ParameterError
+from client.wire import retry
 from tests.client.fakes import FakeTriton, direction_file, serving
 from tests.client.sidecar_fakes import FakeSidecar, refining
 
@@ -65,7 +65,7 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str, **places: str) -
     code = batch(*arguments, **places)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("client: ") and captured.err.endswith(".\n") and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ") and not captured.err.endswith(".\n") and captured.err.count("\n") == 1
     return code, captured.err
 
 
@@ -118,14 +118,14 @@ def test_a_photo_that_fails_is_told_and_tried_again(place: Path, capsys: pytest.
     Path("photos/2.png").write_bytes(good[:200])
     assert batch() == 1
     told = capsys.readouterr().out
-    assert "4 photos are done, 1 failed, 0 are left" in told
-    assert "photos/2.png: 2.png is a truncated or damaged PNG file." in told
+    assert "4 photos done, 1 failed, 0 left" in told
+    assert "photos/2.png: cannot read `2.png`: a truncated or damaged PNG file" in told
     assert not (place / "out/2.png").exists()
     # It is not tried again unless that is asked for.
     Path("photos/2.png").write_bytes(good)
     assert batch("--resume") == 1
     assert batch("--retry-failed") == 0
-    assert "5 photos are done, 0 failed" in capsys.readouterr().out
+    assert "5 photos done, 0 failed" in capsys.readouterr().out
     assert (place / "out/2.png/reconstruction.jpg").exists()
     assert batch(out="whole") == 0
     assert results(place / "out") == results(place / "whole")
@@ -148,7 +148,7 @@ def test_an_interrupted_batch_goes_on_to_the_same_results(
         patched.setattr(Plan, "make", interrupted)
         code, message = failed(capsys, "--concurrency", "1")
     assert code == 130
-    assert f"{stop} of {COUNT} photos are done: go on by the same command with --resume" in message
+    assert f"{stop} of {COUNT} photos are done: continue with the same command and --resume" in message
     assert batch("--resume", "--json") == 0
     assert json.loads(capsys.readouterr().out)["run"]["made"] == COUNT - stop
     assert batch(out="whole") == 0
@@ -201,7 +201,7 @@ sys.exit(main(sys.argv[2:]))
 def test_a_server_that_is_away_one_time_in_three_costs_nothing_but_time(
     place: Path, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.01)
 
     def flaky(servicer: FakeTriton, context) -> None:
         if servicer.inferences % 3 == 0:
@@ -218,7 +218,7 @@ def test_a_server_that_is_slow_loses_nothing(
     place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slow within the deadline is only slow; beyond it, the photo is asked for again, and then left for later."""
-    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.01)
     triton.on_infer = lambda *_: time.sleep(0.3)
     assert batch("--timeout", "5") == 0
     capsys.readouterr()
@@ -240,7 +240,7 @@ def test_a_server_that_is_slow_loses_nothing(
 def test_a_server_that_stays_away_leaves_the_rest(
     triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maker, "_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.01)
 
     def gone(servicer: FakeTriton, context) -> None:
         if servicer.inferences > 4:
@@ -249,7 +249,7 @@ def test_a_server_that_stays_away_leaves_the_rest(
     triton.on_infer = gone
     code, message = failed(capsys, "--patience", "1", "--concurrency", "1", "--timeout", "1")
     assert code == 3
-    assert "2 of 5 photos are done: go on by the same command with --resume" in message
+    assert "2 of 5 photos are done: continue with the same command and --resume" in message
     triton.on_infer = None
     assert batch("--resume") == 0
 
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_rest(
 
     def full(contents) -> None:
         if len(written) == 2:
-            raise OutputError("The results cannot be written to out: no space left on device.")
+            raise OutputError("cannot write to `out`: no space left on device")
         write_all(contents)
         written.append(next(iter(contents)))
 
@@ -312,20 +312,20 @@ def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--retry-failed"], "no batch in out to go on with"),
-        (["--concurrency", "0"], "from 1 to 256"),
+        (["--retry-failed"], "no batch in `out` to continue"),
+        (["--concurrency", "0"], "expected 1 to 256"),
         (["--shard", "2/2"], "i from 0 to n-1"),
         (["--shard", "x"], "i/n"),
-        (["--shard", "7/9"], "no photo in photos for this shard"),
-        (["--photos", "nowhere"], "neither a folder"),
-        (["--photos", "installed"], "no photo in installed"),
+        (["--shard", "7/9"], "no photo in `photos` for this shard"),
+        (["--photos", "nowhere"], "cannot find `nowhere`: expected a folder"),
+        (["--photos", "installed"], "no photo in `installed`"),
         (["--edit", "age"], "name=strength"),
         (["--edit", "nose=1"], "age, smile"),
-        (["--steps", "3"], "--fast leaves out"),
+        (["--steps", "3"], "--steps is for the refinement, which --fast leaves out"),
         (["--method", "im2s"], "no encoder"),
-        (["--photos", "bad.jsonl"], 'Line 2 of bad.jsonl is no object with a "photo"'),
-        (["--photos", "more.jsonl"], "'size', which is none of photo, crop and name"),
-        (["--photos", "twice.jsonl"], "Two photos of the batch have one name"),
+        (["--photos", "bad.jsonl"], 'line 2 of `bad.jsonl` is not an object with a "photo"'),
+        (["--photos", "more.jsonl"], "unknown key `size`: expected photo, crop and name"),
+        (["--photos", "twice.jsonl"], "two photos of the batch have the same name"),
     ],
 )
 @pytest.mark.usefixtures("place")
@@ -346,7 +346,7 @@ def test_a_batch_is_gone_on_with_as_it_was_begun(capsys: pytest.CaptureFixture[s
     assert batch() == 0
     capsys.readouterr()
     for arguments, words in (
-        ([], "There is a batch in out already: --resume"),
+        ([], "there is a batch in `out` already: pass --resume"),
         (["--resume", "--edit", "smile=1"], "another choice of edits"),
         (["--resume", "--cut", "8"], "another choice of cut"),
         (["--resume", "--photos", "photos/*.png"], "another choice of photos"),
@@ -355,13 +355,13 @@ def test_a_batch_is_gone_on_with_as_it_was_begun(capsys: pytest.CaptureFixture[s
         assert code == 2 and words in message
     Path("out/ledger.sqlite").write_bytes(b"no ledger" * 100)
     code, message = failed(capsys, "--resume")
-    assert code == 2 and "no ledger of a batch" in message
+    assert code == 2 and "not the ledger of a batch" in message
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as first:
         first.begin({}, [Item("a", "a")])
-        with pytest.raises(OutputError, match="Another process works on"):
+        with pytest.raises(OutputError, match="another process is working on this batch"):
             Ledger(tmp_path / "ledger.sqlite")
     with Ledger(tmp_path / "ledger.sqlite") as second:
         assert second.counts() == {"pending": 1, "done": 0, "failed": 0}
@@ -388,7 +388,7 @@ def test_the_ledger_remembers(tmp_path: Path) -> None:
         assert (entry.item, entry.attempts, entry.seconds, entry.sentence) == (photos[1], 1, 2.5, "No.")
         assert ledger.retry_failed() == 1
         assert next(ledger.pending()) == photos[1]
-        with pytest.raises(ParameterError, match="one name"):
+        with pytest.raises(ParameterError, match="the same name"):
             ledger.begin({}, [Item("2", "x")])
         assert sum(ledger.counts().values()) == 600
     with sqlite3.connect(path) as database:

@@ -176,7 +176,7 @@ def test_a_cluster_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
     done = batch("--resume")
     assert done.returncode == 2
-    assert "--address names a Ray cluster, or is local" in done.stderr
+    assert "pass --address with its address, or local" in done.stderr
     assert batch("--workers", "0").returncode == 2
 
 
@@ -185,7 +185,7 @@ def test_a_batch_of_more_than_one_chunk_is_whole(monkeypatch: pytest.MonkeyPatch
     left = [Item(f"{number}", f"{number}.png") for number in range(COUNT)]
     chunks: list[list[Item]] = []
 
-    def rows(_job: cluster.Job, items: list[Item], _workers: int) -> Iterator[dict[str, Any]]:
+    def rows(_assignment: cluster.Assignment, items: list[Item], _workers: int) -> Iterator[dict[str, Any]]:
         chunks.append(items)
         yield from ({"name": i.name, "state": "done", "seconds": 1, "sentence": "", "kind": ""} for i in items)
 
@@ -194,7 +194,7 @@ def test_a_batch_of_more_than_one_chunk_is_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cluster, "_CHUNK", 5)
     monkeypatch.setattr(cluster, "_rows", rows)
     monkeypatch.setattr(cluster, "_cluster", lambda *_: nullcontext())
-    job = cluster.Job(cast("Any", None), Path("out"), {"access": Access()}, 1.0, 1)
+    job = cluster.Assignment(cast("Any", None), Path("out"), {"access": Access()}, 1.0, 1)
     cluster.run(job, cast("Any", ledger), workers=2, address="somewhere", progress=lambda: None)
     assert [len(chunk) for chunk in chunks] == [5, 5, 2]
     assert marked == [item.name for item in left]

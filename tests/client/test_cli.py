@@ -62,8 +62,8 @@ def failed(capsys, *arguments: str) -> tuple[int, str]:
     assert captured.out == ""
     message = captured.err
     assert message.count("\n") == 1
-    assert message.startswith("client: ")
-    assert message.endswith(".\n")
+    assert message.startswith("error: ")
+    assert not message.endswith(".\n")
     assert "Traceback" not in message
     return code, message
 
@@ -106,9 +106,14 @@ def test_the_sheet_is_written_without_edits_too(place, capsys):
     assert len(files(place)) == 5
 
 
-def test_results_are_replaced(place):
+def test_finished_results_are_replaced_by_force_only(place, capsys):
     assert cli.main(["invert", "--fast", "me.png", "--crop", "0,0,20"]) == 0
-    assert cli.main(["invert", "--fast", "me.png"]) == 0
+    capsys.readouterr()
+    code, message = failed(capsys, "invert", "--fast", "me.png")
+    assert code == 2
+    assert "`out/me/me.inversion.safetensors` already exists: pass --force" in message
+    assert Inversion.load("out/me/me.inversion.safetensors").crop.size == 20
+    assert cli.main(["invert", "--fast", "me.png", "--force"]) == 0
     assert Inversion.load("out/me/me.inversion.safetensors").crop.size == 90
     assert len(files(place)) == 5
 
@@ -213,7 +218,7 @@ def jpeg() -> bytes:
         (["me.png", "--timeout", "0"], "timeout"),
         (["me.png", "--timeout", "nan"], "timeout"),
         (["me.png", "--domain", "a/b"], "domain"),
-        (["me.png", "--out", "me.png"], "cannot be written"),
+        (["me.png", "--out", "me.png"], "cannot write to `me.png`"),
     ],
 )
 def test_bad_input_to_invert(place, capsys, arguments, words):
@@ -327,7 +332,7 @@ def test_ctrl_c_during_a_request(place):
             error = process.communicate()[1]
         leave.set()
     assert process.returncode == 130
-    assert error == "client: interrupted\n"
+    assert error == "error: interrupted\n"
     assert files(place) == []
 
 

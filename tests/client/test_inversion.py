@@ -466,7 +466,7 @@ def test_a_damaged_target_is_refused_and_so_is_another_tensor(tmp_path):
     assert "not a whole PNG" in rewritten_refined(path, tensors={"target": np.frombuffer(target()[:-400], np.uint8)})
     for stored in (np.zeros((2, 2), np.uint8), np.zeros(5, np.float32), np.zeros(17 * 2**20, np.uint8)):
         assert "bytes of a PNG" in rewritten_refined(path, tensors={"target": stored})
-    with pytest.raises(InversionError, match="not kept"):
+    with pytest.raises(InversionError, match="does not hold its photo"):
         made().target_pixels()
 
 

@@ -27,8 +27,10 @@ from client import (
     ServerUnavailable,
     Timeout,
 )
-from client.triton.session import MODELS, VERSION
-from client.triton.transport import AskConfig, AskLive, AskReady, Infer, ModelConfig
+from client.triton.session import VERSION
+from client.triton.status import MODELS
+from client.triton.transport import ModelConfig
+from tests.client.calls import AskConfig, AskLive, AskReady, Infer
 from tests.client.fakes import (
     GENERATOR,
     PHOTO_SIDE,
@@ -317,7 +319,7 @@ def test_a_server_without_the_models(photo, asynchronous):
 
 
 def test_no_server_is_told_after_retries(photo, monkeypatch):
-    monkeypatch.setattr("client.triton.transport.time.sleep", lambda _: None)
+    monkeypatch.setattr("client.wire.retry.time.sleep", lambda _: None)
 
     def nobody(_call):
         raise ServerUnavailable("No Triton server answers at fake:8001.")
@@ -422,7 +424,7 @@ def test_a_model_of_the_same_name_that_is_another(photo):
     def other(call):
         return config("ffhq_mapping") if isinstance(call, AskConfig) else None
 
-    with pytest.raises(AnswerRefused, match="no input 'image'"):
+    with pytest.raises(AnswerRefused, match="no input `image`"):
         result_of("invert", photo, transport=FakeTransport(fault=other))
 
 

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from client import Inversion, cli
-from client.commands.report import part_of
+from client.files.names import part_of
 from tests.client.fakes import GENERATOR, SIDE, FakeTriton, direction_file, serving
 from tests.client.sidecar_fakes import STEPS, FakeSidecar, from_request, refining
 
 FILE = "out/me/me.inversion.safetensors"
+REFINED = "out/me/me.refined.inversion.safetensors"
 RESULTS = [
     "out",
     "out/me",
@@ -71,8 +72,8 @@ def failed(capsys, *arguments: str) -> tuple[int, str]:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith("client: ")
-    assert captured.err.endswith(".\n")
+    assert captured.err.startswith("error: ")
+    assert not captured.err.endswith(".\n")
     return code, captured.err
 
 
@@ -183,7 +184,7 @@ def test_psp_needs_no_side_car(capsys, sidecar):
     [
         (["--preset", "best"], "default, paper, im2s, idinvert"),
         (["--clip", "0"], "bound of P-norm+"),
-        (["--method", "psp", "--steps", "3"], "--steps is for the refinement, which the method psp has not"),
+        (["--method", "psp", "--steps", "3"], "--steps is for the refinement, which --method psp leaves out"),
         (["--method", "im2s", "--cut", "8"], "W+, which has no cut"),
         (["--method", "im2s", "--fast"], "no encoder"),
         (["--steps", "0"], "steps"),
@@ -318,9 +319,13 @@ def test_refine_after_fast_needs_the_photo(place, capsys, sidecar):
     assert code == 2
     assert "other.png is not the photo" in message
     assert sidecar.requests == []
+    before = Path(FILE).read_bytes()
     assert cli.main(["refine", FILE, "--photo", "me.png"]) == 0
+    assert Path(FILE).read_bytes() == before
+    assert Inversion.load(REFINED).method == "refined:default"
+    assert files(place) == sorted([*RESULTS, *(name.replace("me/me.", "me/me.refined.") for name in RESULTS[2:])])
+    assert cli.main(["refine", FILE, "--photo", "me.png", "--force"]) == 0
     assert Inversion.load(FILE).method == "refined:default"
-    assert files(place) == RESULTS
 
 
 @pytest.mark.usefixtures("place")
@@ -331,12 +336,14 @@ def test_refine_of_what_is_finished_starts_anew_and_its_failure_leaves_the_file(
     capsys.readouterr()
     code, message = failed(capsys, "refine", FILE)
     assert code == 3
-    assert message.endswith("The loss became NaN.\n")
+    assert message.endswith("The loss became NaN\n")
     assert Path(FILE).read_bytes() == finished
     sidecar.on_step = lambda _step, _context: None
     assert cli.main(["refine", FILE]) == 0
     assert not sidecar.requests[-1].HasField("resume")
-    assert Path(FILE).read_bytes() != finished
+    assert Path(FILE).read_bytes() == finished != Path(REFINED).read_bytes()
+    assert cli.main(["refine", FILE, "--force"]) == 0
+    assert Path(FILE).read_bytes() == Path(REFINED).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["none", "me.png", "installed"])
@@ -371,8 +378,8 @@ def test_a_triton_that_stays_away_at_the_end_leaves_the_refined_inversion(place,
     sidecar.on_step = stop
     code, message = failed(capsys, "invert", "me.png", "--url", url, "--patience", "0.5")
     assert code == 3
-    assert f"No Triton server answers at {url}" in message
-    assert f"the refined inversion is in {FILE}, without its picture." in message
+    assert f"no Triton server answers at {url}" in message
+    assert f"the refined inversion is in {FILE}, without its picture\n" in message
     assert files(place) == RESULTS[:3]
     assert Inversion.load(FILE).refinement.reason == "steps"
 
@@ -421,7 +428,7 @@ def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
 def test_a_preview_that_cannot_be_written_costs_no_checkpoint(capsys):
     code, message = failed(capsys, "invert", "me.png", "--checkpoint-every", "4", "--preview", "installed")
     assert code == 2
-    assert "installed is a directory" in message
+    assert "`installed`: it is a directory" in message
     assert Inversion.load(FILE).refinement.step == 4
 
 
@@ -452,7 +459,7 @@ def opened(path: Path) -> Image.Image:
 def test_ctrl_c_leaves_the_last_checkpoint_and_refine_goes_on(place, sidecar):
     code, output, error = interrupt(place, sidecar, "invert", "me.png", "--checkpoint-every", "10", at=20)
     assert (code, output) == (130, "")
-    sentence = f"client: Interrupted; the inversion of step 20 is in {FILE}: go on with `client refine {FILE}`.\n"
+    sentence = f"error: interrupted; the inversion of step 20 is in {FILE}: continue with `client refine {FILE}`\n"
     assert error == sentence
     assert files(place) == RESULTS[:3]
     assert Inversion.load(FILE).refinement.step == 20
@@ -462,7 +469,7 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_refine_goes_on(place, sidecar):
     assert "step 30" in error
     assert cli.main(["refine", FILE]) == 0
     again = Inversion.load(FILE)
-    assert cli.main(["invert", "me.png", "--checkpoint-every", "10"]) == 0
+    assert cli.main(["invert", "me.png", "--checkpoint-every", "10", "--force"]) == 0
     alone = Inversion.load(FILE)
     np.testing.assert_array_equal(again.f, alone.f)
     assert again.refinement.encode() == alone.refinement.encode()
@@ -476,7 +483,7 @@ def test_ctrl_c_before_the_first_checkpoint(place, sidecar):
     assert (start.refinement.step, start.method) == (0, "encoder")
     before = Path(FILE).read_bytes()
     code, _, error = interrupt(place, sidecar, "refine", FILE, at=20)
-    assert (code, error) == (130, "client: interrupted\n")
+    assert (code, error) == (130, "error: interrupted\n")
     assert Path(FILE).read_bytes() == before
     assert cli.main(["refine", FILE]) == 0
     assert Inversion.load(FILE).refinement.step == 30

@@ -14,7 +14,6 @@ import pytest
 from client import (
     AccessDenied,
     AnswerRefused,
-    ClientError,
     ModelMissing,
     ParameterError,
     RequestRejected,
@@ -23,21 +22,15 @@ from client import (
     ServerUnavailable,
     Timeout,
 )
-from client.triton.grpc import AsyncTritonTransport, TritonTransport
-from client.triton.transport import (
-    ATTEMPTS,
-    AskConfig,
-    AskLive,
-    AskReady,
-    AskServer,
-    AskVersions,
-    Infer,
-    Pause,
-    persist,
-    run,
-)
+from client.triton.grpc import AsyncTritonTransport
+from client.triton.grpc_sync import TritonTransport
+from client.triton.session import AsyncSession
+from client.triton.session_sync import Session
+from client.unasync import FOLDER, MODULES, generated
 from client.wire.channel import channel_options, checked_url
+from client.wire.retry import ATTEMPTS
 from tests.client import fakes as client_fakes
+from tests.client.calls import AskConfig, AskLive, AskReady, AskServer, AskVersions, Infer, Recorded, ask
 from tests.client.fakes import FakeTriton, check_sentence, serving
 
 PSI = Infer("ffhq_mapping", {"z": np.ones((1, 512), np.float32), "psi": np.full((1, 1), 0.5, np.float32)}, ("w",))
@@ -48,12 +41,12 @@ def send(url: str, call, *, timeout: float = 20.0, asynchronous: bool = False):
     if not asynchronous:
         transport = TritonTransport(url)
         with contextlib.closing(transport):
-            return transport.send(call, timeout=timeout)
+            return ask(transport, call, timeout=timeout)
 
     async def go():
         transport = AsyncTritonTransport(url)
         try:
-            return await transport.send(call, timeout=timeout)
+            return await ask(transport, call, timeout=timeout)
         finally:
             await transport.close()
 
@@ -124,7 +117,7 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
             return response
 
     for servicer in (Short(), Silent()):
-        with serving(servicer) as url, pytest.raises(AnswerRefused, match="'w'"):
+        with serving(servicer) as url, pytest.raises(AnswerRefused, match="`w`"):
             send(url, PSI, asynchronous=asynchronous)
 
 
@@ -206,7 +199,7 @@ def test_malformed_addresses(url):
         checked_url(url)
 
 
-class Script:
+class Script(Recorded):
     """A transport whose answers are given; exceptions among them are raised."""
 
     url = "script"
@@ -236,14 +229,19 @@ def clock(monkeypatch):
         slept.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr("client.triton.transport.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("client.triton.transport.time.sleep", sleep)
+    monkeypatch.setattr("client.wire.retry.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("client.wire.retry.time.sleep", sleep)
     return slept
+
+
+def persisted(transport, *, seconds: float):
+    """Ask whether the server is live, as a session does with each of its requests."""
+    return Session(transport, domain="ffhq", timeout=Timeout(request=seconds))._persist(transport.live)
 
 
 def test_retries_wait_longer_each_time_within_one_deadline(clock):
     transport = Script(ServerUnavailable("1"), ServerUnavailable("2"), ServerUnavailable("3"), "answer")
-    assert run(persist(AskLive(), seconds=10), transport) == "answer"
+    assert persisted(transport, seconds=10) == "answer"
     assert len(clock) == 3
     for attempt, pause in enumerate(clock):
         assert 0.05 * 2**attempt <= pause <= 0.1 * 2**attempt
@@ -254,14 +252,14 @@ def test_retries_wait_longer_each_time_within_one_deadline(clock):
 def test_retries_end():
     transport = Script(*(ServerUnavailable(str(n)) for n in range(10)))
     with pytest.raises(ServerUnavailable, match=str(ATTEMPTS - 1)):
-        run(persist(AskLive(), seconds=10), transport)
+        persisted(transport, seconds=10)
     assert len(transport.timeouts) == ATTEMPTS
 
 
 def test_no_retry_that_could_not_answer_in_time(clock):
     transport = Script(ServerUnavailable("1"), "answer")
     with pytest.raises(ServerUnavailable):
-        run(persist(AskLive(), seconds=0.01), transport)
+        persisted(transport, seconds=0.01)
     assert clock == []
 
 
@@ -270,7 +268,7 @@ def test_no_retry_that_could_not_answer_in_time(clock):
 def test_only_unavailable_is_retried(problem):
     transport = Script(problem("once"), "answer")
     with pytest.raises(problem):
-        run(persist(AskLive(), seconds=10), transport)
+        persisted(transport, seconds=10)
     assert len(transport.timeouts) == 1
 
 
@@ -281,14 +279,13 @@ def test_retry_over_grpc(asynchronous):
 
     servicer = FakeTriton(on_infer=shaky)
     with serving(servicer) as url:
-        steps = persist(PSI, seconds=20)
+        asked, options = (PSI.model, PSI.inputs, PSI.outputs), {"domain": "ffhq", "timeout": Timeout(request=20)}
         if asynchronous:
-            from client.triton.transport import run_async
 
             async def go():
                 transport = AsyncTritonTransport(url)
                 try:
-                    return await run_async(steps, transport)
+                    return await AsyncSession(transport, **options)._persist(transport.infer, *asked)
                 finally:
                     await transport.close()
 
@@ -296,19 +293,14 @@ def test_retry_over_grpc(asynchronous):
         else:
             transport = TritonTransport(url)
             with contextlib.closing(transport):
-                answer = run(steps, transport)
+                answer = Session(transport, **options)._persist(transport.infer, *asked)
     assert servicer.inferences == 3
     assert answer["w"].shape == (1, 512)
 
 
-def test_steps_can_pause_and_fail():
-    def steps():
-        yield Pause(0)
-        raise ClientError("stop")
-        yield
-
-    with pytest.raises(ClientError, match="stop"):
-        run(steps(), Script())
+@pytest.mark.parametrize("source", MODULES)
+def test_the_synchronous_modules_are_current(source):
+    assert (FOLDER / MODULES[source]).read_text() == generated(source)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e9])

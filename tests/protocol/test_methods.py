@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from client.errors import ParameterError
-from client.triton.session import checked_method
+from client.triton.checks import checked_method
 from networks import synthesis
 from protocol import methods
 from protocol.methods import METHODS, PRESETS, prefix, space_of

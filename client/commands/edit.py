@@ -1,0 +1,93 @@
+"""``client edit``: an inversion edited along a direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.api import Inverter
+from client.commands.groups import OutputOptions, ServerOptions, connection
+from client.commands.options import REQUIRED, group, option, required, switch
+from client.commands.report import Edited, Report, add_edits, distinct, edit_lines, progress
+from client.commands.text import ACCESS
+from client.errors import ParameterError
+from client.files import direction as directions
+from client.files.atomic import write_all
+from client.files.inversion import SUFFIX, Inversion
+from client.files.names import distinct_part, stem_of
+from client.files.sheet import png, sheet
+from client.text import quoted, shown
+from client.triton.checks import MAX_STRENGTH
+
+MORE = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of ``client edit``."""
+
+    inversion: str = required("INVERSION", "an inversion file, as written by invert")
+    direction: tuple[str, ...] = option(
+        "--direction",
+        "a name from `client directions`, or your own .safetensors file",
+        default=REQUIRED,
+        action="append",
+        metavar="NAME",
+    )
+    strength: tuple[float, ...] = option(
+        "--strength",
+        f"in the direction's units, from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; repeatable (--strength -3)",
+        default=REQUIRED,
+        type=float,
+        action="append",
+        metavar="S",
+    )
+    out: str | None = option(
+        "--out",
+        "folder for the results, created if missing (default: out/INVERSION/, without its suffix)",
+        metavar="DIR",
+    )
+    force: bool = switch("--force", "replace pictures that differ")
+    output: OutputOptions = group(OutputOptions)
+    server: ServerOptions = group(ServerOptions, "servers", ACCESS)
+
+
+def run(options: Options) -> Report:
+    """Edit an inversion along one direction."""
+    strengths = distinct(options.strength)
+    if len(options.direction) > 1:
+        raise ParameterError(
+            f"two directions in one edit, {' and '.join(map(quoted, options.direction[:2]))}: run `client edit` once "
+            "for each"
+        )
+    direction = directions.load(options.output.domain, options.direction[0])
+    inversion = Inversion.load(options.inversion)
+    stem = stem_of(Path(options.inversion).name, SUFFIX)
+    folder = Path(options.out or Path("out") / stem)
+    with (
+        Inverter(**connection(options.output, options.server)) as inverter,
+        progress("editing", 2, json=options.output.json) as bar,
+    ):
+        plain = inverter.render(inversion)
+        bar.update()
+        images = inverter.edit(inversion, direction, strengths)
+        bar.update()
+    files: dict[Path, bytes] = {}
+    tiles = [("inversion", plain)]
+    reports = add_edits(files, tiles, folder / stem, [Edited(direction, strengths, images)])
+    page = png(sheet(tiles))
+    sheet_path = _sheet_path(folder / f"{stem}.{distinct_part(direction.name)}", strengths, page)
+    files[sheet_path] = page
+    write_all(files, force=options.force)
+    data = {"sheet": str(sheet_path), "edits": reports, "generator": inversion.generator}
+    lines = [f"Edited {inversion.photo_name}:", f"  sheet           {shown(sheet_path)}", *edit_lines(reports)]
+    return Report(data, lines)
+
+
+def _sheet_path(prefix: Path, strengths: list[float], page: bytes) -> Path:
+    """Return the sheet's name; with the strengths where another edit along the direction has the plain name."""
+    plain = prefix.with_name(f"{prefix.name}.sheet.png")
+    if not plain.exists() or plain.read_bytes() == page:
+        return plain
+    numbers = distinct_part("".join(f"{strength:+.9g}" for strength in strengths))
+    return prefix.with_name(f"{prefix.name}{numbers}.sheet.png")

@@ -1,0 +1,152 @@
+"""The files that ``invert`` and ``refine`` write, and what they may replace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.api import Inverter
+from client.commands.follow import account_lines, patiently
+from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, progress
+from client.errors import InversionError
+from client.files.atomic import refuse_to_replace, write_all
+from client.files.inversion import SUFFIX, Inversion
+from client.files.names import stem_of
+from client.files.photo import Photo
+from client.files.sheet import png, sheet
+from client.text import shown
+
+Image8 = NDArray[np.uint8]
+
+
+def place_of(photo: Photo, out: str | None, *, force: bool) -> Path:
+    """Return where the inversion of a photo goes; another photo of the same name gets a digest.
+
+    Raises:
+        OutputError: a finished inversion of this photo is there, and ``force`` is off.
+    """
+    stem = stem_of(photo.name, Path(photo.name).suffix)
+    path = _in(out, stem)
+    if force:
+        return path
+    if (there := _there(path)) is not None and there.photo_sha256 != photo.sha256:
+        path = _in(out, f"{stem}-{photo.sha256[:8]}")
+        there = _there(path)
+    if there is None or not is_interrupted(there):
+        refuse_to_replace([path])
+    return path
+
+
+def place_of_refined(source: Path, inversion: Inversion, out: str | None, *, force: bool) -> Path:
+    """Return where a refined inversion goes: over an interrupted one, and beside a finished one.
+
+    Raises:
+        OutputError: a finished inversion is there, and ``force`` is off.
+    """
+    stem = stem_of(source.name, SUFFIX)
+    if out is not None:
+        path = Path(out) / f"{stem}{SUFFIX}"
+        if not force and path != source:
+            refuse_to_replace([path])
+        return path
+    if force:
+        return source
+    own = {source.name, f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
+    edits = [each for each in source.parent.glob("*.png") if each.name.startswith(f"{stem}.") and each.name not in own]
+    # Edits of the inversion as it was would not match its new picture.
+    if is_interrupted(inversion) and not edits:
+        return source
+    names = [f"{stem}.refined", *(f"{stem}.refined-{number}" for number in range(2, 1000))]
+    places = (source.with_name(f"{name}{SUFFIX}") for name in names)
+    return next((path for path in places if not path.exists()), source.with_name(f"{names[0]}{SUFFIX}"))
+
+
+def is_interrupted(inversion: Inversion) -> bool:
+    """Whether its refinement can go on."""
+    return inversion.refinement is not None and inversion.refinement.reason is None
+
+
+def clear_edits(path: Path) -> None:
+    """Remove the pictures of edits beside an inversion that ``--force`` replaces: they show the old one."""
+    stem = stem_of(path.name, SUFFIX)
+    own = {f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
+    for each in path.parent.glob("*.png"):
+        if each.name.startswith(f"{stem}.") and not each.name.startswith(f"{stem}.refined") and each.name not in own:
+            each.unlink(missing_ok=True)
+
+
+def rendered(
+    inverter: Inverter, path: Path, inversion: Inversion, *, edits: Sequence[Edit], patience: float, quiet: bool
+) -> Report:
+    """Have Triton render what was refined, and write it: what is shown is what the served generator shows."""
+    with progress("rendering", 1 + len(edits), json=quiet) as bar:
+        reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
+        bar.update()
+        done = [patiently(partial(edited, inverter, inversion, edit, bar), seconds=patience) for edit in edits]
+    return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done)
+
+
+def edited(inverter: Inverter, inversion: Inversion, edit: Edit, bar: Any) -> Edited:
+    """Have Triton make the pictures of one edit."""
+    direction, strengths = edit
+    images = inverter.edit(inversion, direction, strengths)
+    bar.update()
+    return Edited(direction, strengths, images)
+
+
+def written(
+    path: Path, inversion: Inversion, reconstruction: Image8, *, tile: Image8, edits: Sequence[Edited]
+) -> Report:
+    """Write the inversion to ``path``, and its pictures beside it."""
+    stem = stem_of(path.name, SUFFIX)
+    reconstruction_path = path.with_name(f"{stem}.reconstruction.png")
+    sheet_path = path.with_name(f"{stem}.sheet.png")
+    files = {path: inversion.encode(), reconstruction_path: png(reconstruction)}
+    tiles = [("photo", tile), ("inversion", reconstruction)]
+    reports = add_edits(files, tiles, path.with_name(stem), edits)
+    files[sheet_path] = png(sheet(tiles))
+    if path.exists():
+        clear_edits(path)
+    write_all(files)
+    crop, (width, height) = inversion.crop, inversion.photo_size
+    data: dict[str, Any] = {
+        "inversion": str(path),
+        "reconstruction": str(reconstruction_path),
+        "sheet": str(sheet_path),
+        "edits": reports,
+        "photo": {"name": inversion.photo_name, "size": [width, height], "sha256": inversion.photo_sha256},
+        "crop": [crop.x, crop.y, crop.size],
+        "method": inversion.method,
+        "domain": inversion.domain,
+        "generator": inversion.generator,
+        "cut": inversion.cut,
+        "versions": inversion.versions,
+    }
+    lines = [
+        f"Inverted {inversion.photo_name} ({width}x{height}, square {crop}):",
+        f"  inversion       {shown(path)}",
+        f"  reconstruction  {shown(reconstruction_path)}",
+        f"  sheet           {shown(sheet_path)}",
+        *edit_lines(reports),
+    ]
+    if inversion.refinement is not None:
+        data["refinement"] = json.loads(inversion.refinement.encode())
+        lines += account_lines(inversion.refinement)
+    return Report(data, lines)
+
+
+def _in(out: str | None, stem: str) -> Path:
+    return Path(out or Path("out") / stem) / f"{stem}{SUFFIX}"
+
+
+def _there(path: Path) -> Inversion | None:
+    try:
+        return Inversion.load(path)
+    except InversionError:
+        return None

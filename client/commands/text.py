@@ -1,0 +1,17 @@
+"""Sentences that several commands have in their help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from client.files.photo import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+
+PHOTOS: Final = (
+    f"Photos: {FORMAT_NAMES}, at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "
+    f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels. EXIF orientation and colour profiles are "
+    "applied, transparency becomes mid grey, and metadata is dropped."
+)
+STOPPED: Final = (
+    "Ctrl-C, SIGTERM or a lost side-car leaves the inversion of the last checkpoint, and `client refine` continues it."
+)
+ACCESS: Final = "Each of the --tls and --token options is also an environment variable. Without them: plain text."

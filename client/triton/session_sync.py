@@ -1,0 +1,256 @@
+# Generated from triton/session.py by `python -m client.unasync`: edit that file.
+"""The conversation with one Triton about one domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import (
+    AnswerRefused,
+    GeneratorMismatch,
+    ModelMissing,
+    ParameterError,
+    ServerTimeout,
+    ServerUnavailable,
+)
+from client.files.direction import Direction
+from client.files.inversion import Inversion
+from client.files.photo import Crop, Photo
+from client.triton.checks import (
+    MAX_STRENGTHS,
+    checked_domain,
+    checked_method,
+    checked_sample,
+    checked_strengths,
+    fault,
+    generator_of,
+    number_of,
+    side_of,
+    spec_of,
+)
+from client.triton.status import MODELS, MORE, MORE_CUTS, InversionResult, ModelStatus, Status
+from client.triton.transport import Array, ModelConfig, ServerInfo, Transport
+from client.wire.retry import ATTEMPTS, remaining, retrying
+from client.wire.threads import inline
+from client.wire.timeout import Timeout
+from protocol.methods import DEFAULT, DEFAULT_CUT, prefix
+
+T = TypeVar("T")
+Image8 = NDArray[np.uint8]
+
+
+def _version() -> str:
+    try:
+        return metadata.version("unaligned")
+    except metadata.PackageNotFoundError:
+        # Run from a checkout that is not installed.
+        return "unknown"
+
+
+VERSION: Final = _version()
+
+
+class Session:
+    """Asks Triton about one domain, and remembers what it said about its models.
+
+    Args:
+        transport: to the server.
+        domain: of its generator.
+        timeout: deadlines in seconds.
+    """
+
+    def __init__(self, transport: Transport, *, domain: str, timeout: Timeout) -> None:
+        self.domain = checked_domain(domain)
+        self.timeout = timeout
+        self._transport = transport
+        self._reached = False
+        self._server: ServerInfo | None = None
+        self._configs: dict[str, ModelConfig] = {}
+
+    def invert(
+        self, photo: Photo, crop: Crop | None, *, method: str = DEFAULT, cut: int | None = None
+    ) -> InversionResult:
+        """Photo to the start of a method, and its reconstruction; with an encoder, in one request."""
+        start, cut = checked_method(method, cut)
+        square = photo.square(crop)
+        config = self._config("invert" if start == "encoder" else "encoder", cut)
+        server = self._info()
+        pixels = inline(photo.pixels, square, side_of(config, "image"))
+        if start == "encoder":
+            answer = self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
+        else:
+            answer = self._infer(config, {"image": pixels}, ("f",))
+            answer["w_m_plus"] = self._mean_styles(cut)
+            fine = self._config("fine", cut)
+            code = {name: answer[name] for name in ("f", "w_m_plus")}
+            answer["reconstruction"] = (self._infer(fine, code, ("image",)))["image"]
+        inversion = Inversion(
+            f=answer["f"],
+            w_m_plus=answer["w_m_plus"],
+            f_o=answer["f"],
+            generator=generator_of(config),
+            domain=self.domain,
+            cut=number_of(config, "cut"),
+            crop=square,
+            photo_size=photo.size,
+            photo_sha256=photo.sha256,
+            photo_name=photo.name,
+            method=start,
+            versions={"client": VERSION, "server": server.version},
+        )
+        return InversionResult(inversion, answer["reconstruction"])
+
+    def render(self, inversion: Inversion) -> Image8:
+        """Inversion to image: uint8 RGB [1024, 1024, 3]."""
+        config = self._config("fine", inversion.cut)
+        self._require(inversion, config)
+        answer = self._infer(config, {"f": inversion.f, "w_m_plus": inversion.w_m_plus}, ("image",))
+        image: Image8 = answer["image"]
+        return image
+
+    def image_side(self, inversion: Inversion) -> int:
+        """Return the side in pixels of the images that the inversion's generator makes."""
+        config = self._config("fine", inversion.cut)
+        self._require(inversion, config)
+        return side_of(config, "image", output=True)
+
+    def edit(self, inversion: Inversion, direction: Direction, strengths: Sequence[float]) -> Image8:
+        """Inversion to one image per strength: uint8 RGB [n, 1024, 1024, 3]."""
+        wanted = checked_strengths(strengths)
+        config = self._config("edit", inversion.cut)
+        step = self.step(inversion, direction)
+        tensors = {"f": inversion.f, "w_m_plus": inversion.w_m_plus, "direction": step}
+        images = []
+        for start in range(0, len(wanted), MAX_STRENGTHS):
+            chunk = wanted[start : start + MAX_STRENGTHS]
+            answer = self._infer(config, {**tensors, "strengths": chunk}, ("images",))
+            if len(answer["images"]) != len(chunk):
+                raise AnswerRefused(f"the server answered {len(chunk)} strengths with {len(answer['images'])} images")
+            images.append(answer["images"])
+        edited: Image8 = np.concatenate(images)
+        return edited
+
+    def step(self, inversion: Inversion, direction: Direction) -> NDArray[np.float32]:
+        """Return what strength 1 of a direction adds to the inversion's styles: float32 [n, 512]."""
+        config = self._config("edit", inversion.cut)
+        self._require(inversion, config)
+        direction.require_generator(inversion.generator)
+        return direction.step(before=number_of(config, "coarse_styles"), styles=len(inversion.w_m_plus))
+
+    def generate(self, seed: int, psi: float) -> Image8:
+        """Seed to image: z to w to f to image, uint8 RGB [1024, 1024, 3]."""
+        checked_sample(seed, psi)
+        mapping = self._config("mapping")
+        coarse = self._config("coarse")
+        fine = self._config("fine")
+        if len({generator_of(config) for config in (mapping, coarse, fine)}) > 1:
+            raise GeneratorMismatch(
+                f"the models of {self.domain} on the server at {self._transport.url} belong to different generators"
+            )
+        z = np.random.default_rng(seed).standard_normal(spec_of(mapping, "z").dims).astype(np.float32)
+        w = (self._infer(mapping, {"z": z, "psi": np.array([psi], dtype=np.float32)}, ("w",)))["w"]
+        styles = np.repeat(w[None], spec_of(coarse, "w").dims[0], axis=0)
+        f = (self._infer(coarse, {"w": styles}, ("f",)))["f"]
+        w_m_plus = np.repeat(w[None], spec_of(fine, "w_m_plus").dims[0], axis=0)
+        answer = self._infer(fine, {"f": f, "w_m_plus": w_m_plus}, ("image",))
+        image: Image8 = answer["image"]
+        return image
+
+    def status(self) -> Status:
+        """Return what the server says about itself and the domain's models."""
+        server = self._info()
+        ready = self._persist(self._transport.ready)
+        models = []
+        said: ModelConfig | None = None
+        names = [(f"{self.domain}_{model}", True) for model in MODELS]
+        names += [(f"{prefix(self.domain, cut)}_{model}", False) for cut in MORE_CUTS for model in MORE]
+        for name, needed in names:
+            try:
+                versions = self._persist(self._transport.versions, name)
+                model_ready = self._persist(self._transport.ready, name)
+                said = said or self._persist(self._transport.config, name)
+            except ModelMissing:
+                if needed:
+                    models.append(ModelStatus(name, served=False, ready=False, versions=()))
+            else:
+                models.append(ModelStatus(name, served=True, ready=model_ready, versions=versions, needed=needed))
+        generator = cut = None
+        if said is not None:
+            generator, cut = generator_of(said), number_of(said, "cut")
+        return Status(
+            self._transport.url, server, live=True, ready=ready, models=tuple(models), generator=generator, cut=cut
+        )
+
+    def _mean_styles(self, cut: int) -> NDArray[np.float32]:
+        """Return the mean of W as every style behind a cut: float32 [n, 512]."""
+        mapping, fine = self._config("mapping"), self._config("fine", cut)
+        z = np.ones(spec_of(mapping, "z").dims, np.float32)
+        drawn = self._infer(mapping, {"z": z, "psi": np.zeros(1, np.float32)}, ("w",))
+        styles: NDArray[np.float32] = np.repeat(drawn["w"][None], spec_of(fine, "w_m_plus").dims[0], axis=0)
+        return styles
+
+    def _reach(self) -> None:
+        if self._reached:
+            return
+        url, seconds = self._transport.url, self.timeout.connect
+        try:
+            live = self._persist(self._transport.live, seconds=seconds)
+        except ServerTimeout as problem:
+            raise ServerUnavailable(f"no Triton server answered at {url} within {seconds:g} seconds") from problem
+        if not live:
+            raise ServerUnavailable(f"the server at {url} is not live: it is starting or stopping")
+        self._reached = True
+
+    def _info(self) -> ServerInfo:
+        self._reach()
+        if self._server is None:
+            self._server = self._persist(self._transport.server)
+        return self._server
+
+    def _config(self, model: str, cut: int = DEFAULT_CUT) -> ModelConfig:
+        self._reach()
+        name = f"{prefix(self.domain, cut)}_{model}"
+        if name not in self._configs:
+            self._configs[name] = self._persist(self._transport.config, name)
+        return self._configs[name]
+
+    def _infer(self, config: ModelConfig, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> dict[str, Any]:
+        for name, value in inputs.items():
+            if wrong := fault(value, spec_of(config, name)):
+                raise ParameterError(f"the request for {config.name} would send '{name}' {wrong}")
+        specs = {name: spec_of(config, name, output=True) for name in outputs}
+        batched = {name: value[None] for name, value in inputs.items()} if config.max_batch else inputs
+        answer = self._persist(self._transport.infer, config.name, batched, outputs)
+        found: dict[str, Any] = {}
+        for name, spec in specs.items():
+            value = answer[name]
+            if config.max_batch:
+                if value.shape[:1] != (1,):
+                    raise AnswerRefused(f"the answer from {config.name} has '{name}' for another batch")
+                value = value[0]
+            if wrong := fault(value, spec):
+                raise AnswerRefused(f"the answer from {config.name} has '{name}' {wrong}")
+            # The answer's bytes are read-only and shared by all of its tensors.
+            found[name] = np.array(value)
+        return found
+
+    def _persist(self, ask: Callable[..., T], *arguments: Any, seconds: float | None = None) -> T:
+        """Ask until there is an answer: again only where the server was unavailable, and within one deadline.
+
+        Raises:
+            ServerError: the last attempt's, when all of them failed; any other than ``ServerUnavailable`` at once.
+        """
+        limit = self.timeout.request if seconds is None else seconds
+        left = remaining(limit)
+        for attempt in retrying(limit, attempts=ATTEMPTS):
+            with attempt:
+                return ask(*arguments, timeout=left())
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _require(self, inversion: Inversion, config: ModelConfig) -> None:
+        inversion.require_generator(generator_of(config), domain=self.domain, cut=number_of(config, "cut"))
