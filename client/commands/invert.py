@@ -18,7 +18,7 @@ from client.commands.groups import (
     deadlines,
 )
 from client.commands.options import group, option, repeated, required, switch
-from client.commands.report import Report, parsed_edit, progress
+from client.commands.report import Report, parsed_edit, progress, warn
 from client.commands.results import edited, place_of, rendered, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
 from client.files.photo import Crop, Photo
@@ -60,6 +60,7 @@ def run(options: Options) -> Report:
     crop = Crop.parse(options.crop) if options.crop else None
     edits = [parsed_edit(text, options.output.domain) for text in options.edit]
     photo = Photo.open(options.photo)
+    warn(photo)
     square = photo.square(crop)
     path = place_of(photo, options.out, force=options.force)
     with Inverter(**connection(options.output, options.server, refinement, refines=not method.fast)) as inverter:

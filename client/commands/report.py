@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from client.exit_codes import OK
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.names import distinct_part
+from client.files.photo import Photo
 from client.files.sheet import png
 from client.text import quoted, shown
 from client.triton.checks import checked_strengths
@@ -45,6 +47,13 @@ class Edited:
 def progress(doing: str, total: int | None, *, json: bool) -> Any:
     """Return a progress bar, hidden without a terminal and with ``--json``."""
     return tqdm(total=total, desc=doing, leave=False, disable=json or not sys.stderr.isatty())
+
+
+def warn(photo: Photo) -> None:
+    """Say what is odd about a photo, on the standard error."""
+    if photo.note:
+        with suppress(OSError):
+            print(f"warning: {quoted(photo.name)}: {photo.note}", file=sys.stderr)
 
 
 def distinct(strengths: Sequence[float]) -> list[float]:

@@ -1,7 +1,8 @@
 """Photos from anywhere, decoded to RGB within bounds.
 
 Colours become 8-bit sRGB: an embedded colour profile is applied, CMYK and grey are converted, 16-bit greys are scaled,
-palettes are expanded, and transparency is composited over mid grey (128). Metadata ends here.
+palettes are expanded, and transparency is composited over mid grey (128). Metadata ends here: what the decoder keeps
+of it is dropped unless it has the type that the decoder itself would give it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +23,41 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from client.errors import PhotoError
 from client.files.atomic import read_bounded
+from client.files.colour import adobe_rgb, by_code_points
+from client.files.jpeg import MAX_SCANS, MAX_WORK, ended, scans
+from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
 from client.text import quoted, shown
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-FORMAT_NAMES = "JPEG, PNG, WebP, TIFF, BMP or GIF (first frame)"
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+HEIF = "HEIF"
+FORMAT_NAMES = "JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF (first frame), and HEIC with the extra `heif`"
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".avif", ".heic", ".heif"),
+)
 MAX_MEGAPIXELS = 100
 MAX_BYTES = 512 * 2**20
 MIN_SIDE = 16
 BACKGROUND = (128, 128, 128)
-_MAX_PROFILE_BYTES = 8 * 2**20
+# Sensors of 10 and 12 bits, whose values are stored in 16: near-black if they are not scaled.
+_DEPTHS = ((512, 1023), (1024, 4095))
+# What Pillow's decoders put into `info`, and of which type: text of a file can have the same keys.
+_INFO: Final[dict[str, type | tuple[type, ...]]] = {
+    "background": (int, tuple),
+    "bbox": tuple,
+    "duration": (int, float),
+    "exif": bytes,
+    "extension": tuple,
+    "icc_profile": bytes,
+    "interlace": int,
+    "loop": int,
+    "transparency": (int, bytes, tuple),
+    "version": bytes,
+    "xmp": bytes,
+    "XML:com.adobe.xmp": str,
+    "Raw profile type exif": str,
+}
+_COLOUR_SPACE, _INTEROPERABILITY, _EXIF = 0xA001, 0xA005, 0x8769
 
 
 @dataclass(frozen=True)
@@ -74,11 +102,13 @@ class Photo:
         image: mode RGB, oriented as shown, without metadata.
         name: the file's name without its folders.
         sha256: hex digest of the file's bytes.
+        note: what is odd about the file, for its owner; usually nothing.
     """
 
     image: Image.Image
     name: str
     sha256: str
+    note: str = ""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Photo:
@@ -96,8 +126,11 @@ class Photo:
         Raises:
             PhotoError: not an allowed format, damaged, more than ``MAX_MEGAPIXELS``, or a side under ``MIN_SIDE``.
         """
-        name = shown(name)
-        image = _open(data, name)
+        name, note = shown(name), ""
+        png = cleaned(data) if data.startswith(SIGNATURE) else None
+        image = _open(png.data if png else data, name)
+        if png and png.profile:
+            image.info["icc_profile"] = png.profile
         width, height = image.size
         if width * height > MAX_MEGAPIXELS * 1_000_000:
             raise PhotoError(_too_large(name, f"{width}x{height} pixels"))
@@ -105,17 +138,26 @@ class Photo:
             raise PhotoError(
                 f"{quoted(name)} is too small: {width}x{height} pixels, but both sides must be at least {MIN_SIDE}"
             )
+        if image.format in ("JPEG", "MPO"):
+            _check_work(data, width * height, name)
         try:
             image.load()
         except Exception as problem:
             # Decoders of foreign bytes raise nearly anything (OSError, SyntaxError, struct.error, zlib.error, ...).
-            raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged {image.format} file") from problem
+            whole = _without_end(data) if image.format in ("JPEG", "MPO") else None
+            if whole is None:
+                raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged {image.format} file") from problem
+            image, note = whole, "the end marker of the JPEG file is missing, but every pixel is there"
+        _drop_untyped(image)
+        named = image.info.get("icc_profile") or (
+            by_code_points(png.primaries, png.transfer) if png else _profile_of_exif(image)
+        )
         with suppress(Exception):
             # A damaged EXIF block says nothing about the orientation: the pixels stay as stored.
             ImageOps.exif_transpose(image, in_place=True)
-        image = _to_rgb(image, name)
+        image = _to_rgb(image, name, named)
         image.info = {}
-        return cls(image=image, name=name, sha256=hashlib.sha256(data).hexdigest())
+        return cls(image=image, name=name, sha256=hashlib.sha256(data).hexdigest(), note=note)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,7 +193,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's own limit warns; ours refuses, after the header and before any pixel is decoded.
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as problem:
         raise PhotoError(_too_large(name, "a huge image")) from problem
     except UnidentifiedImageError as problem:
@@ -159,14 +201,56 @@ def _open(data: bytes, name: str) -> Image.Image:
     except Exception as problem:
         # As for decoding: a damaged header raises nearly anything.
         raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged image file") from problem
+    _drop_untyped(image)
+    return image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are read: HEIC where the extra `heif` is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return FORMATS
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, HEIF)
+
+
+def _drop_untyped(image: Image.Image) -> None:
+    image.info = {key: value for key, value in image.info.items() if isinstance(value, _INFO.get(str(key), ()))}
+
+
+def _check_work(data: bytes, pixels: int, name: str) -> None:
+    count = scans(data)
+    if count > MAX_SCANS or count * pixels > MAX_WORK:
+        raise PhotoError(f"cannot read {quoted(name)}: a JPEG file of {count} scans, which takes too long to decode")
+
+
+def _without_end(data: bytes) -> Image.Image | None:
+    """Return a JPEG file whose end marker is missing; None where pixels are, too."""
+    try:
+        one, other = (Image.open(io.BytesIO(each), formats=("JPEG",)) for each in ended(data))
+        same = one.tobytes() == other.tobytes()
+    except Exception:
+        return None
+    return one if same else None
+
+
+def _profile_of_exif(image: Image.Image) -> bytes | None:
+    """Return the profile of Adobe RGB where EXIF names it, as cameras do."""
+    with suppress(Exception):
+        exif = image.getexif().get_ifd(_EXIF)
+        index = exif.get(_INTEROPERABILITY, {})
+        if exif.get(_COLOUR_SPACE) in (2, 0xFFFF) and isinstance(index, dict) and index.get(1) == "R03":
+            return adobe_rgb()
+    return None
 
 
 def _too_large(name: str, what: str) -> str:
     return f"{quoted(name)} is too large: {what}, but photos may have at most {MAX_MEGAPIXELS} megapixels"
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _scaled_grey(image, name).convert("RGB")
     try:
@@ -175,7 +259,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*BACKGROUND, 255)), rgba).convert("RGB")
         elif image.mode not in {"RGB", "L", "CMYK"}:
             image = image.convert("RGB")
-        if profile and len(profile) <= _MAX_PROFILE_BYTES:
+        if profile and len(profile) <= MAX_PROFILE_BYTES:
             image = _to_srgb(image, profile)
         return image.convert("RGB")
     except ValueError as problem:
@@ -198,7 +282,7 @@ def _scaled_grey(image: Image.Image, name: str) -> Image.Image:
     if not np.isfinite(values).all() or values.min() < 0:
         raise PhotoError(f"{quoted(name)} has grey values that are negative or not finite")
     if image.mode.startswith("I;16"):
-        full = 65535.0
+        full = next((float(top) for low, top in _DEPTHS if low <= values.max() <= top), 65535.0)
     else:
         ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         full = next((top for top in ranges if values.max() <= top), float(values.max()))
