@@ -239,9 +239,9 @@ def _without_end(data: bytes) -> Image.Image | None:
 def _profile_of_exif(image: Image.Image) -> bytes | None:
     """Return the profile of Adobe RGB where EXIF names it, as cameras do."""
     with suppress(Exception):
-        exif = image.getexif().get_ifd(_EXIF)
-        index = exif.get(_INTEROPERABILITY, {})
-        if exif.get(_COLOUR_SPACE) in (2, 0xFFFF) and isinstance(index, dict) and index.get(1) == "R03":
+        exif = image.getexif()
+        index = exif.get_ifd(_INTEROPERABILITY).get(1)
+        if exif.get_ifd(_EXIF).get(_COLOUR_SPACE) in (2, 0xFFFF) and str(index).rstrip("\0") == "R03":
             return adobe_rgb()
     return None
 

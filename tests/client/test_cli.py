@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,56 +14,15 @@ import pytest
 from PIL import Image
 
 from client import Inversion, cli
-from client.files.photo import MAX_MEGAPIXELS
-from client.files.sheet import TILE, png, sheet
+from client.files.sheet import TILE
 from tests.client.fakes import GENERATOR, SIDE, FakeTriton, direction_file, serving
-
-README = Path(__file__).parents[2] / "README.md"
+from tests.client.running import failed, files, opened
 
 
 @pytest.fixture(scope="module")
 def url():
     with serving(FakeTriton()) as address:
         yield address
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, url):
-    """An empty folder to work in, with a server, a photo, and two directions."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UNALIGNED_URL", url)
-    monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
-    direction_file(tmp_path / "installed/ffhq/age.safetensors", unit="one standard deviation", suggested_range="-3,3")
-    direction_file(tmp_path / "installed/ffhq/smile.safetensors")
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    Image.fromarray(pixels).save("me.png")
-    return tmp_path
-
-
-def files(place: Path) -> list[str]:
-    """Everything written, apart from what the fixture made."""
-    given = {"me.png", "installed"}
-    return sorted(
-        str(path.relative_to(place)) for path in place.rglob("*") if path.relative_to(place).parts[0] not in given
-    )
-
-
-def opened(path: str | Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.copy()
-
-
-def failed(capsys, *arguments: str) -> tuple[int, str]:
-    """Run a command that fails: its exit code and its one sentence."""
-    code = cli.main(arguments)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    message = captured.err
-    assert message.count("\n") == 1
-    assert message.startswith("error: ")
-    assert not message.endswith(".\n")
-    assert "Traceback" not in message
-    return code, message
 
 
 def test_invert_with_edits(place, capsys):
@@ -367,87 +324,3 @@ def test_json_is_alone_on_stdout_and_progress_shows_only_on_a_terminal(place):
     assert b"inverting" in seen[()][0]
     assert b"inverting" not in seen["--json",][0]
     assert json.loads(seen["--json",][1])["method"] == "encoder"
-
-
-def subcommands() -> dict[str, argparse.ArgumentParser]:
-    return dict(leaves(cli.parser()))
-
-
-def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command by its words."""
-    actions = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    if not actions:
-        yield name, parser
-    for action in actions:
-        assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
-        for word, command in action.choices.items():
-            yield from leaves(command, f"{name} {word}".strip())
-
-
-def test_every_command_and_option_has_help():
-    assert set(subcommands()) == {"invert", "batch edit", "refine", "edit", "generate", "directions", "status"}
-    for name, command in subcommands().items():
-        assert command.description, name
-        for action in command._actions:
-            assert action.help, (name, action.dest)
-        options = {option for action in command._actions for option in action.option_strings}
-        assert {"--json", "--domain"} <= options
-        assert "exit codes" in command.format_help()
-
-
-@pytest.mark.parametrize(
-    "name", ["", "invert", "batch", "batch edit", "refine", "edit", "generate", "directions", "status"]
-)
-def test_help_is_printed(name, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main([*name.split(), "--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    if name in ("", "invert"):
-        assert f"{MAX_MEGAPIXELS} megapixels" in text.replace("\n", " ")
-        assert "JPEG" in text
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["invert"], ["refine"], ["edit", "x"], ["generate"], ["generate", "--seed", "x"]]
-)
-def test_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not README.is_file(), reason="README.md is not there")
-def test_the_readme_has_a_row_for_every_command():
-    rows = [line for line in README.read_text().splitlines() if line.startswith("|")]
-    for name in subcommands():
-        assert any(re.search(rf"`client {name}\b", row) for row in rows), f"no row for client {name}"
-
-
-def test_sheet():
-    black, white = np.zeros((8, 8, 3), np.uint8), np.full((TILE, TILE, 3), 200, np.uint8)
-    page = np.asarray(sheet([("photo", black), ("inversion", white)]))
-    height, width, _ = page.shape
-    assert width > 2 * TILE
-    assert TILE < height < 2 * TILE
-    middle = height // 3
-    assert page[middle, width // 4].tolist() == [0, 0, 0]
-    assert page[middle, 3 * width // 4].tolist() == [200, 200, 200]
-    captions = page[TILE + 14 :]
-    assert (captions[:, : width // 2] < 100).any()
-    assert (captions[:, width // 2 :] < 100).any()
-
-
-def test_sheet_wraps_and_long_captions_stay_below_their_tile():
-    tile = np.zeros((8, 8, 3), np.uint8)
-    assert sheet([("", tile)] * 7).size[1] > 2 * TILE
-    alone = np.asarray(sheet([("x" * 400, tile)]))
-    assert (alone[:, :10] == 255).all()
-    assert (alone[:, -10:] == 255).all()
-
-
-def test_png_keeps_pixels(tmp_path):
-    pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 3), np.uint8)
-    (tmp_path / "it.png").write_bytes(png(pixels))
-    np.testing.assert_array_equal(np.asarray(opened(tmp_path / "it.png")), pixels)

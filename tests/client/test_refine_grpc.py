@@ -12,7 +12,6 @@ import pytest
 
 from client import (
     AccessDenied,
-    AnswerRefused,
     AsyncInverter,
     Checkpoint,
     Inversion,
@@ -32,23 +31,22 @@ from client import (
     Timeout,
     Waiting,
 )
-from client.sidecar.grpc import AsyncGrpcRefineTransport, GrpcRefineTransport, message_of
+from client.sidecar.grpc import AsyncGrpcRefineTransport, GrpcRefineTransport
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from protocol.codec import to_event, to_options, to_tensor
+from protocol.codec import to_options, to_tensor
 from protocol.messages import RefineRequest, State
 from protocol.status import trailing
 from tests.client.fakes import FakeAsyncTransport, FakeTransport, check_sentence
+from tests.client.inversions import made
 from tests.client.sidecar_fakes import (
     STEPS,
     FakeRefineTransport,
     FakeSidecar,
     from_request,
-    jpeg,
     refining,
     simulated,
 )
-from tests.client.test_inversion import made
 
 TARGET = b"any bytes: the service decodes them"
 STATE = State(
@@ -59,11 +57,6 @@ STATE = State(
     optimiser={"momentum": np.zeros((512, 16, 16), np.float32), "count": np.array(20, np.float32)},
     terms=Terms(5.0, 4.0, 3.0, 2.0, 1.0),
 )
-
-
-@pytest.fixture(params=[False, True], ids=["blocking", "async"])
-def asynchronous(request):
-    return request.param
 
 
 def request(**changes) -> RefineRequest:
@@ -262,63 +255,10 @@ def test_a_cancelled_task_ends_the_job_there():
         asyncio.run(go(url))
 
 
-def tensor(shape, data: bytes) -> pb.Tensor:
-    return pb.Tensor(shape=shape, data=data)
-
-
-def checkpoint(**changes) -> pb.RefineEvent:
-    fields = {"step": 10, "f": to_tensor(STATE.f), "w_m_plus": to_tensor(STATE.w_m_plus), **changes}
-    return pb.RefineEvent(checkpoint=pb.Checkpoint(**fields))
-
-
-def done(**changes) -> pb.RefineEvent:
-    fields = {"f": to_tensor(STATE.f), "w_m_plus": to_tensor(STATE.w_m_plus), **changes}
-    return pb.RefineEvent(done=pb.Done(**fields))
-
-
-NAN_TERMS = pb.Terms(total=float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("event", "words"),
-    [
-        (checkpoint(f=tensor([512, 16, 16], b"1234")), "bytes"),
-        (checkpoint(f=tensor([2**32 - 1, 2**32 - 1], b"")), "bytes"),
-        (checkpoint(f=tensor([1] * 100, bytes(4))), "100 dimensions"),
-        (checkpoint(f=tensor([1], b"123")), "bytes"),
-        (checkpoint(terms=NAN_TERMS), "term total"),
-        (checkpoint(terms=pb.Terms(mse=float("inf"))), "term mse"),
-        (pb.RefineEvent(progress=pb.Progress(step=1, steps=2, terms=NAN_TERMS)), "term total"),
-        (pb.RefineEvent(preview=pb.Preview(step=1, jpeg=b"GIF89a")), "JPEG"),
-        (done(metrics=pb.Metrics()), "reason"),
-        (done(reason=77, metrics=pb.Metrics()), "reason"),
-        (done(reason=1, metrics=pb.Metrics(psnr=float("nan"))), "metric psnr"),
-        (done(reason=1, metrics=pb.Metrics(identity=float("inf"))), "metric identity"),
-    ],
-)
-def test_unreadable_answers_are_refused(event, words):
-    with pytest.raises(AnswerRefused, match=words) as caught:
-        message_of(event)
-    check_sentence(caught.value)
-
-
-def test_optional_metrics_and_events_of_another_version():
-    *_, last = simulated(request())
-    event = to_event(last)
-    for name in ("identity", "landmarks", "face"):
-        event.done.metrics.ClearField(name)
-    metrics = message_of(event).metrics
-    assert (metrics.identity, metrics.landmarks, metrics.face) == (None, None, None)
-    event.done.ClearField("metrics")
-    assert message_of(event).metrics is None
-    assert message_of(pb.RefineEvent()) is None
-    assert message_of(pb.RefineEvent(preview=pb.Preview(step=3, jpeg=jpeg(3)))).step == 3
-
-
 def held() -> Inversion:
     """An inversion that holds its target."""
     from tests.client.fakes import SIDE
-    from tests.client.test_inversion import target
+    from tests.client.inversions import target
 
     return made(target=target(SIDE))
 

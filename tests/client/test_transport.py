@@ -53,11 +53,6 @@ def send(url: str, call, *, timeout: float = 20.0, asynchronous: bool = False):
     return asyncio.run(go())
 
 
-@pytest.fixture(params=[False, True], ids=["blocking", "async"])
-def asynchronous(request):
-    return request.param
-
-
 @pytest.fixture
 def closed_port():
     with socket.socket() as taken:

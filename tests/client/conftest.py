@@ -1,0 +1,47 @@
+"""Fixtures of the client: pretended servers, and a place to work in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.client.fakes import FakeTriton, direction_file, serving
+from tests.client.sidecar_fakes import FakeSidecar, refining
+
+
+@pytest.fixture(scope="module")
+def url():
+    with serving(FakeTriton(cuts=(16, 8, 4))) as address:
+        yield address
+
+
+@pytest.fixture
+def sidecar():
+    return FakeSidecar()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, url, sidecar):
+    """An empty folder to work in, with both servers, a photo, and a direction."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNALIGNED_URL", url)
+    monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
+    direction_file(tmp_path / "installed/ffhq/age.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save("me.png")
+    with refining(sidecar) as address:
+        monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
+        yield tmp_path
+
+
+@pytest.fixture(params=[False, True], ids=["blocking", "async"])
+def asynchronous(request):
+    return request.param
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "me.png")
+    return tmp_path / "me.png"
