@@ -45,6 +45,12 @@ class Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(BAD_INPUT, f"error: {message}\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+        elif code := _print(message):
+            raise SystemExit(code)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             hint = _hint(str(value), map(str, action.choices))
@@ -61,13 +67,13 @@ class _Completion(argparse.Action):
             for action in each._actions:
                 if action.metavar in _FILES or action.metavar == "DIR":
                     action.complete = shtab.FILE if action.metavar in _FILES else shtab.DIR  # type: ignore[attr-defined]
-        print(shtab.complete(whole, values))
+        called._print_message(shtab.complete(whole, values) + "\n", sys.stdout)
         called.exit()
 
 
 class _Version(argparse.Action):
     def __call__(self, called: Any, _namespace: Any, _values: Any, _option: Any = None) -> None:
-        print(version())
+        called._print_message(f"{version()}\n", sys.stdout)
         called.exit()
 
 
