@@ -1,9 +1,226 @@
-"""The Python API: ``Inverter``, and ``AsyncInverter`` with the same methods as coroutines."""
+"""The Python API: ``AsyncInverter``; ``Inverter``, the same without coroutines, is generated from it."""
 
 from __future__ import annotations
 
-from client.inverter import AsyncInverter
-from client.inverter_sync import Inverter
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.api_sync import Inverter
+from client.errors import InversionError, ParameterError, PhotoError
+from client.files import direction as directions
+from client.files.direction import Direction
+from client.files.inversion import Inversion
+from client.files.photo import Crop, Photo
+from client.files.sheet import png
+from client.sidecar.record import RefineOptions
+from client.sidecar.resume import RefineEvent, Refiner, refine_async
+from client.sidecar.transport import AsyncRefineTransport
+from client.text import quoted
+from client.triton.session import AsyncSession
+from client.triton.status import InversionResult, Status
+from client.triton.transport import AsyncTransport
+from client.wire.access import Access
+from client.wire.channel import checked_url
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
+from client.wire.threads import in_thread
+from client.wire.timeout import Timeout
+from protocol import methods
 
 __all__ = ["DEFAULT_DOMAIN", "DEFAULT_REFINE_URL", "DEFAULT_URL", "AsyncInverter", "Inverter"]
+
+
+class AsyncInverter:
+    """Inverts and edits photos on a Triton server, and refines them on a side-car.
+
+    Use it with ``async with``, or ``close`` it. It asks Triton once what the models are: where a generator is replaced
+    under a running server, make a new one.
+
+    Args:
+        url: ``host:port`` of Triton's gRPC endpoint.
+        domain: which generator of the server to use.
+        timeout: deadlines in seconds.
+        transport: instead of gRPC to ``url``; closed with the inverter.
+        refine_url: ``host:port`` of the side-car, which only ``refine`` asks.
+        refine_transport: instead of gRPC to ``refine_url``; closed with the inverter.
+        access: how to connect to both servers; plain text by default.
+
+    Raises:
+        ParameterError: a URL or the domain is malformed, or the access cannot be used.
+
+    Every method that asks the server raises a ``ServerError`` when there is no usable answer.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        domain: str = DEFAULT_DOMAIN,
+        timeout: Timeout | None = None,
+        transport: AsyncTransport | None = None,
+        refine_url: str = DEFAULT_REFINE_URL,
+        refine_transport: AsyncRefineTransport | None = None,
+        access: Access | None = None,
+    ) -> None:
+        self._refine_url, self._access = checked_url(refine_url), access or Access()
+        self._access.checked(self._refine_url)
+        if transport is None:
+            from client.triton.grpc import AsyncTritonTransport
+
+            transport = AsyncTritonTransport(url, access)
+        self._transport = transport
+        self._session = AsyncSession(transport, domain=domain, timeout=timeout or Timeout())
+        self._refine_transport = refine_transport
+
+    async def __aenter__(self) -> AsyncInverter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+        if self._refine_transport is not None:
+            await self._refine_transport.close()
+
+    async def invert(
+        self,
+        photo: Photo | str | os.PathLike[str],
+        crop: Crop | None = None,
+        *,
+        method: str = methods.DEFAULT,
+        cut: int | None = None,
+    ) -> InversionResult:
+        """Return a photo's code as a method starts with it: from the encoder, in one request, or at the mean of W.
+
+        Args:
+            photo: a decoded photo or the path of one.
+            crop: the square to invert, in pixels of the photo as shown; the largest centred one by default.
+            method: a key of ``protocol.methods.METHODS``; ``refine`` continues with its recipe.
+            cut: side of ``f``, 8 or 16 (the default); None for methods of W+.
+
+        Raises:
+            PhotoError: the photo cannot be read, or the crop does not lie within it.
+            ParameterError: there is no such method, or it has no such cut.
+            ModelMissing: the server does not serve the models of the cut.
+        """
+        opened = await in_thread(_opened, photo)
+        return await self._session.invert(opened, crop, method=method, cut=cut)
+
+    async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
+        """Return the image of an inversion: uint8 RGB [1024, 1024, 3].
+
+        Raises:
+            GeneratorMismatch: the server runs another generator.
+        """
+        return await self._session.render(inversion)
+
+    async def refine(
+        self,
+        inversion: Inversion,
+        photo: Photo | str | os.PathLike[str] | None = None,
+        options: RefineOptions | None = None,
+    ) -> AsyncGenerator[RefineEvent, None]:
+        """Refine an inversion on the side-car, and yield what happens; the last event is ``Refined``.
+
+        A side-car that goes away is waited for (``Timeout.patience``) and asked to go on from the last checkpoint; so
+        is another one in its place. Closing the generator cancels the job. An inversion saved from a ``Checkpoint``
+        goes on exactly from there; any other one starts a refinement from its ``f`` and ``w_m_plus``.
+
+        Args:
+            inversion: what to refine.
+            photo: the photo that was inverted; needed unless the inversion holds its square (``Inversion.target``).
+            options: by default those that an interrupted inversion names, otherwise ``RefineOptions()``. With another
+                preset than its own, an interrupted inversion starts a new refinement.
+
+        Raises:
+            GeneratorMismatch: Triton runs another generator.
+            PhotoError: the photo cannot be read, or is not the one that was inverted.
+            ParameterError: the photo is needed.
+            RequestRejected: the side-car rejected the request.
+            RefinementDiverged: the loss became NaN or infinite; the last checkpoint is the last finite one.
+            ServerUnavailable: no side-car answered within ``Timeout.connect``, or none came back within the patience.
+            ServerBusy: it accepted no job within the patience.
+            ServerTimeout: ``Timeout.refinement`` passed.
+        """
+        side = await self._session.image_side(inversion)
+        if self._refine_transport is None:
+            from client.sidecar.grpc import AsyncGrpcRefineTransport
+
+            self._refine_transport = AsyncGrpcRefineTransport(self._refine_url, self._access)
+        transport = self._refine_transport
+        holding = await in_thread(_with_target, inversion, photo, side)
+        refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)
+        async with aclosing(refine_async(refiner, transport)) as events:
+            async for event in events:
+                yield event
+
+    async def edit(
+        self, inversion: Inversion, direction: Direction | str, strengths: Sequence[float]
+    ) -> NDArray[np.uint8]:
+        """Return one image per strength: uint8 RGB [n, 1024, 1024, 3].
+
+        Args:
+            inversion: what to edit; only ``w_m_plus`` is moved.
+            direction: a direction, its name, or the path of a ``.safetensors`` file.
+            strengths: in the direction's units, from -100 to 100; any number of them.
+
+        Raises:
+            GeneratorMismatch: the server runs another generator.
+            DirectionError: the direction is unknown, or for another generator.
+            ParameterError: no strength, or one out of range.
+        """
+        chosen = await in_thread(_direction, self._session.domain, direction)
+        return await self._session.edit(inversion, chosen, strengths)
+
+    async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
+        """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
+        chosen = await in_thread(_direction, self._session.domain, direction)
+        await self._session.step(inversion, chosen)
+
+    async def generate(self, seed: int, psi: float = 0.7) -> NDArray[np.uint8]:
+        """Return the generator's sample for a seed: uint8 RGB [1024, 1024, 3].
+
+        Args:
+            seed: of NumPy's PCG64, whose 512 standard normals are z; 0 or more.
+            psi: truncation from -2 to 2; 1 is none, 0 the mean face.
+
+        Raises:
+            ParameterError: the seed or psi is out of range.
+        """
+        return await self._session.generate(seed, psi)
+
+    async def status(self) -> Status:
+        """Return what the server says about itself and the domain's models."""
+        return await self._session.status()
+
+
+def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | None, side: int) -> Inversion:
+    """Return the inversion with its photo's square as a PNG of ``side`` pixels, which it or the photo must hold."""
+    name = quoted(inversion.photo_name)
+    if photo is not None:
+        opened = _opened(photo)
+        if opened.sha256 != inversion.photo_sha256:
+            raise PhotoError(f"{quoted(opened.name)} is not the photo that was inverted: expected {name}")
+        return replace(inversion, target=png(opened.pixels(opened.square(inversion.crop), side)))
+    if inversion.target is None:
+        raise ParameterError(f"the inversion does not hold its photo: pass {name} itself")
+    if inversion.target_pixels().shape[0] != side:
+        raise InversionError(f"the target of the inversion of {name} is not {side}x{side} pixels")
+    return inversion
+
+
+def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:
+    return photo if isinstance(photo, Photo) else Photo.open(photo)
+
+
+def _direction(domain: str, direction: Direction | str) -> Direction:
+    return direction if isinstance(direction, Direction) else directions.load(domain, direction)

@@ -119,7 +119,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         command = where.add_parser(second or first, help=text, description=f"{text} {more}".strip(), epilog=HELP)
         command.set_defaults(name=name)
         if loaded is not None:
-            add_options(command, loaded.Options)
+            add_options(command, loaded.OPTIONS)
     return top
 
 
@@ -135,7 +135,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, ModuleType, Any]:
         flags = {flag for each in _parsers(top) for action in each._actions for flag in action.option_strings}
         top.error(f"unexpected argument {quoted(extra[0])}{_hint(extra[0].partition('=')[0], flags)}")
     module = import_module(f"client.commands.{COMMANDS[parsed.name][0]}")
-    return parsed.name, module, read(module.Options, parsed)
+    return parsed.name, module, read(module.OPTIONS, parsed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,9 +13,11 @@ FOLDER: Final = Path(__file__).parent
 MODULES: Final = {
     "triton/grpc.py": "triton/grpc_sync.py",
     "triton/session.py": "triton/session_sync.py",
-    "inverter.py": "inverter_sync.py",
+    "api.py": "api_sync.py",
 }
 _RULES: Final = [
+    (r"from client\.api_sync import .*\n", ""),
+    (r"__all__ = .*\n", ""),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\bAwaitable\[(\w+)\]", r"\1"),

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from client import errors
+from client.api import AsyncInverter
 from client.batch.ledger import Ledger, Outcome
 from client.batch.maker import Maker
 from client.batch.manifest import Item
 from client.batch.plan import Plan
 from client.errors import ClientError, ParameterError, ServerError
-from client.inverter import AsyncInverter
 from client.text import quoted, shown
 
 # Photos that one data set names, so that memory does not grow with the batch.

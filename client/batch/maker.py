@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from client.api import AsyncInverter
 from client.batch.ledger import Outcome
 from client.batch.manifest import Item
 from client.batch.plan import Plan
@@ -19,7 +20,6 @@ from client.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
-from client.inverter import AsyncInverter
 from client.text import shown
 from client.wire.retry import async_retrying
 

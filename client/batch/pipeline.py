@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from client.api import AsyncInverter
 from client.batch.ledger import Ledger
 from client.batch.maker import Maker
 from client.batch.manifest import Item
-from client.inverter import AsyncInverter
 
 
 class Pipeline:

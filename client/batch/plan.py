@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from client.api import AsyncInverter
 from client.batch.manifest import Item
 from client.errors import AnswerRefused, ParameterError
 from client.files import direction as directions
@@ -21,7 +22,6 @@ from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part
 from client.files.photo import Crop, Photo
 from client.files.sheet import jpeg, png
-from client.inverter import AsyncInverter
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method

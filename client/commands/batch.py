@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from client.api import AsyncInverter
 from client.batch import cluster, report
@@ -42,7 +42,7 @@ MORE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BatchFlags:
     """The options of ``client batch edit``."""
 
     photos: str = required(
@@ -85,7 +85,10 @@ class Options:
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = BatchFlags
+
+
+def run(options: BatchFlags) -> Report:
     """Invert and edit what is left of a batch."""
     if not 1 <= options.concurrency <= 256:
         raise ParameterError(f"invalid --concurrency {options.concurrency}: expected 1 to 256 photos at a time")
@@ -125,7 +128,7 @@ def run(options: Options) -> Report:
     return Report(found, report.lines(found, folder), FAILED if after["failed"] else OK)
 
 
-def _work(assignment: Assignment, ledger: Ledger, options: Options, progress: Callable[[], object]) -> None:
+def _work(assignment: Assignment, ledger: Ledger, options: BatchFlags, progress: Callable[[], object]) -> None:
     """Run the engine; the message of what stops it says how much is left.
 
     Raises:
@@ -152,7 +155,7 @@ def _work(assignment: Assignment, ledger: Ledger, options: Options, progress: Ca
         ) from problem
 
 
-def _plan(options: Options) -> Plan:
+def _plan(options: BatchFlags) -> Plan:
     edits = [parsed_edit(text, options.output.domain) for text in options.edit]
     preset = options.method.preset(options.refinement, allowed=("--patience",))
     return Plan(
@@ -168,7 +171,7 @@ def _plan(options: Options) -> Plan:
     )
 
 
-def _open(ledger: Ledger, plan: Plan, options: Options, shard: Shard) -> None:
+def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None:
     """Begin a batch, or go on with one.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from client.commands.groups import OutputOptions
 from client.commands.options import group
@@ -14,13 +15,16 @@ MORE = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class DirectionsFlags:
     """The options of ``client directions``."""
 
     output: OutputOptions = group(OutputOptions)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = DirectionsFlags
+
+
+def run(options: DirectionsFlags) -> Report:
     """List the directions that come with the package."""
     domain = options.output.domain
     found = [directions.load(domain, name) for name in directions.names(domain)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from client.api import Inverter
 from client.commands.groups import OutputOptions, ServerOptions, connection
@@ -23,7 +24,7 @@ MORE = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EditFlags:
     """The options of ``client edit``."""
 
     inversion: str = required("INVERSION", "an inversion file, as written by invert")
@@ -52,7 +53,10 @@ class Options:
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = EditFlags
+
+
+def run(options: EditFlags) -> Report:
     """Edit an inversion along one direction."""
     strengths = distinct(options.strength)
     if len(options.direction) > 1:

@@ -20,7 +20,7 @@ PSI: Final = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class GenerateFlags:
     """The options of ``client generate``."""
 
     seed: int = required("--seed", "a whole number, 0 or more", type=int, metavar="N")
@@ -39,7 +39,10 @@ class Options:
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = GenerateFlags
+
+
+def run(options: GenerateFlags) -> Report:
     """Draw a sample of the generator."""
     domain = options.output.domain
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from client.api import Inverter
 from client.commands.follow import follow, kept
@@ -28,7 +29,7 @@ MORE = f"Triton's encoder makes the start, and the side-car refines it. {STOPPED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class InvertFlags:
     """The options of ``client invert``."""
 
     photo: str = required("PHOTO", "an image file")
@@ -52,7 +53,10 @@ class Options:
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = InvertFlags
+
+
+def run(options: InvertFlags) -> Report:
     """Invert a photo, refine it unless that is left out, and edit it."""
     quiet, method, refinement = options.output.json, options.method, options.refinement
     preset = method.preset(refinement)

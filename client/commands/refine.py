@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from client.api import Inverter
 from client.commands.follow import follow, kept
@@ -24,7 +25,7 @@ MORE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RefineFlags:
     """The options of ``client refine``."""
 
     inversion: str = required("INVERSION", "an inversion file, as written by invert")
@@ -43,7 +44,10 @@ class Options:
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = RefineFlags
+
+
+def run(options: RefineFlags) -> Report:
     """Refine an inversion, going on exactly where it was interrupted."""
     source, refinement, quiet = Path(options.inversion), options.refinement, options.output.json
     inversion = Inversion.load(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from client.api import Inverter
 from client.commands.groups import OutputOptions, ServerOptions, connection
@@ -17,14 +18,17 @@ _WORDS = {(False, False): "missing", (True, False): "not ready", (True, True): "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class StatusFlags:
     """The options of ``client status``."""
 
     output: OutputOptions = group(OutputOptions)
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
 
-def run(options: Options) -> Report:
+OPTIONS: Final = StatusFlags
+
+
+def run(options: StatusFlags) -> Report:
     """Say what the server serves."""
     with Inverter(**connection(options.output, options.server)) as inverter:
         found = inverter.status()

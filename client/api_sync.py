@@ -1,5 +1,5 @@
-# Generated from inverter.py by `python -m client.unasync`: edit that file.
-"""The client of both servers, with coroutines; ``inverter_sync`` is generated from it."""
+# Generated from api.py by `python -m client.unasync`: edit that file.
+"""The Python API: ``Inverter``; ``Inverter``, the same without coroutines, is generated from it."""
 
 from __future__ import annotations
 
