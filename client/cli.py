@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as problem:
         code, text = _failed(problem, "--json" in typed, "")
     except SystemExit as end:
-        raise SystemExit(_print("") or end.code) from None
+        raise SystemExit(_print("") or end.code) from end
     return _print(text) or code
 
 

@@ -1,14 +1,14 @@
-"""The exceptions of this package: each message is one sentence for the person who typed the command."""
+"""The exceptions of this package: each message is one line that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of the errors that this package raises."""
 
 
 class ParameterError(ClientError):
-    """A value given by the caller is out of its range: a seed, a psi, a strength, an address, a timeout, a tensor."""
+    """A value of the caller is out of range: a seed, a psi, a strength, an address, a timeout, a tensor."""
 
 
 class PhotoError(ClientError):
@@ -20,15 +20,15 @@ class InversionError(ClientError):
 
 
 class GeneratorMismatch(InversionError):
-    """The inversion belongs to another generator, domain or cut than the served one."""
+    """The inversion belongs to another generator, domain or cut than the server."""
 
 
 class DirectionError(ClientError):
-    """The direction is unknown, unreadable, or belongs to another generator."""
+    """The direction is unknown, unreadable, or for another generator."""
 
 
 class OutputError(ClientError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written, or would replace another."""
 
 
 class ServerError(ClientError):
@@ -44,19 +44,19 @@ class ServerTimeout(ServerError):
 
 
 class ModelMissing(ServerError):
-    """The server runs without the model that the request needs."""
+    """The server does not serve the model that the request needs."""
 
 
 class ServerBusy(ServerError):
-    """The server is there, but takes nothing now: its queue is full, or it is starting or stopping."""
+    """The server accepts nothing now: its queue is full, or it is starting or stopping."""
 
 
 class AccessDenied(ServerError):
-    """The server does not let this client in, or this client does not trust the server."""
+    """The server rejects this client, or this client does not trust the server."""
 
 
 class RequestRejected(ServerError):
-    """The server refused the request."""
+    """The server rejected the request."""
 
 
 class RefinementDiverged(ServerError):
