@@ -18,6 +18,7 @@ from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
 from client.commands.options import add_options, read
+from client.commands.text import PHOTOS
 from client.errors import ClientError, ServerError
 from client.exit_codes import BAD_INPUT, BROKEN_PIPE, HELP, INTERRUPTED, SERVER_TROUBLE, TERMINATED, Terminated
 from client.text import quoted, reason
@@ -94,7 +95,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     top = Parser(
         prog="client",
         description="Invert unaligned photos into a generator served by Triton, and edit them.",
-        epilog=HELP,
+        epilog=f"{PHOTOS} {HELP}",
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     top.add_argument(

@@ -25,19 +25,16 @@ from client.errors import PhotoError
 from client.files.atomic import read_bounded
 from client.files.colour import adobe_rgb, by_code_points
 from client.files.jpeg import MAX_SCANS, MAX_WORK, ended, scans
+from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
 from client.text import quoted, shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 HEIF = "HEIF"
-FORMAT_NAMES = "JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF (first frame), and HEIC with the extra `heif`"
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
     *(".avif", ".heic", ".heif"),
 )
-MAX_MEGAPIXELS = 100
-MAX_BYTES = 512 * 2**20
-MIN_SIDE = 16
 BACKGROUND = (128, 128, 128)
 # Sensors of 10 and 12 bits, whose values are stored in 16: near-black if they are not scaled.
 _DEPTHS = ((512, 1023), (1024, 4095))

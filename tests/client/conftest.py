@@ -27,7 +27,8 @@ def place(tmp_path, monkeypatch, url, sidecar):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNALIGNED_URL", url)
     monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
-    direction_file(tmp_path / "installed/ffhq/age.safetensors")
+    direction_file(tmp_path / "installed/ffhq/age.safetensors", unit="one standard deviation", suggested_range="-3,3")
+    direction_file(tmp_path / "installed/ffhq/smile.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     Image.fromarray(pixels).save("me.png")
     with refining(sidecar) as address:

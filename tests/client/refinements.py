@@ -71,10 +71,10 @@ def changed(kind, **changes):
     return script
 
 
-GONE = ServerUnavailable("No side-car answers at fake:8003, or it went away.")
+GONE = ServerUnavailable("no side-car answers at fake:8003, or it went away")
 
 
-BUSY = ServerBusy("The side-car at fake:8003 is busy: its queue is full.")
+BUSY = ServerBusy("the side-car at fake:8003 is busy: its queue is full")
 
 
 TEN = RefineOptions(checkpoint_every=10)

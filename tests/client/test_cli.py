@@ -244,7 +244,7 @@ def test_a_server_that_dies_in_the_middle(place):
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert dying.returncode == 9
     assert (done.returncode, done.stdout) == (3, "")
-    assert re.fullmatch(rf"client: .*{address}.*\.\n", done.stderr)
+    assert re.fullmatch(rf"error: .*{address}.*[^.]\n", done.stderr)
     assert files(place) == []
 
 
@@ -308,7 +308,7 @@ def test_json_is_alone_on_stdout_and_progress_shows_only_on_a_terminal(place):
 
     arguments = [sys.executable, "-m", "client", "invert", "--fast", "me.png"]
     seen = {}
-    for extra in ((), ("--json",)):
+    for extra in (("--force",), ("--json", "--force")):
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
         done = subprocess.run([*arguments, *extra], cwd=place, stdout=subprocess.PIPE, stderr=theirs, check=True)
@@ -321,6 +321,6 @@ def test_json_is_alone_on_stdout_and_progress_shows_only_on_a_terminal(place):
         os.close(theirs)
         os.close(ours)
         seen[extra] = shown, done.stdout
-    assert b"inverting" in seen[()][0]
-    assert b"inverting" not in seen["--json",][0]
-    assert json.loads(seen["--json",][1])["method"] == "encoder"
+    assert b"inverting" in seen["--force",][0]
+    assert b"inverting" not in seen["--json", "--force"][0]
+    assert json.loads(seen["--json", "--force"][1])["method"] == "encoder"

@@ -149,7 +149,7 @@ def test_waits_grow_and_have_a_bound(inversion, photo, clock):
 def test_no_side_car(inversion, photo, clock, asynchronous):
     events = []
     transport = FakeRefineTransport(failing(GONE))
-    with pytest.raises(ServerUnavailable, match=r"No side-car answers at fake:8003: .*make serve.*--fast") as caught:
+    with pytest.raises(ServerUnavailable, match=r"no side-car answers at fake:8003: .*make serve.*--fast") as caught:
         events_of(
             inversion, photo, transport=transport, asynchronous=asynchronous, connect=3, patience=900, events=events
         )

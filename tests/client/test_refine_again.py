@@ -100,7 +100,7 @@ def state_with(**changes):
         (state_with(w_m_plus=lambda w: w[:11]), r"\[11, 512\]"),
         (state_with(f=lambda f: f.astype(np.float64)), "float64"),
         (state_with(optimiser=lambda o: {"momentum": nan(o["momentum"])}), "not finite"),
-        (state_with(optimiser=lambda o: {"../x": o["momentum"]}), "plain name"),
+        (state_with(optimiser=lambda o: {"../x": o["momentum"]}), "invalid name"),
         (state_with(optimiser=lambda _: {str(n): np.zeros(1, np.float32) for n in range(300)}), "300"),
         (state_with(step=lambda _: 9), "step 9 after step 10"),
         (state_with(step=lambda _: 10_001), "10001"),
@@ -203,7 +203,7 @@ def test_what_cannot_be_refined_never_reaches_a_side_car(inversion, photo, inter
     Image.new("RGB", (SIDE * 2, SIDE * 2)).save(large, "PNG")
     transport = FakeRefineTransport()
     for arguments, kind, words, generator in (
-        ((inversion,), ParameterError, "me.png itself", None),
+        ((inversion,), ParameterError, "`me.png` itself", None),
         ((inversion, other), PhotoError, "other.png is not the photo", None),
         ((inversion, "none.png"), PhotoError, "does not exist", None),
         ((interrupted,), GeneratorMismatch, "f" * 16, "f" * 16),

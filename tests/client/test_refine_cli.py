@@ -28,7 +28,7 @@ def test_invert_refines_and_edits(place, capsys, sidecar):
         "PSNR 20.50 dB (18.25 dB at full size)",
         "identity 0.750",
         "landmarks 0.0625",
-        "a face is found",
+        "face found",
     ):
         assert words in captured.out
     inversion = Inversion.load(FILE)
@@ -249,7 +249,7 @@ def test_refine_after_fast_needs_the_photo(place, capsys, sidecar):
     Image.new("RGB", (50, 50)).save("installed/other.png")
     code, message = failed(capsys, "refine", FILE, "--photo", "installed/other.png")
     assert code == 2
-    assert "other.png is not the photo" in message
+    assert "`other.png` is not the photo" in message
     assert sidecar.requests == []
     before = Path(FILE).read_bytes()
     assert cli.main(["refine", FILE, "--photo", "me.png"]) == 0
@@ -268,7 +268,7 @@ def test_refine_of_what_is_finished_starts_anew_and_its_failure_leaves_the_file(
     capsys.readouterr()
     code, message = failed(capsys, "refine", FILE)
     assert code == 3
-    assert message.endswith("The loss became NaN\n")
+    assert message.endswith("the loss became NaN\n")
     assert Path(FILE).read_bytes() == finished
     sidecar.on_step = lambda _step, _context: None
     assert cli.main(["refine", FILE]) == 0

@@ -168,7 +168,7 @@ def test_a_side_car_that_takes_nothing_now_says_so(reason, asynchronous):
 
     with (
         refining(FakeSidecar(on_step=refuse)) as url,
-        pytest.raises(ServerBusy, match="takes no job now: Some sentence") as caught,
+        pytest.raises(ServerBusy, match="accepts no job now: some sentence") as caught,
     ):
         messages_of(url, request(), asynchronous=asynchronous)
     check_sentence(caught.value)

@@ -46,9 +46,9 @@ def test_a_method_has_a_start_and_a_cut(method: str, cut: int | None, found: tup
 @pytest.mark.parametrize(
     ("method", "cut", "message"),
     [
-        ("pti", None, "no method 'pti', only bdinvert, im2s, idinvert, psp"),
-        ("bdinvert", 4, "A cut is 8 or 16, not 4"),
-        ("psp", 16, "psp is of W\\+, which has no cut"),
+        ("pti", None, "unknown method `pti`: expected bdinvert, im2s, idinvert, psp"),
+        ("bdinvert", 4, "invalid cut 4: expected 8 or 16"),
+        ("psp", 16, "the method psp works in W\\+, which has no cut"),
     ],
 )
 def test_what_there_is_not_is_refused(method: str, cut: int | None, message: str) -> None:

@@ -1,0 +1,10 @@
+"""What photos may be; apart from the decoder, so that the help needs no Pillow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORMAT_NAMES: Final = "JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF (first frame), and HEIC with the extra `heif`"
+MAX_MEGAPIXELS: Final = 100
+MAX_BYTES: Final = 512 * 2**20
+MIN_SIDE: Final = 16
