@@ -97,7 +97,7 @@ class FullSize:
 
     def _crops(self, known: Tensor, ours: Tensor, theta: Tensor, rng: torch.Generator) -> Told:
         """The loss of crops; the first of ``ours`` [N, 3, S, S] are compared with ``known`` [M, 3, S, S]."""
-        places = [place_crop(one, ours.shape[-1], rng) for one in theta]
+        places = [place_crop(one, ours.shape[-1], rng) for one in theta.cpu()]
         known, ours = crop(known, places), crop(ours, places)
         told = Told(torch.zeros((), device=ours.device), crops=(known, ours))
         if len(known):

@@ -85,7 +85,7 @@ class Trainer:
         self.coarse_done = self.done = self.seen = 0
         self.elapsed = 0.0
         self.history: list[dict[str, Any]] = []
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
 
     # --- where it stands
 
@@ -245,11 +245,11 @@ class Trainer:
 
     def _add(self, parts: dict[str, Tensor]) -> None:
         for name, value in parts.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = total + float(value.detach().float().mean()), count + 1
+            total, count = self._sums.get(name, (torch.zeros((), device=value.device), 0))
+            self._sums[name] = total + value.detach().float().mean(), count + 1  # read by the log alone
 
     def _tell(self, kind: str, number: int) -> None:
-        means = {name: total / count for name, (total, count) in self._sums.items()}
+        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         line = " ".join(f"{name} {value:.4f}" for name, value in means.items())
         self.say(f"[{self.elapsed:8.1f}] {kind} {number} seen {self.seen} {line}")
