@@ -9,7 +9,7 @@ OUT ?=
 PORT ?= 8001
 # Seconds of refinement; FAST=1 skips it.
 FAST ?=
-# FORCE=1 replaces the results of an earlier run.
+# FORCE=1 replaces the results of an earlier run; those of the example are always replaced.
 FORCE ?=
 BUDGET ?= 120
 # HARDENED=1 serves with TLS, client certificates and tokens from SECRETS, created if missing.
@@ -43,7 +43,7 @@ help: ## List the targets
 
 invert: $(repository) build/.judges $(if $(PHOTO),,$(example)) ## Invert and edit a photo: PHOTO=my.jpg CROP=x,y,size EDIT=smile=-2,2 OUT=folder FAST=1 FORCE=1
 	@python -m server run $(if $(FAST),,--sidecar) -- client invert $(if $(FAST),--fast,--seconds $(BUDGET)) \
-		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)") $(if $(FORCE),--force)
+		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)") $(if $(FORCE)$(if $(PHOTO),,1),--force)
 
 serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on PORT (8001) and the side-car on 8003 until Ctrl-C; HARDENED=1 for TLS and tokens
 	@python -m server start --sidecar --grpc-port $(PORT) $(if $(HARDENED),--secrets $(SECRETS)/server)
