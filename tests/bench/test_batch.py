@@ -35,7 +35,7 @@ def test_the_photos_are_whole_and_differ(tmp_path: Path) -> None:
 
 def test_a_batch_that_fails_is_reported(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", 1)
-    with pytest.raises(BatchError, match=r"exited with 3: .*No Triton server answers"):
+    with pytest.raises(BatchError, match=r"exited with 3: .*no Triton server answers"):
         batch("127.0.0.1:9", folder, tmp_path, "--patience", "1", "--timeout", "1")
 
 

@@ -160,8 +160,8 @@ def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.
     done = batch("--patience", "1", "--timeout", "1")
     assert (done.returncode, done.stdout) == (3, "")
     sentence = done.stderr.splitlines()[-1]
-    assert sentence.startswith("client: No Triton server answers at 127.0.0.1:9")
-    assert sentence.endswith("; 0 of 12 photos are done: go on by the same command with --resume.")
+    assert sentence.startswith("error: no Triton server answers at 127.0.0.1:9")
+    assert sentence.endswith("; 0 of 12 photos are done: continue with the same command and --resume")
     monkeypatch.setenv("UNALIGNED_URL", url)
     made("--resume")
     made(out="alone", engine="local")
@@ -172,7 +172,7 @@ def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.
 def test_a_cluster_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     done = batch("--address", "127.0.0.1:9")
     assert done.returncode == 3
-    assert done.stderr.startswith("client: No Ray cluster answers at 127.0.0.1:9; 0 of 12 photos are done")
+    assert done.stderr.startswith("error: no Ray cluster answers at `127.0.0.1:9`; 0 of 12 photos are done")
     monkeypatch.delenv("RAY_ADDRESS")
     done = batch("--resume")
     assert done.returncode == 2
@@ -187,7 +187,7 @@ def test_a_batch_of_more_than_one_chunk_is_whole(monkeypatch: pytest.MonkeyPatch
 
     def rows(_assignment: cluster.Assignment, items: list[Item], _workers: int) -> Iterator[dict[str, Any]]:
         chunks.append(items)
-        yield from ({"name": i.name, "state": "done", "seconds": 1, "sentence": "", "kind": ""} for i in items)
+        yield from ({"name": i.name, "stage": "done", "seconds": 1, "sentence": "", "kind": ""} for i in items)
 
     marked: list[str] = []
     ledger = SimpleNamespace(pending=lambda: iter(left), mark=lambda name, _: marked.append(name))

@@ -204,7 +204,7 @@ def test_what_cannot_be_refined_never_reaches_a_side_car(inversion, photo, inter
     transport = FakeRefineTransport()
     for arguments, kind, words, generator in (
         ((inversion,), ParameterError, "`me.png` itself", None),
-        ((inversion, other), PhotoError, "other.png is not the photo", None),
+        ((inversion, other), PhotoError, "`other.png` is not the photo", None),
         ((inversion, "none.png"), PhotoError, "does not exist", None),
         ((interrupted,), GeneratorMismatch, "f" * 16, "f" * 16),
         ((replace(interrupted, target=large.getvalue()),), InversionError, f"{SIDE}x{SIDE}", None),

@@ -172,8 +172,9 @@ def test_a_server_that_is_not_triton(asynchronous):
 
 
 def test_a_server_that_dies_in_the_middle(asynchronous):
-    script = Path(client_fakes.__file__)
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", client_fakes.__name__]
+    root = Path(client_fakes.__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().strip()
         with pytest.raises(ServerUnavailable, match="went away"):
             send(url, PSI, asynchronous=asynchronous)
