@@ -51,8 +51,10 @@ serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on
 $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
 
+# One process for the server tests: two of them start servers of more than 20 GB.
 test: lint $(repository) build/.judges ## Lint, type-check, run all tests, and report coverage
-	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --cov
+	@python -m pytest tests -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report= --cov-fail-under=0
+	@python -m pytest server_tests --cov --cov-append
 
 lint: $(VENV)/.dev ## Lint and type-check
 	@ruff check .
