@@ -53,7 +53,7 @@ class Run:
     batch: int = 6
     photos: float = 0.5
     rate: float = 3e-4
-    whole_every: int = 3
+    whole_every: int = 1
     frozen: tuple[str, ...] = ("first.", "second.at64.")
     norms_frozen: bool = True
     coarse_steps: int = 300
