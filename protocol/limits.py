@@ -60,4 +60,6 @@ def shortened(value: Any) -> str:
     """A value as a message shows it: short, on one line."""
     if isinstance(value, float):
         return f"{value:g}"
-    return repr(value[:40]) if isinstance(value, str) else repr(value)[:40]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return repr(value[:40]) if isinstance(value, str) else repr(value)[:40]
+    return f"a {type(value).__name__}"

@@ -143,6 +143,14 @@ def test_any_account_is_a_refinement_or_refused(data):
         assert Refinement.decode(kept.encode(), {}).encode() == kept.encode()
 
 
+@pytest.mark.parametrize("value", [{"00\x1f\b\U0001b2fc": [], "0000\x1f": None}, [[0]] * 30, {}, "1:", None, True])
+def test_a_value_of_another_type_is_refused_in_one_sentence(value):
+    options = {**json.loads(refinement().encode())["options"], "checkpoint_every": value}
+    with pytest.raises(ParameterError) as problem:
+        Refinement.decode(account(options=options), {})
+    check_sentence(problem.value)
+
+
 def rewritten_refined(path, *, tensors=None, **metadata):
     found, texts = parts(made(target=target(), refinement=refinement()))
     path.write_bytes(save({**found, **(tensors or {})}, metadata={**texts, **metadata}))
