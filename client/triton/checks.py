@@ -15,7 +15,6 @@ from client.triton.transport import Array, ModelConfig, TensorSpec
 from protocol import methods
 from protocol.methods import DEFAULT_CUT, METHODS, W_PLUS
 
-MAX_STRENGTHS: Final = 8
 MAX_STRENGTH: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
 

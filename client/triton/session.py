@@ -21,7 +21,6 @@ from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Crop, Photo
 from client.triton.checks import (
-    MAX_STRENGTHS,
     checked_domain,
     checked_method,
     checked_sample,
@@ -38,6 +37,7 @@ from client.wire.retry import ATTEMPTS, async_retrying, remaining
 from client.wire.threads import in_thread
 from client.wire.timeout import Timeout
 from protocol.methods import DEFAULT, DEFAULT_CUT, prefix
+from protocol.roles import MAX_STRENGTHS
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]

@@ -21,7 +21,7 @@ from export.serve.triton_config import EnsembleStep, ServedModel, Tensor
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from protocol.methods import prefix
-from protocol.roles import ROLES
+from protocol.roles import ROLES, Role
 
 VERSION = "1"
 
@@ -44,15 +44,23 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Serv
         tuple(Tensor(name=name, dtype=dtype, dims=tuple(dims)) for name, dtype, dims in record[side])
         for side in ("inputs", "outputs")
     )
+    role = ROLES[graph.name.rpartition("_")[2]]
+    if missing := {t.name for t in inputs if any(d < 0 for d in t.dims)} - set(role.largest):
+        raise RepositoryError(f"the graph {graph.name} has an input without a bound: {', '.join(sorted(missing))}")
     return ServedModel(
         name=graph.name,
         backend=variant.backend,
         inputs=inputs,
         outputs=outputs,
-        max_batch_size=ROLES[graph.name.rpartition("_")[2]].largest_batch,
+        max_batch_size=role.largest_batch,
         warmup_dims={t.name: tuple(2 if d < 0 else d for d in t.dims) for t in inputs},
-        parameters=parameters,
+        parameters=parameters | _bounds(role),
     )
+
+
+def _bounds(role: Role) -> dict[str, str]:
+    """The parameters that the Python-based backends read."""
+    return {f"largest_{name}": str(size) for name, size in role.largest.items()}
 
 
 def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str, str]) -> list[ServedModel]:
@@ -68,7 +76,7 @@ def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str
         inputs=shift.inputs,
         outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
         max_batch_size=0,
-        parameters=parameters,
+        parameters=parameters | _bounds(ROLES["edit"]),
         steps=(
             EnsembleStep(
                 model=shift.name,

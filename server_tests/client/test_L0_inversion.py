@@ -136,9 +136,9 @@ def test_the_server_refuses_more_than_eight_strengths(result, triton):
         "f": inversion.f,
         "w_m_plus": inversion.w_m_plus,
         "direction": away(inversion).step(before=4, styles=12),
-        "strengths": np.zeros(9, np.float32),
+        "strengths": np.zeros(1500, np.float32),
     }
-    with pytest.raises(RequestRejected):
+    with pytest.raises(RequestRejected, match=r"'strengths' has the shape \[1500\], but its dims may be at most 8"):
         ask(transport, Infer("ffhq_edit", tensors, ("images",)), timeout=120)
     transport.close()
 

@@ -89,6 +89,15 @@ def test_only_fields_that_every_backend_knows_are_used() -> None:
         assert all(group.kind == group.KIND_AUTO for group in message.instance_group)
 
 
+def test_every_served_input_has_a_bound() -> None:
+    for path in REPOSITORY.glob("*/config.pbtxt"):
+        message = parse(path.read_text())
+        for tensor in message.input:
+            is_variable = any(dim < 0 for dim in tensor.dims)
+            assert is_variable == (f"largest_{tensor.name}" in message.parameters), f"{message.name}: {tensor.name}"
+        assert message.max_batch_size or "largest_strengths" in message.parameters
+
+
 @built
 def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []

@@ -61,6 +61,7 @@ class Request:
 
 class Error:
     CANCELLED = 9
+    INVALID_ARG = 3
 
     def __init__(self, message: str, code: int = 0) -> None:
         self.message, self.code = message, code
@@ -111,6 +112,25 @@ class Doubler:
 
 def rows(*values: float) -> np.ndarray:
     return np.array([[value] for value in values])
+
+
+def test_an_input_above_its_bound_is_refused_before_the_model_sees_it(batching: Any) -> None:
+    model, columns = Doubler(), [np.zeros((1, size)) for size in (9, 8, 1500)]
+    requests = [Request(x=column) for column in columns]
+    responses = batching.respond(requests, model, batching=False, largest={"x": 8, "absent": 1})
+    assert model.seen == [(1, 8)]
+    errors = [response.error and (response.error.code, response.error.message) for response in responses]
+    said = "input 'x' has the shape [1, {}], but its dims may be at most 8"
+    assert errors == [(Error.INVALID_ARG, said.format(9)), None, (Error.INVALID_ARG, said.format(1500))]
+
+
+def test_bounds_are_read_from_the_config(batching: Any) -> None:
+    config: dict[str, Any] = {"parameters": {"largest_x": {"string_value": "8"}}}
+    inputs = [batching.TensorSpec(name, "TYPE_FP32", (-1,)) for name in ("x", "y")]
+    assert batching.bounds(config, inputs) == {"x": 8}
+    config["parameters"]["largest_x"]["string_value"] = "eight"
+    with pytest.raises(ValueError, match="the parameter largest_x is 'eight', not a count"):
+        batching.bounds(config, inputs)
 
 
 def test_requests_of_one_shape_run_as_one(batching: Any) -> None:

@@ -9,8 +9,9 @@ NumPy 1, and under NumPy 2 they move no bytes at all, without an error.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,23 @@ def count(config: dict[str, Any], key: str) -> int | None:
     return int(text)
 
 
-def respond(requests: Sequence[Any], run: Run, *, batching: bool) -> list[Any]:
+def bounds(config: dict[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Read the largest size of each input's variable dims (parameter ``largest_NAME``) from the config.
+
+    Raises:
+        ValueError: one is not a count.
+    """
+    found = {spec.name: count(config, f"largest_{spec.name}") for spec in inputs}
+    return {name: largest for name, largest in found.items() if largest is not None}
+
+
+def respond(
+    requests: Sequence[Any], run: Run, *, batching: bool, largest: Mapping[str, int] = MappingProxyType({})
+) -> list[Any]:
     """Run all ``requests`` and give a response to each, in order.
+
+    An input with a dim above its bound in ``largest`` is refused before the model sees it: a few bytes could ask for
+    gigabytes of output, and shared memory that has grown does not shrink.
 
     With ``batching``, requests whose inputs agree in all but dim 0 run as one, concatenated along it. A request that
     fails, fails alone: when a batch raises, each of its requests runs by itself.
@@ -98,12 +114,22 @@ def respond(requests: Sequence[Any], run: Run, *, batching: bool) -> list[Any]:
             responses[index] = _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
             continue
         inputs = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
+        if too_large := _too_large(inputs, largest):
+            responses[index] = _error(too_large, pb_utils.TritonError.INVALID_ARG)
+            continue
         entry = _Entry(index, request.request_id(), inputs, list(request.requested_output_names()))
         key = frozenset((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items())
         groups.setdefault(key if batching else index, []).append(entry)
     for group in groups.values():
         _run_group(group, run, responses)
     return responses
+
+
+def _too_large(inputs: Mapping[str, Array], largest: Mapping[str, int]) -> str:
+    for name, bound in largest.items():
+        if name in inputs and max(inputs[name].shape, default=0) > bound:
+            return f"input '{name}' has the shape {list(inputs[name].shape)}, but its dims may be at most {bound}"
+    return ""
 
 
 def _run_group(group: list[_Entry], run: Run, responses: list[Any]) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from server.backends.common.batching import Array, TensorSpec, count, respond, specs
+    from server.backends.common.batching import Array, TensorSpec, bounds, count, respond, specs
 else:
-    from batching import count, respond, specs
+    from batching import bounds, count, respond, specs
 
 _TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -50,6 +50,7 @@ class TritonPythonModel:
         config: dict[str, Any] = json.loads(args["model_config"])
         self._batching = config["max_batch_size"] > 0
         inputs, outputs = specs(config, "input"), specs(config, "output")
+        self._largest = bounds(config, inputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = count(config, "intra_op_thread_count") or 0
         options.inter_op_num_threads = count(config, "inter_op_thread_count") or 0
@@ -68,7 +69,7 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests, in order."""
-        return respond(requests, self._run, batching=self._batching)
+        return respond(requests, self._run, batching=self._batching, largest=self._largest)
 
     def _run(self, inputs: dict[str, Array], outputs: list[str]) -> Sequence[Array]:
         arrays: Sequence[Array] = self._session.run(outputs, inputs)

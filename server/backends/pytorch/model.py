@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from server.backends.common.batching import Array, count, respond, specs
+    from server.backends.common.batching import Array, bounds, count, respond, specs
 else:
-    from batching import count, respond, specs
+    from batching import bounds, count, respond, specs
 
 
 class TritonPythonModel:
@@ -39,6 +39,7 @@ class TritonPythonModel:
         self._batching = config["max_batch_size"] > 0
         inputs = [spec.name for spec in specs(config, "input")]
         outputs = [spec.name for spec in specs(config, "output")]
+        self._largest = bounds(config, specs(config, "input"))
         if threads := count(config, "INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(threads)
         if threads := count(config, "INTER_OP_THREAD_COUNT"):
@@ -58,7 +59,7 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a batch of requests, in order."""
-        return respond(requests, self._run, batching=self._batching)
+        return respond(requests, self._run, batching=self._batching, largest=self._largest)
 
     def _run(self, inputs: dict[str, Array], outputs: list[str]) -> Sequence[Array]:
         import torch
