@@ -1,0 +1,218 @@
+"""``Frame``: a square of a photo, of any place, size and rotation, as a similarity transform.
+
+Photo coordinates are continuous: x to the right, y down, and pixel (0, 0) covers [0, 1] x [0, 1]. The unit square
+[0, 1] x [0, 1] is the generator's image, its upper left corner at (0, 0).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from client.errors import ParameterError, PhotoError
+from client.files.limits import MIN_SIDE
+from client.text import quoted
+
+Kind = Literal["aligned", "upright", "square", "crop"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+Points = NDArray[np.float64]
+# Sides above this are no photo's: the numbers of a file can be anything.
+_MAX_SIDE: Final = 1e6
+# A face's eyes and mouth make an angle of 90 degrees, seen from the front; in profile less.
+_MIN_SINE: Final = 0.3
+_MIN_DISTANCE: Final = 1.0
+_ROUNDING: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A square of a photo.
+
+    Attributes:
+        kind: the rule that made it: ``aligned``, ``upright``, ``square`` or ``crop``.
+        x: of its upper left corner, in pixels of the photo as shown.
+        y: of that corner.
+        dx: of its upper side, from the upper left to the upper right corner, in pixels.
+        dy: of that side; 0 where the square is not rotated.
+
+    Raises:
+        ParameterError: a number is not finite, or the square is too small or too large for a photo.
+    """
+
+    kind: Kind
+    x: float
+    y: float
+    dx: float
+    dy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ParameterError(f"unknown frame {quoted(str(self.kind), limit=40)}: expected {', '.join(KINDS)}")
+        if not all(math.isfinite(v) and abs(v) <= _MAX_SIDE for v in (self.x, self.y, self.dx, self.dy)):
+            raise ParameterError(f"the {self.kind} frame has numbers that are not finite or too large for a photo")
+        if self.side < MIN_SIDE:
+            raise ParameterError(
+                f"the {self.kind} frame is too small: {self.side:.1f} pixels, but its side must be at least {MIN_SIDE}"
+            )
+
+    @classmethod
+    def square(cls, size: tuple[int, int]) -> Frame:
+        """Return the largest centred square of a photo of ``size`` (width, height), on whole pixels."""
+        width, height = size
+        side = min(size)
+        return cls("square", (width - side) // 2, (height - side) // 2, side)
+
+    @classmethod
+    def aligned(cls, landmarks: ArrayLike) -> Frame:
+        """Return the square that FFHQ shows of a face: the face upright, of one size, in one place.
+
+        This is the rule of Karras et al. (arXiv 1710.10196, appendix C, and FFHQ's published script).
+
+        Args:
+            landmarks: float [5, 2], x and y in pixels of the photo of the eye at the left of the image, the other eye,
+                the nose's tip, the mouth's corner at the left, the other corner.
+
+        Raises:
+            ParameterError: the landmarks make no face.
+        """
+        points = _face(landmarks)
+        eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+        across, down = points[1] - points[0], mouth - eyes
+        # Half of the eyes' line, and half of the line from the eyes to the mouth, turned onto it.
+        along = across + np.array([down[1], -down[0]])
+        along *= max(4.0 * np.hypot(*across), 3.6 * np.hypot(*down)) / np.hypot(*along)
+        return cls._around("aligned", eyes + 0.1 * down, along)
+
+    @classmethod
+    def upright(cls, landmarks: ArrayLike) -> Frame:
+        """Return the square of ``aligned`` without its rotation: the same middle and size, the face tilted as it is.
+
+        Raises:
+            ParameterError: the landmarks make no face.
+        """
+        found = cls.aligned(landmarks)
+        return cls._around("upright", found.middle, np.array([found.side, 0.0]))
+
+    @classmethod
+    def crop(cls, x: float, y: float, size: float) -> Frame:
+        """Return the square whose upper left corner is at ``(x, y)``."""
+        return cls("crop", x, y, size)
+
+    @classmethod
+    def parse(cls, text: str) -> Frame:
+        """Read what ``str`` writes: ``kind,x,y,dx,dy``.
+
+        Raises:
+            ParameterError: it is something else.
+        """
+        kind, *numbers = text.split(",")
+        try:
+            x, y, dx, dy = map(float, numbers)
+        except ValueError as problem:
+            raise ParameterError(f"invalid frame {quoted(text, limit=80)}: expected kind,x,y,dx,dy") from problem
+        return cls(kind, x, y, dx, dy)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """Return ``kind,x,y,dx,dy``, with every digit."""
+        return ",".join((self.kind, *(repr(float(v)) for v in (self.x, self.y, self.dx, self.dy))))
+
+    @property
+    def side(self) -> float:
+        """Length of its sides in pixels of the photo."""
+        return math.hypot(self.dx, self.dy)
+
+    @property
+    def angle(self) -> float:
+        """Its rotation in degrees, from -180 to 180; positive is clockwise in the photo."""
+        return math.degrees(math.atan2(self.dy, self.dx))
+
+    @property
+    def middle(self) -> Points:
+        """Its middle in the photo, float64 [2]."""
+        found: Points = self.to_photo([[0.5, 0.5]])[0]
+        return found
+
+    @property
+    def corners(self) -> Points:
+        """Its corners in the photo, float64 [4, 2]: upper left, upper right, lower right, lower left."""
+        return self.to_photo([[0, 0], [1, 0], [1, 1], [0, 1]])
+
+    @property
+    def matrix(self) -> Points:
+        """The transform from the photo to the unit square, float64 [2, 3]: ``p @ m[:, :2].T + m[:, 2]``."""
+        a, b = self.dx / self.side**2, self.dy / self.side**2
+        return np.array([[a, b, -a * self.x - b * self.y], [-b, a, b * self.x - a * self.y]])
+
+    @property
+    def inverse(self) -> Points:
+        """The transform from the unit square to the photo, float64 [2, 3]."""
+        return np.array([[self.dx, -self.dy, self.x], [self.dy, self.dx, self.y]])
+
+    def to_square(self, points: ArrayLike) -> Points:
+        """Return points of the photo, float [N, 2], in the unit square: float64 [N, 2]."""
+        return _moved(points, self.matrix)
+
+    def to_photo(self, points: ArrayLike) -> Points:
+        """Return points of the unit square, float [N, 2], in the photo: float64 [N, 2]."""
+        return _moved(points, self.inverse)
+
+    def within(self, size: tuple[int, int]) -> bool:
+        """Whether all of it lies in a photo of ``size`` (width, height)."""
+        corners = self.corners
+        # Rounding must not make a square at the photo's edge reach outside.
+        return bool((corners >= -_ROUNDING).all() and (corners <= np.add(size, _ROUNDING)).all())
+
+    def require_photo(self, size: tuple[int, int], *, name: str) -> None:
+        """Refuse a frame that shows too little of a photo of ``size`` (width, height) called ``name``.
+
+        Raises:
+            PhotoError: its middle is more than a quarter of its side outside, or it is a crop and not all inside.
+        """
+        outside = np.maximum(-self.middle, self.middle - size).max()
+        if self.kind in ("square", "crop") and not self.within(size):
+            text = f"{self.x:g},{self.y:g},{self.side:g}"
+            raise PhotoError(
+                f"the crop {text} (x,y,size) does not lie within {quoted(name)}, which is {size[0]}x{size[1]} pixels"
+            )
+        if outside > self.side / 4:
+            raise PhotoError(f"the {self.kind} frame of the face shows nearly nothing of {quoted(name)}")
+
+    @classmethod
+    def _around(cls, kind: Kind, middle: Points, along: Points) -> Frame:
+        """A frame by its middle and its upper side, float [2] each."""
+        down = np.array([-along[1], along[0]])
+        x, y = middle - along / 2 - down / 2
+        return cls(kind, float(x), float(y), float(along[0]), float(along[1]))
+
+
+def fault(landmarks: ArrayLike) -> str | None:
+    """Return why landmarks, float [5, 2] as for ``Frame.aligned``, make no face; None where they do."""
+    points = np.asarray(landmarks, np.float64)
+    if points.shape != (5, 2):
+        return f"expected 5 points, not {list(points.shape)} numbers"
+    if not np.isfinite(points).all():
+        return "a number is not finite"
+    across = points[1] - points[0]
+    down = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    lengths = np.hypot(*across), np.hypot(*down)
+    if min(lengths) < _MIN_DISTANCE:
+        return "the eyes, or the eyes and the mouth, are in one place"
+    sine = (across[0] * down[1] - across[1] * down[0]) / (lengths[0] * lengths[1])
+    if sine < -_MIN_SINE:
+        return "the eyes are mirrored"
+    return "the eyes and the mouth are on one line" if sine < _MIN_SINE else None
+
+
+def _face(landmarks: ArrayLike) -> Points:
+    if why := fault(landmarks):
+        raise ParameterError(f"the landmarks make no face: {why}")
+    return np.asarray(landmarks, np.float64)
+
+
+def _moved(points: ArrayLike, matrix: Points) -> Points:
+    found: Points = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return found
