@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from export.training.looks.critic import Critic
@@ -96,12 +97,23 @@ class Step:
         self.weights, self.first_frozen = weights, first_frozen
         self.device = looks.f_mean.device
         self.whole = in_half(synthesis.fine, self.device)
-        self.paint = in_half(lambda f, w: head(synthesis.features(f, w), w[:, -LATE_STYLES:]), self.device)
+        self.paint = in_half(self._paint, self.device)
         self.critic = critic
         self.full_size = FullSize(
-            synthesis, whole=self.whole, paint=self.paint, loss=loss, critic=critic,
+            synthesis, whole=self.whole, paint=in_half(self._paint_to_learn, self.device), loss=loss, critic=critic,
             weights=(weights.whole, weights.critic),
         )  # fmt: skip
+
+    def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
+        # f [B, C, cut, cut], w [B, m, 512] -> [B, 3, 256, 256]
+        image: Tensor = self.head(self.synthesis.features(f, w), w[:, -LATE_STYLES:])
+        return image
+
+    def _paint(self, f: Tensor, w: Tensor) -> Tensor:
+        # The head learns from the whole half alone: a head that learns to please shows what no generator paints.
+        fixed = {name: value.detach() for name, value in self.head.named_parameters()}
+        image: Tensor = functional_call(self.head, fixed, (self.synthesis.features(f, w), w[:, -LATE_STYLES:]))
+        return image
 
     def encode(self, photo: Tensor, theta: Tensor, edit: Tensor) -> Codes:
         """Photos [B, 3, 256, 256], how their faces lie [B, 2, 3], and edits [B, num_styles, 512] -> codes."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
+from export.training.looks.full_size import Told
 from export.training.looks.losses import ImageLoss, seen
 from export.training.looks.step import Step
 from networks.generator_file import Generator
@@ -99,6 +100,24 @@ def test_gradients_reach_what_is_trained(generator: Generator, batches: Batches)
     loss.backward()
     assert "first" in parts
     assert sum(float(p.grad.abs().sum()) for p in looks.first.parameters() if p.grad is not None) > 0
+
+
+def test_the_short_head_learns_from_the_whole_half_alone(generator: Generator) -> None:
+    torch.manual_seed(0)
+    flat = Flat()
+    head = ShortHead()
+    loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
+    step = Step(generator.synthesis, TwoLooks(), head, loss, first_frozen=True)  # type: ignore[arg-type]
+    w = torch.randn(1, 12, 512, requires_grad=True)
+    f = generator.synthesis.coarse(torch.randn(1, 4, 512), cut=16)
+    shown = step.paint(f, w)
+    shown.square().mean().backward()
+    assert w.grad is not None
+    assert all(p.grad is None for p in head.parameters())
+    told = Told(torch.zeros(()))
+    step.full_size.head(f, w, shown + 0.1, told).backward()
+    assert float(told.parts["head"].detach()) == pytest.approx(0.11, abs=1e-4)
+    assert all(p.grad is not None for p in head.parameters())
 
 
 @pytest.mark.parametrize("number", range(4))
