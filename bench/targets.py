@@ -14,6 +14,7 @@ from PIL import Image
 
 from client.errors import PhotoError
 from client.files.photo import Photo
+from client.frames.frame import Frame
 
 Image8 = NDArray[np.uint8]
 
@@ -92,4 +93,4 @@ def photos(folder: Path) -> Iterator[tuple[str, Image8]]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         with suppress(PhotoError):
             photo = Photo.open(path)
-            yield path.stem, photo.pixels(photo.square(), SIDE)
+            yield path.stem, photo.pixels(Frame.square(photo.size), SIDE)

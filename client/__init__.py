@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from client.errors import ServerUnavailable as ServerUnavailable
     from client.files.direction import Direction as Direction
     from client.files.inversion import Inversion as Inversion
-    from client.files.photo import Crop as Crop
     from client.files.photo import Photo as Photo
+    from client.frames.frame import Frame as Frame
     from client.sidecar.record import Refinement as Refinement
     from client.sidecar.record import RefineOptions as RefineOptions
     from client.sidecar.resume import Checkpoint as Checkpoint
@@ -93,7 +93,8 @@ _MODULES: Final = {
     "ServerTimeout ServerUnavailable",
     "client.files.direction": "Direction",
     "client.files.inversion": "Inversion",
-    "client.files.photo": "Crop Photo",
+    "client.files.photo": "Photo",
+    "client.frames.frame": "Frame",
     "client.sidecar.record": "RefineOptions Refinement",
     "client.sidecar.resume": "Checkpoint RefineEvent Refined Waiting",
     "client.sidecar.transport": "AsyncRefineTransport RefineTransport",

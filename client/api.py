@@ -16,8 +16,9 @@ from client.errors import InversionError, ParameterError, PhotoError
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
 from client.files.sheet import png
+from client.frames.frame import Frame
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import RefineEvent, Refiner, refine_async
 from client.sidecar.transport import AsyncRefineTransport
@@ -94,7 +95,7 @@ class AsyncInverter:
     async def invert(
         self,
         photo: Photo | str | os.PathLike[str],
-        crop: Crop | None = None,
+        frame: Frame | None = None,
         *,
         method: str = methods.DEFAULT,
         cut: int | None = None,
@@ -103,17 +104,17 @@ class AsyncInverter:
 
         Args:
             photo: a decoded photo or the path of one.
-            crop: the square to invert, in pixels of the photo as shown; the largest centred one by default.
+            frame: the square to invert, in pixels of the photo as shown; the largest centred one by default.
             method: a key of ``protocol.methods.METHODS``; ``refine`` continues with its recipe.
             cut: side of ``f``, 8 or 16 (the default); None for methods of W+.
 
         Raises:
-            PhotoError: the photo cannot be read, or the crop does not lie within it.
+            PhotoError: the photo cannot be read, or the frame does not lie within it.
             ParameterError: there is no such method, or it has no such cut.
             ModelMissing: the server does not serve the models of the cut.
         """
         opened = await in_thread(_opened, photo)
-        return await self._session.invert(opened, crop, method=method, cut=cut)
+        return await self._session.invert(opened, frame, method=method, cut=cut)
 
     async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion: uint8 RGB [1024, 1024, 3].
@@ -210,7 +211,7 @@ def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | N
         opened = _opened(photo)
         if opened.sha256 != inversion.photo_sha256:
             raise PhotoError(f"{quoted(opened.name)} is not the photo that was inverted: expected {name}")
-        return replace(inversion, target=png(opened.pixels(opened.square(inversion.crop), side)))
+        return replace(inversion, target=png(opened.pixels(inversion.frame, side)))
     if inversion.target is None:
         raise ParameterError(f"the inversion does not hold its photo: pass {name} itself")
     if inversion.target_pixels().shape[0] != side:

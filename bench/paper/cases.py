@@ -17,6 +17,7 @@ import numpy as np
 from bench.targets import SIDE, Image8, Move, moved
 from client.errors import PhotoError
 from client.files.photo import Photo
+from client.frames.frame import Frame
 from judges.alignment import aligned_square
 from judges.faces import FaceDetector
 
@@ -82,7 +83,7 @@ def read_photos(folder: Path, *, most: int) -> Photos:
             break
         try:
             photo = Photo.open(path)
-            square = photo.pixels(photo.square(), SIDE)
+            square = photo.pixels(Frame.square(photo.size), SIDE)
         except PhotoError as exc:
             read.unreadable.append(str(exc))
             continue

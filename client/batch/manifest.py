@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from client.errors import ParameterError
 from client.files.names import digest_of, part_of
-from client.files.photo import SUFFIXES, Crop
+from client.files.photo import SUFFIXES
+from client.frames.frame import Frame
 from client.text import quoted, reason
 
 _MAX_LINE: Final = 64 * 2**10
@@ -155,5 +156,5 @@ def _item(line: bytes, path: Path, number: int) -> Item:
     if "\0" in value["photo"]:
         raise ParameterError(f"{what} has a path with a zero byte")
     if crop is not None:
-        Crop.parse(crop)
+        Frame.parse_crop(crop)
     return Item(name_of(name), str(path.parent / value["photo"]), crop)

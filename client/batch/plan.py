@@ -20,8 +20,9 @@ from client.files import direction as directions
 from client.files.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
 from client.files.sheet import jpeg, png
+from client.frames.frame import Frame
 from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method
@@ -101,8 +102,8 @@ class Plan:
 
     async def _make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
         photo = await asyncio.to_thread(Photo.open, item.path)
-        crop = None if item.crop is None else Crop.parse(item.crop)
-        result = await inverter.invert(photo, crop, method=self.method, cut=self.cut)
+        frame = None if item.crop is None else Frame.parse_crop(item.crop)
+        result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
         inversion, image = result.inversion, result.reconstruction
         if self.refine is not None:
             inversion = await self._refined(inverter, inversion, photo)

@@ -10,8 +10,9 @@ import numpy as np
 from client.batch.ledger import Entry, Ledger
 from client.batch.plan import Plan, request_of, thumbnail
 from client.errors import PhotoError
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
 from client.files.sheet import jpeg
+from client.frames.frame import Frame
 from client.text import shown
 
 SLOWEST: Final = 5
@@ -66,8 +67,9 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
     tiles = []
     try:
         photo = Photo.open(entry.item.path)
-        crop = photo.square(None if entry.item.crop is None else Crop.parse(entry.item.crop))
-        tiles.append(photo.pixels(crop, TILE))
+        crop = entry.item.crop
+        frame = Frame.square(photo.size) if crop is None else Frame.parse_crop(crop)
+        tiles.append(photo.pixels(frame, TILE))
     except (PhotoError, OSError, ValueError):
         # It was readable when it was inverted.
         tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))

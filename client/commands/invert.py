@@ -22,8 +22,9 @@ from client.commands.options import group, option, repeated, required, switch
 from client.commands.report import Report, parsed_edit, progress, warn
 from client.commands.results import edited, place_of, rendered, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
 from client.files.sheet import TILE
+from client.frames.frame import Frame
 
 MORE = f"Triton's encoder makes the start, and the side-car refines it. {STOPPED} {PHOTOS}"
 
@@ -61,20 +62,21 @@ def run(options: InvertFlags) -> Report:
     quiet, method, refinement = options.output.json, options.method, options.refinement
     preset = method.preset(refinement)
     wanted = None if preset is None else refinement.chosen(preset=preset)
-    crop = Crop.parse(options.crop) if options.crop else None
+    crop = Frame.parse_crop(options.crop) if options.crop else None
     edits = [parsed_edit(text, options.output.domain) for text in options.edit]
     photo = Photo.open(options.photo)
     warn(photo)
-    square = photo.square(crop)
+    frame = crop or Frame.square(photo.size)
+    frame.require_photo(photo.size, name=photo.name)
     path = place_of(photo, options.out, force=options.force)
     with Inverter(**connection(options.output, options.server, refinement, refines=not method.fast)) as inverter:
-        start = partial(inverter.invert, photo, square, method=method.method, cut=method.cut)
+        start = partial(inverter.invert, photo, frame, method=method.method, cut=method.cut)
         if wanted is None:
             with progress("inverting", 1 + len(edits), json=quiet) as bar:
                 result = start()
                 bar.update()
                 done = [edited(inverter, result.inversion, edit, bar) for edit in edits]
-            tile = photo.pixels(square, TILE)
+            tile = photo.pixels(frame, TILE)
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done)
         with progress("inverting", 1, json=quiet):
             inversion = start().inversion

@@ -114,14 +114,21 @@ def written(
     if path.exists():
         clear_edits(path)
     write_all(files)
-    crop, (width, height) = inversion.crop, inversion.photo_size
+    frame, (width, height) = inversion.frame, inversion.photo_size
     data: dict[str, Any] = {
         "inversion": str(path),
         "reconstruction": str(reconstruction_path),
         "sheet": str(sheet_path),
         "edits": reports,
         "photo": {"name": inversion.photo_name, "size": [width, height], "sha256": inversion.photo_sha256},
-        "crop": [crop.x, crop.y, crop.size],
+        "frame": {
+            "kind": frame.kind,
+            "middle": frame.middle.tolist(),
+            "side": frame.side,
+            "angle": frame.angle,
+            "matrix": frame.matrix.tolist(),
+        },
+        "crop": [frame.x, frame.y, frame.side] if frame.dy == 0 else None,
         "method": inversion.method,
         "domain": inversion.domain,
         "generator": inversion.generator,
@@ -129,7 +136,7 @@ def written(
         "versions": inversion.versions,
     }
     lines = [
-        f"Inverted {inversion.photo_name} ({width}x{height}, square {crop}):",
+        f"Inverted {inversion.photo_name} ({width}x{height}, {frame}):",
         f"  inversion       {shown(path)}",
         f"  reconstruction  {shown(reconstruction_path)}",
         f"  sheet           {shown(sheet_path)}",

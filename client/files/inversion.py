@@ -1,5 +1,8 @@
 """The inversion file: one photo in F/W+, as safetensors.
 
+The metadata say which square of which photo it is (``frame``, ``photo_size``, ``photo_sha256``). ``crop`` says the same
+for older versions, where it is a square of whole pixels; files of theirs have ``crop`` alone.
+
 Schema 1 holds ``f``, ``w_m_plus`` and ``f_o``. Schema 2 adds what a refinement leaves, each optional: the square of the
 photo as the bytes of a PNG file (``target``, uint8), the tensors of the optimiser (``optimiser.NAME``, float32), and an
 account of the refinement as JSON in the metadata (``refinement``).
@@ -18,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.errors import GeneratorMismatch, InversionError, ParameterError
+from client.errors import GeneratorMismatch, InversionError, ParameterError, PhotoError
 from client.files import tensors
-from client.files.photo import Crop
+from client.frames.frame import Frame
 from client.sidecar.record import Refinement
 from client.text import quoted, shown
 from protocol import methods
@@ -53,7 +56,7 @@ class Inversion:
         generator: fingerprint of the generator that ``f`` and ``w_m_plus`` belong to.
         domain: what the generator shows, for example ``ffhq``.
         cut: side of ``f``: 8 or 16, or 4 for W+.
-        crop: the square of the photo that was inverted, in pixels of the photo as shown.
+        frame: the square of the photo that was inverted, in pixels of the photo as shown.
         photo_size: width and height of the photo as shown, in pixels.
         photo_sha256: hex digest of the photo file's bytes.
         photo_name: the photo file's name, without folders.
@@ -74,7 +77,7 @@ class Inversion:
     generator: str
     domain: str
     cut: int
-    crop: Crop
+    frame: Frame
     photo_size: tuple[int, int]
     photo_sha256: str
     photo_name: str
@@ -115,15 +118,17 @@ class Inversion:
         f, w_m_plus, f_o = (
             tensors.require(found, name, what=what, error=InversionError) for name in ("f", "w_m_plus", "f_o")
         )
-        missing = [key for key in (*_TEXTS, "cut", "crop", "photo_size") if key not in metadata]
+        missing = [key for key in (*_TEXTS, "cut", "photo_size") if key not in metadata]
+        if not {"frame", "crop"} & set(metadata):
+            missing.append("crop")
         if missing:
             raise InversionError(f"{what} does not say its {missing[0]}")
         try:
             cut = int(metadata["cut"])
-            x, y, size = (int(part) for part in metadata["crop"].split(","))
             width, height = (int(part) for part in metadata["photo_size"].split("x"))
-        except ValueError as problem:
-            raise InversionError(f"{what} has an unreadable cut, crop or photo size") from problem
+            frame = _frame(metadata, (width, height))
+        except (ValueError, PhotoError) as problem:
+            raise InversionError(f"{what} has an unreadable cut, frame or photo size") from problem
         texts = {key: shown(metadata[key]) for key in _TEXTS}
         versions = {side: texts.pop(f"{side}_version") for side in ("client", "server")}
         target = refinement = None
@@ -135,7 +140,7 @@ class Inversion:
                 w_m_plus,
                 f_o,
                 cut=cut,
-                crop=Crop(x, y, size),
+                frame=frame,
                 photo_size=(width, height),
                 versions=versions,
                 target=target,
@@ -199,7 +204,8 @@ class Inversion:
             "generator": self.generator,
             "domain": self.domain,
             "cut": str(self.cut),
-            "crop": str(self.crop),
+            "frame": self.frame.encode(),
+            **_crop(self.frame),
             "photo_size": "{}x{}".format(*self.photo_size),
             "photo_sha256": self.photo_sha256,
             "photo_name": self.photo_name,
@@ -226,9 +232,9 @@ def _validate(inversion: Inversion, what: str) -> None:
     styles = inversion.w_m_plus.shape
     if len(styles) != 2 or not 1 <= styles[0] <= _MAX_STYLES or styles[1] != STYLE_DIM:
         raise InversionError(f"tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}]")
-    crop, (width, height) = inversion.crop, inversion.photo_size
-    if min(crop.x, crop.y) < 0 or crop.size < 1 or crop.x + crop.size > width or crop.y + crop.size > height:
-        raise InversionError(f"the crop {crop} of {what} does not lie within its photo of {width}x{height} pixels")
+    frame, (width, height) = inversion.frame, inversion.photo_size
+    if not frame.shows((width, height)):
+        raise InversionError(f"the {frame} of {what} does not lie within its photo of {width}x{height} pixels")
     if inversion.target is not None:
         try:
             width, height = _png(inversion.target).size
@@ -237,6 +243,22 @@ def _validate(inversion: Inversion, what: str) -> None:
             width = height = 0
         if width != height or not _MIN_TARGET <= width <= _MAX_TARGET:
             raise InversionError(f"the target of {what} is not a square PNG file in RGB")
+
+
+def _frame(metadata: Mapping[str, str], photo_size: tuple[int, int]) -> Frame:
+    """Read the frame; older files have a crop of whole pixels, mostly the centred square."""
+    if "frame" in metadata:
+        return Frame.decode(metadata["frame"])
+    found, square = Frame.parse_crop(metadata["crop"]), Frame.square(photo_size)
+    return square if (found.x, found.y, found.side) == (square.x, square.y, square.side) else found
+
+
+def _crop(frame: Frame) -> dict[str, str]:
+    """The frame as older versions read it, where it is a square of whole pixels."""
+    numbers = (frame.x, frame.y, frame.dx)
+    if frame.kind in ("aligned", "upright") or any(number != int(number) for number in numbers):
+        return {}
+    return {"crop": ",".join(str(int(number)) for number in numbers)}
 
 
 def _png(data: bytes) -> Image.Image:

@@ -27,6 +27,8 @@ from client.files.colour import adobe_rgb, by_code_points
 from client.files.jpeg import MAX_SCANS, MAX_WORK, ended, scans
 from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
+from client.frames.cut import cut
+from client.frames.frame import Frame
 from client.text import quoted, shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
@@ -55,40 +57,6 @@ _INFO: Final[dict[str, type | tuple[type, ...]]] = {
     "Raw profile type exif": str,
 }
 _COLOUR_SPACE, _INTEROPERABILITY, _EXIF = 0xA001, 0xA005, 0x8769
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square of the photo as shown (after its EXIF orientation), in pixels.
-
-    Attributes:
-        x: distance of the left edge from the photo's left edge.
-        y: distance of the top edge from the photo's top edge.
-        size: side of the square, at least ``MIN_SIDE``.
-    """
-
-    x: int
-    y: int
-    size: int
-
-    @classmethod
-    def parse(cls, text: str) -> Crop:
-        """Read ``x,y,size``.
-
-        Raises:
-            PhotoError: the text is not three whole numbers.
-        """
-        try:
-            x, y, size = (int(part) for part in text.split(","))
-        except ValueError as problem:
-            raise PhotoError(
-                f"invalid crop {quoted(text)}: expected x,y,size in whole pixels, for example 40,0,512"
-            ) from problem
-        return cls(x, y, size)
-
-    def __str__(self) -> str:
-        """Return ``x,y,size``."""
-        return f"{self.x},{self.y},{self.size}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,28 +129,14 @@ class Photo:
         """Width and height in pixels, as shown."""
         return self.image.size
 
-    def square(self, crop: Crop | None = None) -> Crop:
-        """Return the crop, or the largest centred square where there is none.
+    def pixels(self, frame: Frame, side: int) -> NDArray[np.uint8]:
+        """Return what a frame shows: uint8 RGB [side, side, 3].
 
         Raises:
-            PhotoError: the crop does not lie within the photo, or is smaller than ``MIN_SIDE``.
+            PhotoError: the frame is too small, or does not show enough of the photo.
         """
-        width, height = self.size
-        if crop is None:
-            size = min(width, height)
-            return Crop((width - size) // 2, (height - size) // 2, size)
-        if crop.size < MIN_SIDE:
-            raise PhotoError(f"the crop {crop} is too small: its side must be at least {MIN_SIDE} pixels")
-        if min(crop.x, crop.y) < 0 or crop.x + crop.size > width or crop.y + crop.size > height:
-            raise PhotoError(
-                f"the crop {crop} (x,y,size) does not lie within {quoted(self.name)}, which is {width}x{height} pixels"
-            )
-        return crop
-
-    def pixels(self, crop: Crop, size: int) -> NDArray[np.uint8]:
-        """Return the square, resampled by Lanczos to uint8 RGB [size, size, 3]."""
-        box = (crop.x, crop.y, crop.x + crop.size, crop.y + crop.size)
-        return np.array(self.image.resize((size, size), Image.Resampling.LANCZOS, box=box), dtype=np.uint8)
+        frame.require_photo(self.size, name=self.name)
+        return cut(self.image, frame, side)
 
 
 def _open(data: bytes, name: str) -> Image.Image:

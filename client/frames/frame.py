@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from client.errors import ParameterError, PhotoError
+from client.errors import PhotoError
 from client.files.limits import MIN_SIDE
 from client.text import quoted
 
@@ -40,7 +40,8 @@ class Frame:
         dy: of that side; 0 where the square is not rotated.
 
     Raises:
-        ParameterError: a number is not finite, or the square is too small or too large for a photo.
+        PhotoError: a number is not finite or too large for a photo, the square has no size, or it is rotated and not
+            ``aligned``.
     """
 
     kind: Kind
@@ -51,13 +52,11 @@ class Frame:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ParameterError(f"unknown frame {quoted(str(self.kind), limit=40)}: expected {', '.join(KINDS)}")
+            raise PhotoError(f"unknown frame {quoted(str(self.kind), limit=40)}: expected {', '.join(KINDS)}")
         if not all(math.isfinite(v) and abs(v) <= _MAX_SIDE for v in (self.x, self.y, self.dx, self.dy)):
-            raise ParameterError(f"the {self.kind} frame has numbers that are not finite or too large for a photo")
-        if self.side < MIN_SIDE:
-            raise ParameterError(
-                f"the {self.kind} frame is too small: {self.side:.1f} pixels, but its side must be at least {MIN_SIDE}"
-            )
+            raise PhotoError(f"the {self.kind} frame has numbers that are not finite or too large for a photo")
+        if not self.side or (self.kind != "aligned" and (self.dy or self.dx < 0)):
+            raise PhotoError(f"the {self.kind} frame has no size, or is rotated")
 
     @classmethod
     def square(cls, size: tuple[int, int]) -> Frame:
@@ -77,7 +76,7 @@ class Frame:
                 the nose's tip, the mouth's corner at the left, the other corner.
 
         Raises:
-            ParameterError: the landmarks make no face.
+            PhotoError: the landmarks make no face.
         """
         points = _face(landmarks)
         eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
@@ -92,33 +91,59 @@ class Frame:
         """Return the square of ``aligned`` without its rotation: the same middle and size, the face tilted as it is.
 
         Raises:
-            ParameterError: the landmarks make no face.
+            PhotoError: the landmarks make no face.
         """
         found = cls.aligned(landmarks)
         return cls._around("upright", found.middle, np.array([found.side, 0.0]))
 
     @classmethod
     def crop(cls, x: float, y: float, size: float) -> Frame:
-        """Return the square whose upper left corner is at ``(x, y)``."""
+        """Return the square whose upper left corner is at ``(x, y)``.
+
+        Raises:
+            PhotoError: the size is not above 0.
+        """
+        if size <= 0:
+            raise PhotoError(f"the crop {x:g},{y:g},{size:g} is too small: its side must be at least {MIN_SIDE} pixels")
         return cls("crop", x, y, size)
 
     @classmethod
-    def parse(cls, text: str) -> Frame:
-        """Read what ``str`` writes: ``kind,x,y,dx,dy``.
+    def parse_crop(cls, text: str) -> Frame:
+        """Read ``x,y,size``.
 
         Raises:
-            ParameterError: it is something else.
+            PhotoError: the text is not three whole numbers.
+        """
+        try:
+            x, y, size = (int(part) for part in text.split(","))
+        except ValueError as problem:
+            raise PhotoError(
+                f"invalid crop {quoted(text)}: expected x,y,size in whole pixels, for example 40,0,512"
+            ) from problem
+        return cls.crop(x, y, size)
+
+    @classmethod
+    def decode(cls, text: str) -> Frame:
+        """Read what ``encode`` writes: ``kind,x,y,dx,dy``.
+
+        Raises:
+            PhotoError: it is something else.
         """
         kind, *numbers = text.split(",")
         try:
             x, y, dx, dy = map(float, numbers)
         except ValueError as problem:
-            raise ParameterError(f"invalid frame {quoted(text, limit=80)}: expected kind,x,y,dx,dy") from problem
+            raise PhotoError(f"invalid frame {quoted(text, limit=80)}: expected kind,x,y,dx,dy") from problem
         return cls(kind, x, y, dx, dy)  # type: ignore[arg-type]
 
-    def __str__(self) -> str:
+    def encode(self) -> str:
         """Return ``kind,x,y,dx,dy``, with every digit."""
         return ",".join((self.kind, *(repr(float(v)) for v in (self.x, self.y, self.dx, self.dy))))
+
+    def __str__(self) -> str:
+        """Return it for a message: its kind, place, size and rotation."""
+        numbers = f"{self.x:.6g},{self.y:.6g},{self.side:.6g}"
+        return f"{self.kind} {numbers} (x,y,size)" + (f" rotated by {self.angle:.1f} degrees" if self.dy else "")
 
     @property
     def side(self) -> float:
@@ -166,20 +191,26 @@ class Frame:
         # Rounding must not make a square at the photo's edge reach outside.
         return bool((corners >= -_ROUNDING).all() and (corners <= np.add(size, _ROUNDING)).all())
 
+    def shows(self, size: tuple[int, int]) -> bool:
+        """Whether it shows enough of a photo of ``size`` (width, height).
+
+        Rules that find a face may reach outside, by a quarter of the side for their middle; other squares may not.
+        """
+        if self.kind in ("square", "crop"):
+            return self.within(size)
+        return float(np.maximum(-self.middle, self.middle - size).max()) <= self.side / 4
+
     def require_photo(self, size: tuple[int, int], *, name: str) -> None:
-        """Refuse a frame that shows too little of a photo of ``size`` (width, height) called ``name``.
+        """Refuse a frame that does not go with a photo of ``size`` (width, height) called ``name``.
 
         Raises:
-            PhotoError: its middle is more than a quarter of its side outside, or it is a crop and not all inside.
+            PhotoError: its side is below ``MIN_SIDE``, or it does not show enough of the photo.
         """
-        outside = np.maximum(-self.middle, self.middle - size).max()
-        if self.kind in ("square", "crop") and not self.within(size):
-            text = f"{self.x:g},{self.y:g},{self.side:g}"
-            raise PhotoError(
-                f"the crop {text} (x,y,size) does not lie within {quoted(name)}, which is {size[0]}x{size[1]} pixels"
-            )
-        if outside > self.side / 4:
-            raise PhotoError(f"the {self.kind} frame of the face shows nearly nothing of {quoted(name)}")
+        if self.side < MIN_SIDE:
+            raise PhotoError(f"the {self} is too small: its side must be at least {MIN_SIDE} pixels")
+        if not self.shows(size):
+            where = "shows hardly any of" if self.kind in ("aligned", "upright") else "does not lie within"
+            raise PhotoError(f"the {self} {where} {quoted(name)}, which is {size[0]}x{size[1]} pixels")
 
     @classmethod
     def _around(cls, kind: Kind, middle: Points, along: Points) -> Frame:
@@ -209,7 +240,7 @@ def fault(landmarks: ArrayLike) -> str | None:
 
 def _face(landmarks: ArrayLike) -> Points:
     if why := fault(landmarks):
-        raise ParameterError(f"the landmarks make no face: {why}")
+        raise PhotoError(f"the landmarks make no face: {why}")
     return np.asarray(landmarks, np.float64)
 
 

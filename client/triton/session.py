@@ -19,7 +19,8 @@ from client.errors import (
 )
 from client.files.direction import Direction
 from client.files.inversion import Inversion
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
+from client.frames.frame import Frame
 from client.triton.checks import (
     checked_domain,
     checked_method,
@@ -72,14 +73,15 @@ class AsyncSession:
         self._configs: dict[str, ModelConfig] = {}
 
     async def invert(
-        self, photo: Photo, crop: Crop | None, *, method: str = DEFAULT, cut: int | None = None
+        self, photo: Photo, frame: Frame | None, *, method: str = DEFAULT, cut: int | None = None
     ) -> InversionResult:
         """Photo to the start of a method, and its reconstruction; with an encoder, in one request."""
         start, cut = checked_method(method, cut)
-        square = photo.square(crop)
+        frame = frame or Frame.square(photo.size)
+        frame.require_photo(photo.size, name=photo.name)
         config = await self._config("invert" if start == "encoder" else "encoder", cut)
         server = await self._info()
-        pixels = await in_thread(photo.pixels, square, side_of(config, "image"))
+        pixels = await in_thread(photo.pixels, frame, side_of(config, "image"))
         if start == "encoder":
             answer = await self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
         else:
@@ -95,7 +97,7 @@ class AsyncSession:
             generator=generator_of(config),
             domain=self.domain,
             cut=number_of(config, "cut"),
-            crop=square,
+            frame=frame,
             photo_size=photo.size,
             photo_sha256=photo.sha256,
             photo_name=photo.name,

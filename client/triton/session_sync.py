@@ -20,7 +20,8 @@ from client.errors import (
 )
 from client.files.direction import Direction
 from client.files.inversion import Inversion
-from client.files.photo import Crop, Photo
+from client.files.photo import Photo
+from client.frames.frame import Frame
 from client.triton.checks import (
     checked_domain,
     checked_method,
@@ -73,14 +74,15 @@ class Session:
         self._configs: dict[str, ModelConfig] = {}
 
     def invert(
-        self, photo: Photo, crop: Crop | None, *, method: str = DEFAULT, cut: int | None = None
+        self, photo: Photo, frame: Frame | None, *, method: str = DEFAULT, cut: int | None = None
     ) -> InversionResult:
         """Photo to the start of a method, and its reconstruction; with an encoder, in one request."""
         start, cut = checked_method(method, cut)
-        square = photo.square(crop)
+        frame = frame or Frame.square(photo.size)
+        frame.require_photo(photo.size, name=photo.name)
         config = self._config("invert" if start == "encoder" else "encoder", cut)
         server = self._info()
-        pixels = inline(photo.pixels, square, side_of(config, "image"))
+        pixels = inline(photo.pixels, frame, side_of(config, "image"))
         if start == "encoder":
             answer = self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
         else:
@@ -96,7 +98,7 @@ class Session:
             generator=generator_of(config),
             domain=self.domain,
             cut=number_of(config, "cut"),
-            crop=square,
+            frame=frame,
             photo_size=photo.size,
             photo_sha256=photo.sha256,
             photo_name=photo.name,

@@ -14,8 +14,8 @@ from PIL import Image
 
 from client import (
     AsyncInverter,
-    Crop,
     Direction,
+    Frame,
     GeneratorMismatch,
     Inversion,
     Inverter,
@@ -75,7 +75,7 @@ def test_invert(result, inverter):
     assert inversion.f.shape == (512, 16, 16)
     assert inversion.w_m_plus.shape == (12, 512)
     assert inversion.f.std() > 0.01
-    assert inversion.crop == Crop(0, 0, 512)
+    assert inversion.frame == Frame("square", 0, 0, 512)
     assert inversion.generator == inverter.status().generator
     assert inversion.versions["server"] == inverter.status().server.version
     assert result.reconstruction.shape == (1024, 1024, 3)
@@ -84,7 +84,7 @@ def test_invert(result, inverter):
 
 def test_the_reconstruction_resembles_the_photo_more_than_another(result, photo, inverter):
     small = np.asarray(Image.fromarray(result.reconstruction).resize((32, 32), Image.Resampling.BOX))
-    target = photo.pixels(photo.square(), 32)
+    target = photo.pixels(Frame.square(photo.size), 32)
     other = np.asarray(Image.fromarray(inverter.generate(1)).resize((32, 32), Image.Resampling.BOX))
     assert difference(small, target) < difference(other, target)
 
@@ -97,10 +97,10 @@ def test_an_inversion_survives_its_file(result, inverter, tmp_path):
 
 
 def test_crops_and_sizes(inverter, photo):
-    cropped = inverter.invert(photo, Crop(100, 20, 300))
-    assert cropped.inversion.crop == Crop(100, 20, 300)
+    cropped = inverter.invert(photo, Frame.crop(100, 20, 300))
+    assert cropped.inversion.frame == Frame.crop(100, 20, 300)
     tiny = Photo(photo.image.resize((37, 23)), "tiny.png", hashlib.sha256().hexdigest())
-    assert inverter.invert(tiny).inversion.crop == Crop(7, 0, 23)
+    assert inverter.invert(tiny).inversion.frame == Frame("square", 7, 0, 23)
 
 
 def test_edit(result, inverter):
@@ -210,7 +210,7 @@ def test_nan_is_stopped_here_and_wrong_shapes_there_too(result, inverter, triton
     [("bdinvert", 8, 8, 14), ("psp", None, 4, 16), ("im2s", None, 4, 16)],
 )
 def test_every_method_starts_in_its_space(inverter, photo, method, cut, side, styles):
-    found = inverter.invert(photo, Crop(120, 20, 160), method=method, cut=cut)
+    found = inverter.invert(photo, Frame.crop(120, 20, 160), method=method, cut=cut)
     inversion = found.inversion
     assert (inversion.f.shape, inversion.w_m_plus.shape) == ((512, side, side), (styles, 512))
     assert difference(inverter.render(inversion), found.reconstruction) <= 1

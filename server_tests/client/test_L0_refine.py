@@ -106,7 +106,7 @@ def assert_same(one: Inversion, other: Inversion) -> None:
 def test_invert_refines(alone, triton):
     inversion = Inversion.load(alone / FILE)
     with Inverter(triton.url) as inverter:
-        start = inverter.invert(alone / "astronaut.png", inversion.crop)
+        start = inverter.invert(alone / "astronaut.png", inversion.frame)
         rendered = inverter.render(inversion)
     assert not np.array_equal(inversion.w_m_plus, start.inversion.w_m_plus)
     np.testing.assert_array_equal(inversion.f_o, start.inversion.f_o)

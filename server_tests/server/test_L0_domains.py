@@ -19,7 +19,7 @@ from client.api import Inverter
 from client.errors import GeneratorMismatch, ModelMissing
 from client.files.direction import Direction
 from client.files.inversion import Inversion
-from client.files.photo import Crop
+from client.frames.frame import Frame
 from server.triton import LocalTriton
 from tests.export.published import saved
 from tests.export.publishers import rosinality_file, stylegan2, stylegan_file
@@ -186,6 +186,6 @@ def code(domain: Domain, *, generator: str) -> Inversion:
     f = torch.randn(domain.f, generator=rng).numpy()
     return Inversion(
         f=f, f_o=f, w_m_plus=torch.randn(domain.styles, 512, generator=rng).numpy(), generator=generator,
-        domain=domain.name, cut=16, crop=Crop(0, 0, 64), photo_size=(64, 64), photo_sha256="0" * 64,
+        domain=domain.name, cut=16, frame=Frame.crop(0, 0, 64), photo_size=(64, 64), photo_sha256="0" * 64,
         photo_name="none.png", method="encoder", versions={},
     )  # fmt: skip

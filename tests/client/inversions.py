@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from client import (
-    Crop,
+    Frame,
     Inversion,
     InversionError,
     Refinement,
@@ -29,7 +29,7 @@ def made(**changes: object) -> Inversion:
         "generator": "aaaaaaaaaaaaaaaa",
         "domain": "ffhq",
         "cut": 16,
-        "crop": Crop(1, 2, 30),
+        "frame": Frame.crop(1, 2, 30),
         "photo_size": (40, 50),
         "photo_sha256": "00ff",
         "photo_name": "me.jpg",

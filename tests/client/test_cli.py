@@ -69,9 +69,9 @@ def test_finished_results_are_replaced_by_force_only(place, capsys):
     code, message = failed(capsys, "invert", "--fast", "me.png")
     assert code == 2
     assert "`out/me/me.inversion.safetensors` already exists: pass --force" in message
-    assert Inversion.load("out/me/me.inversion.safetensors").crop.size == 20
+    assert Inversion.load("out/me/me.inversion.safetensors").frame.side == 20
     assert cli.main(["invert", "--fast", "me.png", "--force"]) == 0
-    assert Inversion.load("out/me/me.inversion.safetensors").crop.size == 90
+    assert Inversion.load("out/me/me.inversion.safetensors").frame.side == 90
     assert len(files(place)) == 5
 
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from client import (
-    Crop,
+    Frame,
     GeneratorMismatch,
     Inversion,
     InversionError,
@@ -31,7 +31,7 @@ def test_round_trip(tmp_path):
         "generator",
         "domain",
         "cut",
-        "crop",
+        "frame",
         "photo_size",
         "photo_sha256",
         "photo_name",
@@ -60,9 +60,9 @@ def test_others_can_read_it(tmp_path):
 def test_metadata_round_trips(tmp_path_factory, x, y, size, name):
     path = tmp_path_factory.getbasetemp() / "hypothesis.safetensors"
     small = np.zeros((512, 8, 8), np.float32)
-    made(crop=Crop(x, y, size), photo_size=(1000, 1000), photo_name=name, f=small, f_o=small, cut=8).save(path)
+    made(frame=Frame.crop(x, y, size), photo_size=(1000, 1000), photo_name=name, f=small, f_o=small, cut=8).save(path)
     after = Inversion.load(path)
-    assert after.crop == Crop(x, y, size)
+    assert after.frame == Frame.crop(x, y, size)
     assert after.photo_name == name
 
 
@@ -155,7 +155,7 @@ def test_tensors_are_checked(tmp_path, name):
     ],
 )
 def test_metadata_must_be_there(tmp_path, key):
-    assert key in rewritten(tmp_path / "it", **{key: None})
+    assert key in rewritten(tmp_path / "it", **{"frame": None, key: None})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,39 @@ def test_metadata_must_be_there(tmp_path, key):
     [{"cut": "x"}, {"cut": "32"}, {"crop": "1,2"}, {"crop": "30,30,30"}, {"crop": "-1,0,5"}, {"photo_size": "40"}],
 )
 def test_metadata_must_be_right(tmp_path, wrong):
-    assert rewritten(tmp_path / "it", **wrong)
+    assert rewritten(tmp_path / "it", **{"frame": None, **wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "crop,1,2,30", "round,1,2,30,0", "crop,1,2,nan,0", "crop,30,30,30,0", "aligned,90,2,30,1", "crop,1,2,0,0"],
+)
+def test_the_frame_must_be_right(tmp_path, wrong):
+    assert "frame" in rewritten(tmp_path / "it", frame=wrong) or "within its photo" in rewritten(
+        tmp_path / "it", frame=wrong
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "expected"),
+    [
+        ((40, 50), "0,5,40", Frame("square", 0, 5, 40)),
+        ((40, 50), "1,2,30", Frame.crop(1, 2, 30)),
+    ],
+)
+def test_an_older_file_has_a_crop_alone(tmp_path, size, crop, expected):
+    found, texts = parts(made(photo_size=size))
+    del texts["frame"]
+    (tmp_path / "it").write_bytes(save(found, metadata={**texts, "crop": crop}))
+    assert Inversion.load(tmp_path / "it").frame == expected
+
+
+def test_a_rotated_frame_is_kept_to_the_last_digit_and_older_versions_refuse_it(tmp_path):
+    frame = Frame("aligned", -1.2345678901234567, 1 / 3, 30.1, -2.7)
+    before = made(frame=frame)
+    before.save(tmp_path / "it")
+    assert Inversion.load(tmp_path / "it").frame == frame
+    assert "crop" not in parts(before)[1]
 
 
 def test_metadata_cannot_smuggle_control_characters(tmp_path):

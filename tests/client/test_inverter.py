@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client import (
-    Crop,
     DirectionError,
+    Frame,
     GeneratorMismatch,
     Inverter,
     ModelMissing,
@@ -36,11 +36,11 @@ from tests.client.fakes import (
 
 def test_invert(photo, asynchronous):
     transport = FakeTransport()
-    result = result_of("invert", photo, Crop(10, 5, 80), transport=transport, asynchronous=asynchronous)
+    result = result_of("invert", photo, Frame.crop(10, 5, 80), transport=transport, asynchronous=asynchronous)
     assert transport.closed
     (call,) = transport.inferences
     assert call.model == "ffhq_invert"
-    expected = Photo.open(photo).pixels(Crop(10, 5, 80), PHOTO_SIDE)
+    expected = Photo.open(photo).pixels(Frame.crop(10, 5, 80), PHOTO_SIDE)
     np.testing.assert_array_equal(call.inputs["image"], expected[None])
     assert result.reconstruction.shape == (SIDE, SIDE, 3)
     assert result.reconstruction.dtype == np.uint8
@@ -49,7 +49,7 @@ def test_invert(photo, asynchronous):
     assert inversion.f[0, 0, 0] == np.float32(expected.mean() / 255)
     assert inversion.w_m_plus.shape == (12, 512)
     assert (inversion.generator, inversion.domain, inversion.cut) == (GENERATOR, "ffhq", 16)
-    assert (inversion.crop, inversion.photo_size, inversion.photo_name) == (Crop(10, 5, 80), (120, 90), "me.png")
+    assert (inversion.frame, inversion.photo_size, inversion.photo_name) == (Frame.crop(10, 5, 80), (120, 90), "me.png")
     assert inversion.photo_sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
     assert inversion.method == "encoder"
     assert inversion.versions == {"client": VERSION, "server": "2.51.0"}
@@ -92,7 +92,7 @@ def test_a_server_of_one_cut_says_so(photo):
 
 def test_the_centre_square_is_the_default(photo):
     inversion = result_of("invert", str(photo), transport=FakeTransport()).inversion
-    assert inversion.crop == Crop(15, 0, 90)
+    assert inversion.frame == Frame("square", 15, 0, 90)
 
 
 def test_what_the_server_said_is_asked_once(photo):
@@ -107,7 +107,12 @@ def test_what_the_server_said_is_asked_once(photo):
 
 def test_bad_photos_and_crops_never_reach_the_server(photo, tmp_path, asynchronous):
     transport = FakeTransport()
-    for path, crop in ((photo, Crop(100, 0, 50)), (photo, Crop(0, 0, 4)), (tmp_path / "none", None), (tmp_path, None)):
+    for path, crop in (
+        (photo, Frame.crop(100, 0, 50)),
+        (photo, Frame.crop(0, 0, 4)),
+        (tmp_path / "none", None),
+        (tmp_path, None),
+    ):
         with pytest.raises(PhotoError) as caught:
             result_of("invert", path, crop, transport=transport, asynchronous=asynchronous)
         check_sentence(caught.value)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from client.errors import PhotoError
-from client.files.photo import BACKGROUND, MAX_MEGAPIXELS, MIN_SIDE, Crop, Photo
+from client.files.photo import BACKGROUND, MAX_MEGAPIXELS, MIN_SIDE, Photo
+from client.frames.frame import Frame
 from tests.client.fakes import check_sentence, unhurried
 
 
@@ -116,7 +117,7 @@ def test_too_small(size):
 
 def test_long_and_thin_is_a_photo():
     photo = Photo.decode(encoded(Image.new("RGB", (20_000, MIN_SIDE))))
-    assert photo.square() == Crop(9992, 0, MIN_SIDE)
+    assert Frame.square(photo.size) == Frame("square", 9992, 0, MIN_SIDE)
 
 
 def test_files(tmp_path):
@@ -273,42 +274,3 @@ def test_colour_profile_is_applied():
         np.abs(np.subtract(colour(Photo.decode(encoded(quadrants(), icc_profile=bytes(swapped)))), (0, 0, 255))).max()
         < 12
     )
-
-
-def test_centre_square():
-    photo = Photo.decode(encoded(quadrants(101, 40)))
-    assert photo.square() == Crop(30, 0, 40)
-    assert Photo.decode(encoded(quadrants(40, 101))).square() == Crop(0, 30, 40)
-
-
-@unhurried
-@given(st.integers(-50, 150), st.integers(-50, 150), st.integers(-5, 150))
-def test_a_crop_lies_within_the_photo_or_is_refused(x, y, size):
-    photo = Photo(image=Image.new("RGB", (100, 60)), name="it", sha256="")
-    inside = x >= 0 and y >= 0 and x + size <= 100 and y + size <= 60 and size >= MIN_SIDE
-    if inside:
-        crop = photo.square(Crop(x, y, size))
-        assert photo.pixels(crop, 24).shape == (24, 24, 3)
-    else:
-        with pytest.raises(PhotoError, match=f"100x60|{MIN_SIDE}"):
-            photo.square(Crop(x, y, size))
-
-
-def test_pixels_are_pillows_lanczos_of_the_crop():
-    pixels = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
-    photo = Photo.decode(encoded(Image.fromarray(pixels)))
-    expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.LANCZOS, box=(10, 5, 80, 75))
-    np.testing.assert_array_equal(photo.pixels(Crop(10, 5, 70), 32), np.asarray(expected))
-    np.testing.assert_array_equal(photo.pixels(Crop(10, 5, 70), 70), pixels[5:75, 10:80])
-
-
-@unhurried
-@given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
-def test_crops_round_trip_as_text(x, y, size):
-    assert Crop.parse(str(Crop(x, y, size))) == Crop(x, y, size)
-
-
-@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a,b,c", "1.5,2,3", "1;2;3", "nan,0,5"])
-def test_malformed_crops(text):
-    with pytest.raises(PhotoError, match="x,y,size"):
-        Crop.parse(text)

@@ -12,6 +12,7 @@ from PIL import Image
 from client import (
     AnswerRefused,
     Checkpoint,
+    Frame,
     Inversion,
     Inverter,
     Photo,
@@ -76,7 +77,7 @@ def test_a_refinement(inversion, photo, asynchronous):
     for name in ("f", "w_m_plus", "f_o"):
         np.testing.assert_array_equal(getattr(request, name), getattr(inversion, name))
     target = np.asarray(Image.open(io.BytesIO(request.target)))
-    np.testing.assert_array_equal(target, photo.pixels(photo.square(), SIDE))
+    np.testing.assert_array_equal(target, photo.pixels(Frame.square(photo.size), SIDE))
     kinds = [type(event) for event in events]
     assert kinds[:3] == [Checkpoint, Queued, Progress]
     assert [event.step for event in events if isinstance(event, Progress)] == list(range(5, STEPS + 1, 5))

@@ -6,7 +6,6 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
-from client.files.photo import Crop, Photo
 from client.frames.cut import cut
 from client.frames.frame import Frame
 from tests.client.frames.test_frame import FACE, turned
@@ -54,10 +53,11 @@ def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
     return ((found - found.min()) / np.ptp(found) * 255).astype(np.uint8)
 
 
-def test_a_square_on_whole_pixels_is_cut_as_a_crop_is() -> None:
+def test_a_square_on_whole_pixels_is_cut_by_pillows_lanczos() -> None:
     image = Image.fromarray(smooth(90, 130))
-    photo = Photo(image=image, name="a.png", sha256="0")
-    np.testing.assert_array_equal(cut(image, Frame.crop(30, 7, 64), 100), photo.pixels(Crop(30, 7, 64), 100))
+    expected = image.resize((100, 100), Image.Resampling.LANCZOS, box=(30, 7, 94, 71))
+    np.testing.assert_array_equal(cut(image, Frame.crop(30, 7, 64), 100), expected)
+    np.testing.assert_array_equal(cut(image, Frame.crop(30, 7, 64), 64), np.asarray(image)[7:71, 30:94])
     np.testing.assert_array_equal(cut(image, Frame.square(image.size), 90), np.asarray(image)[:, 20:110])
 
 

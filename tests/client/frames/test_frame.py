@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from client.errors import ParameterError, PhotoError
+from client.errors import PhotoError
+from client.files.limits import MIN_SIDE
+from client.files.photo import Photo
 from client.frames.frame import Frame, fault
 from tests.client.fakes import check_sentence, unhurried
 
@@ -25,6 +28,7 @@ def turned(degrees: float, scale: float, middle: tuple[float, float]) -> np.ndar
 def test_the_square_is_the_largest_centred_one_on_whole_pixels() -> None:
     frame = Frame.square((101, 60))
     assert (frame.kind, frame.x, frame.y, frame.dx, frame.dy) == ("square", 20, 0, 60, 0)
+    assert Frame.square((40, 101)) == Frame("square", 0, 30, 40)
     assert frame.within((101, 60)) and not frame.within((79, 60))
 
 
@@ -66,14 +70,40 @@ def test_the_matrices_are_similarities_and_undo_each_other(x: float, y: float, d
     np.testing.assert_allclose(linear @ linear.T, np.eye(2) / frame.side**2, atol=1e-12)
     assert np.linalg.det(linear) > 0
     np.testing.assert_allclose(frame.to_square(frame.corners), [[0, 0], [1, 0], [1, 1], [0, 1]], atol=1e-6)
-    assert Frame.parse(str(frame)) == frame
+    assert Frame.decode(frame.encode()) == frame
+
+
+@unhurried
+@given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6), st.integers(1, 10**6))
+def test_a_crop_is_read_from_text(x: int, y: int, size: int) -> None:
+    assert Frame.parse_crop(f"{x},{y},{size}") == Frame.crop(x, y, size)
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a,b,c", "1.5,2,3", "1;2;3", "nan,0,5"])
+def test_malformed_crops(text: str) -> None:
+    with pytest.raises(PhotoError, match="x,y,size") as caught:
+        Frame.parse_crop(text)
+    check_sentence(caught.value)
+
+
+@unhurried
+@given(st.integers(-50, 150), st.integers(-50, 150), st.integers(-5, 150))
+def test_a_crop_lies_within_the_photo_or_is_refused(x: int, y: int, size: int) -> None:
+    photo = Photo(image=Image.new("RGB", (100, 60)), name="it", sha256="")
+    inside = x >= 0 and y >= 0 and x + size <= 100 and y + size <= 60 and size >= MIN_SIDE
+    if inside:
+        assert photo.pixels(Frame.crop(x, y, size), 24).shape == (24, 24, 3)
+    else:
+        with pytest.raises(PhotoError, match=f"100x60|{MIN_SIDE}") as caught:
+            photo.pixels(Frame.crop(x, y, size), 24)
+        check_sentence(caught.value)
 
 
 def test_a_frame_keeps_every_digit_as_text() -> None:
-    assert str(Frame.crop(1, 2, 30)) == "crop,1.0,2.0,30.0,0.0"
-    assert Frame.parse("crop,1,2,30,0") == Frame.crop(1, 2, 30)
+    assert Frame.crop(1, 2, 30).encode() == "crop,1.0,2.0,30.0,0.0"
+    assert Frame.decode("crop,1,2,30,0") == Frame.crop(1, 2, 30)
     frame = Frame.aligned(turned(12.3, 1 / 3, (70, 80)))
-    assert Frame.parse(str(frame)) == frame
+    assert Frame.decode(frame.encode()) == frame
 
 
 @pytest.mark.parametrize(
@@ -84,8 +114,8 @@ def test_a_frame_keeps_every_digit_as_text() -> None:
     ],
 )
 def test_a_text_that_is_no_frame_is_refused(text: str) -> None:
-    with pytest.raises(ParameterError) as caught:
-        Frame.parse(text)
+    with pytest.raises(PhotoError) as caught:
+        Frame.decode(text)
     check_sentence(caught.value)
 
 
@@ -104,7 +134,7 @@ def test_a_text_that_is_no_frame_is_refused(text: str) -> None:
 def test_landmarks_that_make_no_face_are_refused(points: np.ndarray, why: str) -> None:
     assert why in str(fault(points))
     for make in (Frame.aligned, Frame.upright):
-        with pytest.raises(ParameterError, match=why) as caught:
+        with pytest.raises(PhotoError, match=why) as caught:
             make(points)
         check_sentence(caught.value)
 
@@ -113,7 +143,7 @@ def test_a_face_at_the_edge_may_reach_outside_and_one_that_is_outside_may_not() 
     half = Frame.aligned(turned(10, 1, (0, 60)))
     half.require_photo((120, 120), name="a.jpg")
     assert not half.within((120, 120))
-    with pytest.raises(PhotoError, match="nearly nothing") as caught:
+    with pytest.raises(PhotoError, match="hardly any") as caught:
         Frame.aligned(turned(10, 1, (-30, 60))).require_photo((120, 120), name="a.jpg")
     check_sentence(caught.value)
     with pytest.raises(PhotoError, match="does not lie within") as caught:
