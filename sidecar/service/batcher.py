@@ -269,7 +269,7 @@ class Batcher:
         if last is not None:
             ticket.outbox.put(codec.to_event(last))
         ticket.failure, ticket.closed = failure, True
-        ticket.outbox.wake()
+        ticket.outbox.end()
 
     def _say_positions(self) -> None:
         for position, ticket in enumerate(self._waiting):

@@ -86,28 +86,16 @@ class _TokenCheck(grpc.aio.ServerInterceptor):
         shown = [value for name, value in details.invocation_metadata or () if name == HEADER]
         if len(shown) == 1 and hmac.compare_digest(str(shown[0]).encode(), self._expected):
             return handler
-        return _refusal(handler)
+        return _REFUSAL
 
 
-def _refusal(handler: Any) -> Any:
-    """A handler of the same kind, which gRPC asks for, that lets nobody in."""
+async def _refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
+    yield  # a stream, for gRPC
 
-    async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
-    async def refuse_stream(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
-        yield  # a stream, for gRPC
-
-    if handler is None:
-        return grpc.unary_unary_rpc_method_handler(refuse)
-    if handler.request_streaming and handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse_stream)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(refuse)
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(refuse_stream)
-    return grpc.unary_unary_rpc_method_handler(refuse)
+# Of a stream of requests, whatever the method takes: gRPC reads nothing of it before the handler does.
+_REFUSAL: Final[Any] = grpc.stream_stream_rpc_method_handler(_refuse)
 
 
 def _read(path: Path) -> bytes:

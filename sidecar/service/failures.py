@@ -58,6 +58,20 @@ class QueueFull(Failure):
     sentence = "The queue is full; try again later."
 
 
+class Incomplete(Failure):
+    """The request did not come in time, or is no request."""
+
+    code, outcome = grpc.StatusCode.INVALID_ARGUMENT, "refused"
+    sentence = "The request is damaged, or did not arrive within 30 seconds."
+
+
+class Unread(Failure):
+    """A result that nobody read; counted by its own metric."""
+
+    code = grpc.StatusCode.ABORTED
+    sentence = "The result was not read in time; go on from the last checkpoint."
+
+
 class Diverged(Failure):
     """The loss of a job became NaN or infinite."""
 
@@ -73,7 +87,7 @@ class EngineFailed(Failure):
 
 
 class Failures(grpc.aio.ServerInterceptor):
-    """Ends streams of one service by what their handler raises.
+    """Ends streams of one service by what their handler raises; around `sidecar.service.intake.Intake`.
 
     Args:
         service: full name of the service; others pass.
@@ -86,9 +100,9 @@ class Failures(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Next, details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handlers of streams of answers."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(self._prefix) or handler.unary_stream is None:
+        if handler is None or not details.method.startswith(self._prefix) or handler.stream_stream is None:
             return handler
-        answer = handler.unary_stream
+        answer = handler.stream_stream
 
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
@@ -109,4 +123,4 @@ class Failures(grpc.aio.ServerInterceptor):
                 self._meters.refused("error")
                 await context.abort(Failure.code, Failure.sentence)
 
-        return grpc.unary_stream_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)

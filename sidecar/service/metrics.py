@@ -20,6 +20,7 @@ class Meters:
         for outcome in OUTCOMES:
             self._ended.labels(outcome)
         self._steps = Counter("refine_steps", "Steps taken, all jobs together.", registry=r)
+        self._unread = Counter("refine_unread", "Results dropped because nobody read them.", registry=r)
         self._waiting = Gauge("refine_queue_depth", "Jobs that wait.", registry=r)
         self._active = Gauge("refine_active_jobs", "Jobs that are being optimised.", registry=r)
         self._occupancy = Histogram("refine_batch_jobs", "Jobs in a slice's batch.", buckets=_SIZES, registry=r)
@@ -46,6 +47,10 @@ class Meters:
         """A job ended, with one of ``OUTCOMES``, so many seconds after it came."""
         self._ended.labels(outcome).inc()
         self._job_seconds.observe(seconds)
+
+    def unread(self) -> None:
+        """A result was dropped: its client did not read it."""
+        self._unread.inc()
 
     def refused(self, outcome: str) -> None:
         """A request did not become a job, with one of ``OUTCOMES``."""

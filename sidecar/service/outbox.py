@@ -20,6 +20,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._events: dict[str, pb.RefineEvent] = {}
         self._ready = asyncio.Event()
+        self.ended = asyncio.Event()
 
     def put(self, event: pb.RefineEvent) -> None:
         """Add an event in place of an older one of its kind; from any thread."""
@@ -33,6 +34,12 @@ class Outbox:
         """Let :meth:`take` return; from any thread, also after the event loop's end."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._ready.set)
+
+    def end(self) -> None:
+        """Say that nothing comes any more; from any thread, also after the event loop's end."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.ended.set)
+        self.wake()
 
     async def take(self) -> list[pb.RefineEvent]:
         """The waiting events, oldest first, once there is one or the outbox was woken."""

@@ -27,13 +27,16 @@ from sidecar.job import Engine
 from sidecar.service.batcher import Batcher
 from sidecar.service.door import Door, ServeError
 from sidecar.service.failures import Failures
+from sidecar.service.intake import Intake
 from sidecar.service.metrics import Meters
 from sidecar.service.pages import Pages
-from sidecar.service.servicer import LINGER_S, NAME, SERVICE, RefinementService
+from sidecar.service.servicer import LINGER_S, NAME, SERVICE, UNREAD_S, RefinementService
 
 log = logging.getLogger("sidecar")
 
 MESSAGE_BYTES = 64 * 2**20
+# Of all kinds; jobs have a smaller bound.
+_CALLS = 2048
 _CHANNEL = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -59,6 +62,7 @@ class ServiceSettings:
         queue: number of jobs that may wait.
         slice_steps: steps per slice; jobs join and leave between slices.
         grace: seconds that streams get to finish after SIGTERM.
+        unread: seconds that a result is kept for a client that does not read.
         door: who may connect.
     """
 
@@ -69,6 +73,7 @@ class ServiceSettings:
     queue: int = 32
     slice_steps: int = 5
     grace: float = 10.0
+    unread: float = UNREAD_S
     door: Door = field(default_factory=Door)
 
 
@@ -95,10 +100,11 @@ async def serve(
         Exception: what ``load`` raises.
     """
     meters = Meters()
-    service = RefinementService()
+    service = RefinementService(meters, unread_s=settings.unread)
     # The door comes first: a caller who is not let in learns nothing about the request.
-    interceptors = (*settings.door.interceptors(), Failures(NAME, meters))
-    server = grpc.aio.server(options=_CHANNEL, interceptors=interceptors)
+    intake = Intake(NAME, calls=settings.batch + settings.queue)
+    interceptors = (*settings.door.interceptors(), Failures(NAME, meters), intake)
+    server = grpc.aio.server(options=_CHANNEL, interceptors=interceptors, maximum_concurrent_rpcs=_CALLS)
     refine_pb2_grpc.add_RefinementServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -16,7 +17,8 @@ from protocol.limits import ContractError, shortened
 from protocol.tracing import tracing
 from sidecar.job import Engine, Start
 from sidecar.service.batcher import Batcher
-from sidecar.service.failures import Starting
+from sidecar.service.failures import Starting, Unread
+from sidecar.service.metrics import Meters
 from sidecar.service.outbox import Outbox
 from sidecar.service.photo import square
 from sidecar.service.ticket import Ticket
@@ -26,13 +28,21 @@ NAME = "refine.v1.Refinement"
 SERVICE = "unaligned-sidecar"
 # gRPC's Python client drops unread messages once an error status arrives; this gives it time to read them.
 LINGER_S = 1.0
+UNREAD_S = 60.0
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RefinementService(refine_pb2_grpc.RefinementServicer):
-    """Answers UNAVAILABLE before :meth:`open` and once the batcher drains."""
+    """Answers UNAVAILABLE before :meth:`open` and once the batcher drains.
 
-    def __init__(self) -> None:
+    Args:
+        meters: counts results that nobody read.
+        unread_s: how long a result is kept for a client that does not read.
+    """
+
+    def __init__(self, meters: Meters, *, unread_s: float = UNREAD_S) -> None:
+        self._meters, self._unread_s = meters, unread_s
+        self._ending: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
         self.is_open = False
@@ -57,11 +67,13 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         batcher.check_room()
         # Decoding and resampling are slow.
         ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
+        del request  # up to 64 MiB
         batcher.submit(ticket)
         traces = tracing(SERVICE)
         span = traces.start(
             "refine", kind="server", carrier=_headers(context), request_id=ticket.request_id, steps=ticket.job.steps
         )
+        expiry = asyncio.create_task(self._expire(outbox, asyncio.current_task(), context))
         try:
             while not ticket.closed:
                 for event in await outbox.take():
@@ -69,6 +81,7 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
             for event in outbox.rest():
                 yield event
         finally:
+            expiry.cancel()
             failed = ticket.failure.code.name if ticket.failure else "" if ticket.closed else "CANCELLED"
             span.set_attribute("step", ticket.job.step)
             traces.end(span, failed=failed)
@@ -78,6 +91,23 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         if ticket.failure is not None:
             await asyncio.sleep(LINGER_S)
             raise ticket.failure
+
+    async def _expire(self, outbox: Outbox, reader: asyncio.Task[Any] | None, context: Any) -> None:
+        """Let go of a job that has ended, and whose client does not read."""
+        await outbox.ended.wait()
+        await asyncio.sleep(self._unread_s + LINGER_S)
+        assert reader is not None
+        self._meters.unread()
+        reader.cancel()
+        # Behind what is not read: it reaches a client that reads on, and is no one's task to wait for.
+        ending = asyncio.create_task(_abort(context))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+
+async def _abort(context: Any) -> None:
+    with suppress(Exception):
+        await context.abort(Unread.code, Unread.sentence)
 
 
 def _headers(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:

@@ -139,6 +139,7 @@ def test_the_metrics_page_has_every_metric_from_the_start() -> None:
         assert {name for name in names if not name.endswith("_created")} == {
             "refine_jobs_total",
             "refine_steps_total",
+            "refine_unread_total",
             "refine_queue_depth",
             "refine_active_jobs",
             "refine_batch_jobs",
