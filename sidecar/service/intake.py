@@ -12,7 +12,7 @@ import grpc
 from sidecar.service.failures import Incomplete, QueueFull
 
 # A request of 64 MiB takes about three times that while it is read and decoded.
-BODIES: Final = 4
+BODIES: Final = 2
 # A body that does not come holds one of those places.
 RECEIVE_S: Final = 30.0
 Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
@@ -41,12 +41,12 @@ class Intake(grpc.aio.ServerInterceptor):
             return handler
         answer, read = handler.unary_stream, handler.request_deserializer
 
-        async def received(bodies: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def received(_bodies: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._counted():
                 await self._opening.acquire()
                 is_opening = True
                 try:
-                    async with aclosing(answer(await _one(bodies, read), context)) as events:
+                    async with aclosing(answer(await _one(context, read), context)) as events:
                         async for event in events:
                             if is_opening:
                                 # Its first event says that it is a job; the body is no longer held.
@@ -70,18 +70,14 @@ class Intake(grpc.aio.ServerInterceptor):
             self._open -= 1
 
 
-async def _one(bodies: AsyncIterator[bytes], read: Callable[[bytes], Any]) -> Any:
-    """The request.
+async def _one(context: grpc.aio.ServicerContext[Any, Any], read: Callable[[bytes], Any]) -> Any:
+    """The request; read by the context, because the iterator keeps its last body as long as the call lasts.
 
     Raises:
         Incomplete: it did not come in time, or cannot be read.
     """
     try:
         async with asyncio.timeout(RECEIVE_S):
-            return read(await anext(bodies))
-    except StopAsyncIteration as exc:
-        raise Incomplete from exc
-    except TimeoutError as exc:
-        raise Incomplete from exc
-    except Exception as exc:  # protobuf's DecodeError, which its stubs do not name
+            return read(await context.read())
+    except Exception as exc:  # of time, of the connection, or protobuf's DecodeError; the end of the stream is no bytes
         raise Incomplete from exc

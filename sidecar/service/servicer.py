@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -66,8 +67,9 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         outbox = Outbox(asyncio.get_running_loop())
         batcher.check_room()
         # Decoding and resampling are slow.
-        ticket = await asyncio.to_thread(_ticket, request, engine, outbox)
-        del request  # up to 64 MiB
+        box = [request]
+        del request  # up to 64 MiB, which only the thread holds
+        ticket = await asyncio.to_thread(_opened, box, engine, outbox)
         batcher.submit(ticket)
         traces = tracing(SERVICE)
         span = traces.start(
@@ -112,6 +114,18 @@ async def _abort(context: Any) -> None:
 
 def _headers(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
     return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _opened(box: list[pb.RefineRequest], engine: Engine, outbox: Outbox) -> Ticket:
+    """The job of the request in the box; nothing else keeps the request, not even the traceback of an error."""
+    try:
+        return _ticket(box.pop(), engine, outbox)
+    except Exception as exc:
+        problem: BaseException | None = exc
+        while problem is not None:
+            traceback.clear_frames(problem.__traceback__)
+            problem = problem.__cause__ or problem.__context__
+        raise
 
 
 def _ticket(message: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket:

@@ -63,7 +63,7 @@ def test_a_body_that_does_not_come_gives_its_place_back(bodies: tuple[bytes], mo
 
 def test_few_bodies_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "RECEIVE_S", 2)
-    with running(batch=10) as side, silent(side), silent(side), silent(side), silent(side) as last:
+    with running(batch=10) as side, silent(side), silent(side) as last:
         waiting = side.refine(steps=2)
         assert failure(last)[1] == Incomplete.code
         side.engine.go(5)
