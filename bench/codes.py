@@ -34,6 +34,7 @@ from judges.identity import Identity, identity_cosine
 from judges.reconstruction import Judge, Quality
 from networks.generator_file import Generator
 from networks.mobilestylegan import MobileStyleGAN
+from networks.pixels import from_array, to_array
 from networks.similarity import IDENTITY, compose, resample
 
 SIDE = 256
@@ -136,10 +137,10 @@ class Bench:
     @torch.no_grad()
     def __call__(self, coder: Coder, target: Target, *, edits: bool) -> tuple[Result, list[Image8]]:
         """Judge a coder on a target; give the pictures too: photo, render, then the edits."""
-        photo = tensor(target.image)
+        photo = from_array(target.image)
         code = coder(photo, target.theta)
         plain = self.render(code.f, code.w)
-        shown = pixels(plain)
+        shown = to_array(plain)
         result = Result(coder.name, target.group, target.name, self.judge(target.image, shown), None)
         result.skin = self.skin(target.image, shown)
         pictures = [target.image, shown]
@@ -148,7 +149,7 @@ class Bench:
                 ends = []
                 for strength in (-STRENGTH, STRENGTH):
                     change = self.render(*code.edited(self.synthesis, strength * step)) - plain
-                    edited = pixels(photo + change)
+                    edited = to_array(photo + change)
                     ends.append(self.edit(name, target.image, edited))
                     pictures.append(edited)
                 result.edits[name] = (ends[0], ends[1])
@@ -191,7 +192,7 @@ class Bench:
         changes: dict[str, list[float]] = {name: [] for name in EDITS}
         for w in latents(self.generator, count):
             for name, step in self.steps.items():
-                ends = [self.scorer(pixels(self.synthesis_at(w + s * step))) for s in (-STRENGTH, STRENGTH)]
+                ends = [self.scorer(to_array(self.synthesis_at(w + s * step))) for s in (-STRENGTH, STRENGTH)]
                 if all(isinstance(end, Scores) for end in ends):
                     low, high = (float(getattr(end, EDITS[name])) for end in ends)
                     changes[name].append(high - low)
@@ -220,7 +221,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
         for number, w in enumerate(latents(generator, args.count)):
             image = torch.nn.functional.avg_pool2d(generator.synthesis(w[None]).clamp(-1, 1), 4)
             moved = resample(image, theta, (SIDE, SIDE)) if variant else image
-            yield Target(f"sample {number}", f"samples{variant}", pixels(moved), theta)
+            yield Target(f"sample {number}", f"samples{variant}", to_array(moved), theta)
         detector = FaceDetector()
         for path in sorted(args.photos.glob("*.*")) if args.photos.is_dir() else []:
             if path.suffix not in (".png", ".jpg"):
@@ -231,8 +232,8 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
             if (face := detector.portrait(square)) is None:
                 continue
             places = compose(ffhq_square(torch.from_numpy(face.landmarks / side)[None].float()), theta)
-            small = resample(tensor(square), places, (4 * SIDE, 4 * SIDE))
-            yield Target(path.stem, f"photos{variant}", pixels(torch.nn.functional.avg_pool2d(small, 4)), theta)
+            small = resample(from_array(square), places, (4 * SIDE, 4 * SIDE))
+            yield Target(path.stem, f"photos{variant}", to_array(torch.nn.functional.avg_pool2d(small, 4)), theta)
         for path in args.faces:
             faces = read_faces(path)
             for number in faces.heldout[:: max(1, len(faces.heldout) // args.count)][: args.count].tolist():
@@ -240,7 +241,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
                 place = theta.clone()
                 place[:, :, :2] /= zoom
                 view, _ = faces.views(torch.tensor([number]), place, torch.tensor([False]))
-                yield Target(f"{path.stem} {number}", f"{path.stem}{variant}", pixels(view), place)
+                yield Target(f"{path.stem} {number}", f"{path.stem}{variant}", to_array(view), place)
 
 
 def table(results: Iterable[Result], full: dict[str, float]) -> str:
@@ -274,14 +275,3 @@ def mean(values: Iterable[float | None], form: str) -> str:
     """The mean of those that are there."""
     there = [v for v in values if v is not None]
     return format(fmean(there), form) if there else "-"
-
-
-def tensor(image: Image8) -> Tensor:
-    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def pixels(image: Tensor) -> Image8:
-    """float32 [1, 3, H, W] to uint8 [H, W, 3]."""
-    array: Image8 = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return array

@@ -38,9 +38,10 @@ from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
 from client.files.sheet import png, sheet
 from export.generator import load_generator
-from export.serve.graphs import DetailGraph, EncoderGraph, to_uint8
+from export.serve.graphs import DetailGraph, EncoderGraph, sent
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
+from networks.pixels import from_array
 from protocol.messages import State
 from protocol.terms import Terms
 from sidecar.job import Start
@@ -85,7 +86,7 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Problem]:
         for seed in range(FIRST_SEED, FIRST_SEED + samples):
             z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
             w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, generator.synthesis.num_styles, -1)
-            image = to_uint8(generator.synthesis(w_plus))[0].numpy()
+            image = sent(generator.synthesis(w_plus))[0].numpy()
             # The pixels cannot be the key: their last bits depend on the number of threads.
             images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), rotated(image, DEGREES)))
         found = []
@@ -107,9 +108,7 @@ class Meter:
         """The distance of a state, and its picture, uint8 [S, S, 3]."""
         parts = asdict(self._engine.terms(start, state))
         image = self._engine.render(state)
-        small, small_target = (
-            torch.from_numpy(shrunk(x).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1 for x in (image, start.target)
-        )
+        small, small_target = (from_array(shrunk(x)) for x in (image, start.target))
         return Point(state.step, parts.pop("total"), **parts, alex=float(self._alex(small, small_target))), image
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from assets.perceptual import stlpips
 from judges.faces import FaceDetector, Image8
 from judges.identity import Identity, identity_cosine
+from networks.pixels import from_array
 
 SMALL = 256
 
@@ -53,7 +54,7 @@ class Judge:
     @torch.no_grad()
     def alex(self, a: Image8, b: Image8) -> float:
         """ST-LPIPS (Alex) of two images of one size, uint8 [S, S, 3]."""
-        return float(self._alex(as_tensor(a), as_tensor(b)))
+        return float(self._alex(from_array(a), from_array(b)))
 
     @torch.no_grad()
     def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
@@ -61,7 +62,7 @@ class Judge:
         assert target.shape == reconstruction.shape == (len(target), len(target), 3)
         assert len(target) % SMALL == 0
         small, small_target = shrunk(reconstruction), shrunk(target)
-        a, b = as_tensor(small), as_tensor(small_target)
+        a, b = from_array(small), from_array(small_target)
         shown, truth = self._detector.portrait(reconstruction), self._detector.portrait(target)
         identity = landmarks = None
         if shown and truth:
@@ -88,8 +89,3 @@ def psnr(a: Image8, b: Image8) -> float:
 def shrunk(image: Image8) -> Image8:
     """The image at 256 px, by area average."""
     return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
-
-
-def as_tensor(image: Image8) -> torch.Tensor:
-    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1

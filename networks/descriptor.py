@@ -1,5 +1,6 @@
-"""dlib's face descriptor (King, "High quality face recognition with deep metric learning", 2017): a residual network of
-29 convolutions whose 128 numbers lie within 0.6 of each other for photos of one person. In plain torch, for gradients.
+"""dlib's face descriptor (King, "High quality face recognition with deep metric learning", 2017), with gradients.
+
+A residual network of 29 convolutions. For two photos of one person its 128 numbers lie within 0.6 of each other.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIDE = 150
-# Where its face chips have the middles of the eyes, as fractions of the side.
+# Centres of the eyes in a face chip, as fractions of its side.
 EYES = ((0.318, 0.314), (0.669, 0.314))
 _MEAN = (122.782, 117.001, 104.298)
-# Name, input and output channels, and whether the block halves the side.
+# Name, input channels, output channels, and whether the block halves the side.
 BLOCKS = (
     ("conv32_1", 32, 32, False),
     ("conv32_2", 32, 32, False),
@@ -32,7 +33,7 @@ BLOCKS = (
 
 
 class Block(nn.Module):
-    """Two convolutions beside a way that keeps its input, or halves its side and pads its channels with zeros."""
+    """Two convolutions and a shortcut, which with ``down`` halves the side and pads the channels with zeros."""
 
     def __init__(self, before: int, after: int, *, down: bool) -> None:
         super().__init__()
@@ -46,14 +47,14 @@ class Block(nn.Module):
         y: Tensor = self.conv2(F.relu(self.conv1(x)))
         if self.down:
             x = F.avg_pool2d(x, 2)
-            # An odd side gives one column more by pooling than by a convolution without padding.
+            # For an odd side, pooling gives one column more than the unpadded convolution.
             y = F.pad(y, (0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]))
             x = F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
         return F.relu(x + y)
 
 
 class Descriptor(nn.Module):
-    """Face chip to descriptor."""
+    """From a face chip to its descriptor."""
 
     mean: Tensor
 
@@ -71,7 +72,7 @@ class Descriptor(nn.Module):
             chip: float32 [B, 3, 150, 150], RGB in [-1, 1], the eyes at :data:`EYES`.
 
         Returns:
-            float32 [B, 128]; Euclidean distances below 0.6 tell the same person.
+            float32 [B, 128]; a Euclidean distance below 0.6 means the same person.
         """
         assert chip.ndim == 4 and chip.shape[1:] == (3, SIDE, SIDE)
         x = ((chip + 1) * 127.5 - self.mean) / 256

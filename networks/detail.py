@@ -1,11 +1,11 @@
-"""The detail head D: image to w_M+, the styles of the fine layers. Ours, beyond the paper, which has the mean of W.
+"""The detail head D: image to w_M+, the styles of the fine layers. The paper uses the mean of W instead.
 
-Fine styles say nothing of place, so that a face and the same face elsewhere share them: features are pooled over the
-whole image before anything is said of a style. The features are those of ST-LPIPS' Alex network, which knows colours
-and textures from a million photos, more than samples of a generator can teach; what is learned is linear in them.
+Fine styles do not depend on where a face is, so features are pooled over the whole image. The features are those of
+ST-LPIPS' Alex network. It has seen a million photos, and knows more colours and textures than samples of a generator
+can teach. What is learned is linear in them.
 
-For W+, where place and pose are in the styles too, the head also reads the last map as a grid. That is the encoder into
-W+ of the methods that the paper compares with.
+In W+, the styles also hold place and pose. There the head reads the last map as a grid as well, and serves as the
+encoder into W+ of the methods that the paper compares with.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.perceptual import STLPIPS
-from networks.synthesis import W_PLUS
+from protocol.cuts import W_PLUS
 
 RANK = 512
 LIMIT = 2.5
-PATCH = 6  # side of what a cell of the grid averages
+PATCH = 6  # side of a cell of the grid
 
 
 class Detail(nn.Module):
     """D(I) = w_M+.
 
-    Buffers: ``mean`` and ``scale``, float32 [F], standardise the features, of which there are 2310; with a grid, 8710.
+    Buffers: ``mean`` and ``scale``, float32 [F], which standardise the features. F is 2310, or 8710 with a grid.
     """
 
     input_size = 256
@@ -34,7 +34,7 @@ class Detail(nn.Module):
     scale: Tensor
 
     def __init__(self, *, cut: int = 16, count: int = 12, rank: int = RANK) -> None:
-        """cut: 4 is W+. count: number of styles behind the cut."""
+        """cut: 4 for W+. count: number of styles after the cut."""
         super().__init__()
         self.cut, self.count = cut, count
         self.grid = cut == W_PLUS
@@ -47,7 +47,7 @@ class Detail(nn.Module):
         self.styles = nn.Linear(rank, self.count * STYLE_DIM)
 
     def features(self, image: Tensor) -> Tensor:
-        """Mean and standard deviation of the pixels and of every map of the backbone; its last map, where it is read.
+        """Mean and standard deviation of the pixels and of each map of the backbone; with a grid, also its last map.
 
         Args:
             image: float32 [B, 3, 256, 256], RGB in [-1, 1].
@@ -69,7 +69,7 @@ class Detail(nn.Module):
     def of_features(self, features: Tensor) -> Tensor:
         """float32 [B, F] -> w_m_plus, as :meth:`forward`."""
         components = self.hidden((features - self.mean) / self.scale)
-        # Of samples, each has unit variance. What lies far outside is drawn in: its styles would burst the generator.
+        # Components of samples have unit variance. Outliers are shortened: their styles would overflow the generator.
         length = components.square().mean(dim=1, keepdim=True).sqrt()
         w: Tensor = self.styles(components * (LIMIT / length.clamp(min=LIMIT)))
         return w.view(-1, self.count, STYLE_DIM)
@@ -90,4 +90,4 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     # x [B, C, H, W] -> [B, C] each
     mean = x.mean(dim=(2, 3))
     variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
-    return mean, (variance + 1e-6).sqrt()  # a constant map has a gradient, too
+    return mean, (variance + 1e-6).sqrt()  # keeps the gradient of a constant map finite

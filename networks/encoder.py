@@ -1,11 +1,11 @@
 """The encoder E: image to f^o, the gradient-free estimate of the feature map (BDInvert, section 3.2).
 
-Fully convolutional, because tolerance to shifts is what the method lives on. The input is eight times
-the size of ``f``: 128 px for a cut at 16x16, 64 px at 8x8. Two bodies:
+It is fully convolutional, because the method depends on tolerance to shifts. The input is eight times as large as
+``f``: 128 px for the cut at 16x16, 64 px for 8x8. There are two bodies:
 
 - ``paper``: eleven convolutions and three poolings, as published.
-- ``residual``: ours; pixels are unshuffled by four, then residual blocks, most of them at the size of ``f``.
-  A tenth of the arithmetic, so that it trains on a CPU.
+- ``residual``: ours. A pixel unshuffle by four, then residual blocks, most of them at the size of ``f``. It needs a
+  tenth of the arithmetic, so it trains on a CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
-from networks.synthesis import CUTS, W_PLUS, Synthesis
+from networks.synthesis import Synthesis
+from protocol.cuts import CUTS, W_PLUS
 
 BODIES = ("paper", "residual")
 STRIDE = 8
@@ -46,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 def paper_body(outer: int) -> nn.Sequential:
-    """Three blocks of three convolutions at 128, 256, 512 channels, each pooled; then two to ``f``'s."""
+    """Three blocks of three convolutions and a pooling, at 128, 256 and 512 channels; then two to ``f``'s channels."""
     layers: list[nn.Module] = []
     channels = 3
     for width in (128, 256, 512):
@@ -60,7 +61,7 @@ def paper_body(outer: int) -> nn.Sequential:
 def residual_body(
     outer: int, *, widths: tuple[int, int] = (96, 256), blocks: tuple[int, int] = (1, 4)
 ) -> nn.Sequential:
-    """Stages at 1/4 and 1/8 of the input's size, then 1x1 to ``f``'s channels."""
+    """Stages at 1/4 and 1/8 of the input's size, then a 1x1 convolution to ``f``'s channels."""
     return nn.Sequential(
         nn.PixelUnshuffle(4),
         ConvUnit(48, widths[0]),
@@ -73,7 +74,7 @@ def residual_body(
 
 
 class Constant(nn.Module):
-    """E of W+: whatever the image, f is the generator's constant, float32 [1, C, 4, 4]."""
+    """E for W+: f is the generator's constant, float32 [1, C, 4, 4], whatever the image."""
 
     f: Tensor
 
@@ -85,16 +86,16 @@ class Constant(nn.Module):
 
     @classmethod
     def of(cls, synthesis: Synthesis) -> Constant:
-        """The one of a network."""
+        """The encoder for W+ of a generator."""
         return cls(synthesis.coarse(torch.zeros(1, 0, STYLE_DIM), cut=W_PLUS))
 
     def forward(self, image: Tensor) -> Tensor:
-        """The map for each image: [B, ...] -> float32 [B, C, 4, 4]."""
+        """Images [B, ...] -> float32 [B, C, 4, 4]."""
         return self.f.expand(image.shape[0], -1, -1, -1)
 
 
 class Encoder(nn.Module):
-    """E(I) = f^o. The body predicts f normalised per channel; ``f_mean`` and ``f_std`` undo that."""
+    """E(I) = f^o. The body predicts f normalised per channel; ``f_mean`` and ``f_std``, float32 [C], undo that."""
 
     f_mean: Tensor
     f_std: Tensor

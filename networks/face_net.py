@@ -1,6 +1,6 @@
-"""A second face descriptor, for losses: MobileFaceNet (Chen et al., CCBR 2018), in plain torch, for gradients.
+"""MobileFaceNet (Chen et al., CCBR 2018), a second face descriptor, used as a loss.
 
-Its 512 numbers are compared by their cosine.
+Two descriptors of 512 numbers are compared by their cosine.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 SIDE = 112
-# Where its face chips have the eyes (ArcFace's places), as fractions of the side.
+# Eyes in a face chip, where ArcFace puts them, as fractions of its side.
 EYES = ((38.2946 / 112, 51.6 / 112), (73.5318 / 112, 51.6 / 112))
-# Channels within, channels out, stride of the first, and how many of the same follow it around a skip.
+# Inner channels, output channels, stride of the first bottleneck, and number of residual ones after it.
 STAGES = ((128, 64, 2, 4), (256, 128, 2, 6), (512, 128, 2, 2))
 
 
 def conv(channels_in: int, channels_out: int, size: int = 1, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution with the batch norm that followed it folded in."""
+    """A convolution with its batch norm folded in."""
     return nn.Conv2d(channels_in, channels_out, size, stride, size // 2, groups=groups)
 
 
 def bottleneck(channels_in: int, inner: int, channels_out: int, stride: int) -> nn.Sequential:
-    """Widen, 3x3 by channel, narrow."""
+    """Widen by 1x1, convolve depthwise by 3x3, narrow by 1x1."""
     return nn.Sequential(
         conv(channels_in, inner), nn.PReLU(inner),
         conv(inner, inner, 3, stride=stride, groups=inner), nn.PReLU(inner),
@@ -32,7 +32,7 @@ def bottleneck(channels_in: int, inner: int, channels_out: int, stride: int) -> 
 
 
 class Stage(nn.Module):
-    """A bottleneck that halves the side, then some around skips."""
+    """A bottleneck that halves the side, then residual ones."""
 
     def __init__(self, channels_in: int, inner: int, channels_out: int, stride: int, more: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Stage(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """Face chip to descriptor."""
+    """From a face chip to its descriptor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class FaceNet(nn.Module):
             chip: float32 [B, 3, 112, 112], RGB in [-1, 1], the eyes at :data:`EYES`.
 
         Returns:
-            float32 [B, 512], not of unit length.
+            float32 [B, 512], not normalised.
         """
         assert chip.ndim == 4 and chip.shape[1:] == (3, SIDE, SIDE)
         x: Tensor = self.last(self.stages(self.stem((chip + 1) * (127.5 / 128) - 127 / 128)))
@@ -78,12 +78,12 @@ class FaceNet(nn.Module):
 
 
 def in_order(tensors: Sequence[Tensor]) -> OrderedDict[str, Tensor]:
-    """The state of a :class:`FaceNet` from its tensors in the order in which they are applied.
+    """The state of a :class:`FaceNet` from its tensors, in the order of the layers.
 
     Raises:
-        ValueError: their number or sizes differ.
+        ValueError: the number of tensors or a size is wrong.
     """
     state = FaceNet().state_dict()
     if len(tensors) != len(state) or any(t.numel() != s.numel() for t, s in zip(tensors, state.values(), strict=True)):
-        raise ValueError("these are not the tensors of a MobileFaceNet")
+        raise ValueError("not the tensors of a MobileFaceNet")
     return OrderedDict((name, t.reshape(s.shape)) for (name, s), t in zip(state.items(), tensors, strict=True))

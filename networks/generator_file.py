@@ -1,4 +1,4 @@
-"""A generator's weights as one safetensors file: what ``python -m export fetch`` and ``import`` write."""
+"""A generator's weights as one safetensors file, which ``python -m export fetch`` and ``import`` write."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MOBILE, STYLEGAN, STYLEGAN2 = "mobilestylegan", "stylegan", "stylegan2"
 
 
 class GeneratorError(ValueError):
-    """The generator's weights are missing or are not what this version was made for."""
+    """The generator's file is missing, damaged or of another version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A generator in evaluation mode, without gradients on its weights."""
+    """A generator in evaluation mode, its weights frozen."""
 
     mapping: MappingNetwork
     synthesis: Synthesis
@@ -45,17 +45,17 @@ def state_of(mapping: MappingNetwork, synthesis: Synthesis) -> dict[str, Tensor]
 def save_generator(
     mapping: MappingNetwork, synthesis: Synthesis, path: Path, *, domain: str, metadata: dict[str, str] | None = None
 ) -> str:
-    """Write a generator, float32, with what is needed to build it again; whole or not at all.
+    """Write a generator in float32, with all that is needed to build it again; atomic.
 
     Args:
-        mapping: with ``w_avg``.
-        synthesis: any of the families.
+        mapping: the mapping network, with ``w_avg``.
+        synthesis: a synthesis network of any family.
         path: the file to write.
         domain: what the generator shows, for example ``ffhq``.
-        metadata: more of it.
+        metadata: further entries for the file's metadata.
 
     Returns:
-        Its fingerprint.
+        The generator's fingerprint.
     """
     state = state_of(mapping, synthesis)
     mark = fingerprint(state)
@@ -68,25 +68,24 @@ def save_generator(
 
 
 def read_shape(path: Path) -> Synthesis:
-    """The synthesis network of a file, without its weights: for its sizes, and cheap.
+    """The synthesis network of a file without its weights: enough for its sizes, and quick.
 
     Raises:
-        GeneratorError: the file is missing or damaged.
+        GeneratorError: the file is missing, damaged or of another version.
     """
+    metadata = generator_metadata(path)
     try:
         with torch.device("meta"):
-            return built(json.loads(generator_metadata(path)["network"]))
+            return built(json.loads(metadata["network"]))
     except (TypeError, ValueError) as error:
-        if isinstance(error, GeneratorError):
-            raise
-        raise GeneratorError(f"{path} is damaged; make it anew") from None
+        raise _damaged(path, error) from error
 
 
 def read_generator(path: Path) -> Generator:
     """Load a generator on the CPU.
 
     Raises:
-        GeneratorError: the file is missing or damaged.
+        GeneratorError: the file is missing, damaged or of another version.
     """
     metadata = generator_metadata(path)
     try:
@@ -97,8 +96,8 @@ def read_generator(path: Path) -> Generator:
         synthesis.load_state_dict(
             {k.removeprefix("synthesis."): v for k, v in state.items() if k.startswith("synthesis.")}
         )
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise GeneratorError(f"{path} is damaged; make it anew") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
     return Generator(
         mapping=mapping.eval().requires_grad_(False),
         synthesis=synthesis.eval().requires_grad_(False),
@@ -107,29 +106,37 @@ def read_generator(path: Path) -> Generator:
 
 
 def generator_metadata(path: Path) -> dict[str, str]:
-    """What ``save_generator`` wrote beside the weights: fingerprint, domain, network, and what it was given.
+    """The metadata of a generator's file: fingerprint, domain, network, and what else ``save_generator`` was given.
 
     Raises:
-        GeneratorError: the file is missing or damaged.
+        GeneratorError: the file is missing, damaged or of another version.
     """
     if not path.exists():
-        domain = path.parent.name
-        command = "fetch" if domain == "ffhq" else f"import FILE --domain {domain}"
-        raise GeneratorError(f"there is no generator at {path}; run: python -m export {command}")
+        raise GeneratorError(f"no generator at `{path}`: run `{_command(path)}`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-    except SafetensorError:
-        raise GeneratorError(f"{path} is damaged; make it anew") from None
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
     if not {"fingerprint", "network"} <= set(metadata):
-        raise GeneratorError(f"{path} is of another version; make it anew")
+        raise GeneratorError(f"`{path}` was written by another version: run `{_command(path)}`")
     return metadata
 
 
-def fingerprint(state: dict[str, Tensor]) -> str:
-    """First 16 hex digits of the sha256 over the published weights' names, shapes and values, sorted by name.
+def _damaged(path: Path, error: Exception) -> GeneratorError:
+    return GeneratorError(f"cannot read `{path}`: {error}: run `{_command(path)}`")
 
-    ``w_avg`` may be estimated here, which differs in the last bits between machines, and is left out.
+
+def _command(path: Path) -> str:
+    """The command that writes a generator's file."""
+    domain = path.parent.name
+    return "python -m export fetch" if domain == "ffhq" else f"python -m export import FILE --domain {domain}"
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """First 16 hex digits of a sha256 over the names, shapes and values of the published weights, sorted by name.
+
+    ``w_avg`` is left out: where it is estimated, its last bits differ between machines.
     """
     digest = hashlib.sha256()
     for name in sorted(set(state) - {"mapping.w_avg"}):
@@ -139,7 +146,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def description(synthesis: Synthesis) -> dict[str, object]:
-    """What :func:`built` needs to build a network like this one, as plain values."""
+    """What :func:`built` needs to build such a network, as plain values."""
     if isinstance(synthesis, StyleGAN2):
         return {"family": STYLEGAN2, **asdict(synthesis.shape)}
     if isinstance(synthesis, StyleGAN):
@@ -148,20 +155,20 @@ def description(synthesis: Synthesis) -> dict[str, object]:
 
 
 def built(network: dict[str, object]) -> Synthesis:
-    """A network of a description, with random weights.
+    """The network of a description, with random weights.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: the description is wrong.
     """
     options = dict(network)
     family = options.pop("family", None)
     channels = options.pop("channels", ())
     if not isinstance(channels, list | tuple) or not all(isinstance(c, int) and 0 < c <= 4096 for c in channels):
-        raise ValueError("channels are whole numbers")
+        raise ValueError(f"invalid channels {channels!r}: expected whole numbers up to 4096")
     if family == MOBILE:
         return MobileStyleGAN()
     if family == STYLEGAN:
         return StyleGAN(tuple(channels))
     if family == STYLEGAN2:
         return StyleGAN2(Shape(channels=tuple(channels), **options))  # type: ignore[arg-type]
-    raise ValueError(f"there is no family of networks {family}")
+    raise ValueError(f"unknown family `{family}`: expected {MOBILE}, {STYLEGAN} or {STYLEGAN2}")

@@ -1,4 +1,4 @@
-"""Learned networks as safetensors: stored in half precision, loaded in single.
+"""Encoders and detail heads as safetensors: float16 in the file, float32 in memory.
 
 Every detail head reads the features of the same frozen network, ST-LPIPS' Alex, which is stored once, in `BACKBONE`.
 """
@@ -17,21 +17,21 @@ from networks.encoder import Encoder
 BACKBONE = Path(__file__).parent / "weights" / "alex.safetensors"
 _PREFIX = "backbone."
 ENCODER, DETAIL = "encoder", "detail"
-EARLIER = {8: 14, 16: 12}  # styles of heads that do not say how many
+EARLIER = {8: 14, 16: 12}  # number of styles by cut, in files that do not say it
 
 
 class WeightsError(ValueError):
-    """A weights file is missing or does not hold what it should."""
+    """A weights file is missing, damaged, or holds another network."""
 
 
 def save_learned(network: Encoder | Detail, path: Path, *, generator: str, training: str = "") -> None:
-    """Write a network, fp16, with what is needed to build it again; whole or not at all.
+    """Write a network in float16, with all that is needed to build it again; atomic.
 
     Args:
-        network: any ``Encoder`` or ``Detail``.
-        path: the file to write; a detail head's backbone is left out if it is the shared one.
+        network: an encoder or a detail head. The head's backbone is left out if it is the shared one.
+        path: the file to write.
         generator: fingerprint of the generator that the network inverts.
-        training: how it was trained, for people.
+        training: how it was trained, as text.
     """
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
@@ -55,32 +55,32 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
 
 
 def learned_metadata(path: Path) -> dict[str, str]:
-    """What ``save_learned`` wrote beside the weights: network, body, cut, generator, training.
+    """The metadata that ``save_learned`` wrote: network, body, cut, generator, training.
 
     Raises:
-        WeightsError: the file is missing, damaged, or something else.
+        WeightsError: the file is missing, damaged, or not one of ``save_learned``.
     """
     if not path.exists():
-        raise WeightsError(f"there is no trained network at {path}")
+        raise WeightsError(f"no trained network at `{path}`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
-        raise WeightsError(f"{path.name} is damaged or no safetensors file") from error
+        raise WeightsError(f"cannot read `{path}`: not a safetensors file") from error
     if not {"body", "cut", "generator", "training"} <= set(metadata):
-        raise WeightsError(f"{path.name} is no trained network of this project")
+        raise WeightsError(f"cannot read `{path}`: not a trained network of this project")
     return {"network": ENCODER, **metadata}
 
 
 def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
-    """Read an encoder: float32, evaluation mode, no gradients.
+    """Read an encoder: float32, in evaluation mode, frozen.
 
     Args:
         path: a file of ``save_learned``.
-        generator: if given, the fingerprint that the encoder must belong to.
+        generator: if given, fingerprint of the generator that the encoder must belong to.
 
     Raises:
-        WeightsError: the file is missing, holds something else, or belongs to another generator.
+        WeightsError: the file is missing, damaged, holds another network, or belongs to another generator.
     """
     metadata = _checked(path, ENCODER, generator)
     channels = int(metadata.get("channels", "512"))
@@ -101,9 +101,9 @@ def load_detail(path: Path, *, generator: str | None = None) -> Detail:
 def _checked(path: Path, network: str, generator: str | None) -> dict[str, str]:
     metadata = learned_metadata(path)
     if metadata["network"] != network:
-        raise WeightsError(f"{path.name} holds a network of kind {metadata['network']}, not {network}")
+        raise WeightsError(f"cannot use `{path}`: expected a network of kind {network}, got {metadata['network']}")
     if generator is not None and metadata["generator"] != generator:
-        raise WeightsError(f"{path.name} was trained for generator {metadata['generator']}, not for {generator}")
+        raise WeightsError(f"cannot use `{path}`: trained for generator {metadata['generator']}, not {generator}")
     return metadata
 
 
@@ -115,6 +115,6 @@ def _fill(network: Encoder | Detail, path: Path) -> None:
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{path.name} holds tensors of other shapes than it says") from error
+        raise WeightsError(f"cannot read `{path}`: its tensors have other shapes than its metadata says") from error
     if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise WeightsError(f"{path.name} does not hold the network that it says")
+        raise WeightsError(f"cannot read `{path}`: its tensors are not those of the network in its metadata")

@@ -34,7 +34,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Squeeze(nn.Module):
-    """Scales channels by what the whole map shows; squeeze-and-excitation (Hu et al., CVPR 2018), around one."""
+    """Scales channels by factors computed from the whole map (squeeze-and-excitation, Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def stage(channels_in: int, channels_out: int, blocks: int, *, stride: int = 2, 
 
 @dataclass(frozen=True)
 class LookShape:
-    """How large a look is: channels and blocks at 64, 32 and 16 px."""
+    """The size of a look: channels and blocks at 64, 32 and 16 px."""
 
     widths: tuple[int, int, int]
     blocks: tuple[int, int, int]
@@ -86,15 +86,15 @@ SECOND = LookShape((96, 192, 320), (2, 3, 4))
 
 
 class Look(nn.Module):
-    """Pixels to a change of the code.
+    """From pixels to a change of the code.
 
     Args:
-        seen: channels of what it sees.
-        shape: its size.
+        seen: number of input channels.
+        shape: the size of the network.
         cut: side of f.
-        styles: number of styles of ``w_m_plus``.
-        channels: of f.
-        reads_f: whether it is given the f so far.
+        styles: number of styles in ``w_m_plus``.
+        channels: channels of f.
+        reads_f: whether it also reads the f so far.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class Look(nn.Module):
 
         Args:
             seen: float32 [B, seen, 64, 64].
-            f: float32 [B, channels, cut, cut], normalised; for a look that reads it.
+            f: float32 [B, channels, cut, cut], normalised; only for a look that reads it.
 
         Returns:
-            Of f, float32 [B, channels, cut, cut]; of w_m_plus, float32 [B, styles, 512].
+            The changes of f, float32 [B, channels, cut, cut], and of w_m_plus, float32 [B, styles, 512].
         """
         x = self.at64(seen)
         y = self.at32(x)
@@ -146,11 +146,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each map: [B, C, H, W] -> [B, C] twice."""
     mean = x.mean(dim=(2, 3))
     variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
-    return mean, (variance + 1e-6).sqrt()  # a constant map has a gradient, too
+    return mean, (variance + 1e-6).sqrt()  # keeps the gradient of a constant map finite
 
 
 class CoarseLook(nn.Module):
-    """The aligned face, float32 [B, 3, 128, 128], to its coarse styles in standard deviations, [B, coarse, 512]."""
+    """From the aligned face, float32 [B, 3, 128, 128], to coarse styles in standard deviations, [B, coarse, 512]."""
 
     def __init__(self, *, coarse: int) -> None:
         super().__init__()
@@ -173,13 +173,13 @@ class CoarseLook(nn.Module):
 
 
 class TwoLooks(nn.Module):
-    """The three looks, and the statistics that undo the normalisation of codes.
+    """The three looks, and the statistics that normalise codes.
 
     Args:
         cut: side of f, 16.
         coarse: number of coarse styles.
-        styles: number of styles of ``w_m_plus``.
-        channels: of f.
+        styles: number of styles in ``w_m_plus``.
+        channels: channels of f.
     """
 
     f_mean: Tensor
@@ -217,7 +217,7 @@ class TwoLooks(nn.Module):
 
         Args:
             photo: as for :meth:`look`.
-            painted: float32 [B, 3, 256, 256], what the short head paints of the code so far.
+            painted: float32 [B, 3, 256, 256], the short head's image of the code so far.
             f: the normalised f so far.
             w: the normalised w_m_plus so far.
 
@@ -233,7 +233,7 @@ class TwoLooks(nn.Module):
 
         Args:
             photo: as for :meth:`look`.
-            theta: float32 [B, 2, 3], from the photo's places to the aligned face's; the identity for an aligned photo.
+            theta: float32 [B, 2, 3], from places in the photo to places in the aligned face; the identity if aligned.
         """
         face = resample(photo, inverse_of(theta), (FACE, FACE))
         return self.denormalise_w(self.coarse_look(face))
@@ -256,7 +256,7 @@ class TwoLooks(nn.Module):
 
 
 def inverse_of(theta: Tensor) -> Tensor:
-    """The inverse of similarity transforms [B, 2, 3], in operators that every exporter knows."""
+    """The inverse of similarity transforms, float32 [B, 2, 3], in operators that every exporter supports."""
     a, b = theta[:, 0, 0], theta[:, 1, 0]
     x, y = theta[:, 0, 2], theta[:, 1, 2]
     scale = a * a + b * b

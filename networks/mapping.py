@@ -10,9 +10,9 @@ STYLE_DIM = 512
 
 
 class MappingNetwork(nn.Module):
-    """Eight fully connected layers from Z to W (StyleGAN, section 2), with truncation.
+    """Fully connected layers from Z to W, eight as published (StyleGAN, section 2), with truncation.
 
-    ``w_avg`` is the mean of W, the centre of the truncation trick (StyleGAN, appendix B).
+    Buffer: ``w_avg``, float32 [512], the mean of W and the centre of truncation (StyleGAN, appendix B).
     """
 
     w_avg: Tensor
@@ -27,7 +27,7 @@ class MappingNetwork(nn.Module):
 
         Args:
             z: float32 [B, 512], standard normal.
-            psi: truncation, a number or float32 [B, 1]; 1 leaves w alone, 0 gives ``w_avg``.
+            psi: truncation, a number or float32 [B, 1]: 1 for none, 0 for ``w_avg``.
 
         Returns:
             w: float32 [B, 512].

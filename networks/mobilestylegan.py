@@ -1,9 +1,9 @@
 """MobileStyleGAN synthesis (Belousov, arXiv 2104.04767), cut into a coarse and a fine half.
 
-A constant 4x4 map goes through one convolution and seven layers. Each layer doubles the size by an
-inverse Haar wavelet transform and applies two depthwise-separable convolutions whose inputs are
-scaled by a style. 16 styles in all: 0 is the first convolution, ``1 + 2i`` the up-sampling and first
-convolution of layer i, ``2 + 2i`` its second convolution, 15 the image head.
+A constant 4x4 map goes through one convolution and seven layers. Each layer doubles the size by an inverse Haar wavelet
+transform, then applies two depthwise-separable convolutions whose inputs are scaled by a style. Of the 16 styles, 0
+belongs to the first convolution, ``1 + 2i`` to the up-sampling and the first convolution of layer i, ``2 + 2i`` to its
+second convolution, and 15 to the image head.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
-from networks.synthesis import W_PLUS, Synthesis, check_cut
+from networks.synthesis import Synthesis, check_cut
+from protocol.cuts import W_PLUS
 
 F_CHANNELS = 512
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
-LATE = 4  # the first layer behind the features at 64 px
+LATE = 4  # the first layer after the features at 64 px
 LATE_STYLES = 2 * (len(CHANNELS) - LATE) + 1
 
 
 class ModulatedConv(nn.Module):
-    """Style scales the input; depthwise 3x3, pointwise 1x1, fixed noise, bias, leaky ReLU 0.2."""
+    """Scale the input by a style; then depthwise 3x3, pointwise 1x1, fixed noise, bias, leaky ReLU 0.2."""
 
     noise: Tensor
 
@@ -43,7 +44,7 @@ class ModulatedConv(nn.Module):
 
 
 class InputConv(nn.Module):
-    """The constant 4x4 map, and its way through a style's scales and a dense 3x3 convolution."""
+    """The constant 4x4 map, and a dense 3x3 convolution of it whose input is scaled by a style."""
 
     noise: Tensor
 
@@ -63,7 +64,7 @@ class InputConv(nn.Module):
 class InverseHaar(nn.Module):
     """Four sub-bands, interleaved per output channel, to a map of twice the size.
 
-    One grouped transposed convolution: the fastest of the equivalent forms in ONNX Runtime.
+    It is one grouped transposed convolution, the fastest of the equivalent forms in ONNX Runtime.
     """
 
     weight: Tensor
@@ -81,7 +82,7 @@ class InverseHaar(nn.Module):
 
 
 class Layer(nn.Module):
-    """Doubles the size: ``enter`` up-samples and runs the first convolution, ``leave`` the second."""
+    """Doubles the size. ``enter`` up-samples and applies the first convolution, ``leave`` the second."""
 
     def __init__(self, channels_in: int, channels_out: int, size: int) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Layer(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Features to RGB at twice the size; its inverse wavelet transform is folded into the weights."""
+    """From features to RGB at twice the size; the last inverse wavelet transform is folded into the weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -136,16 +137,16 @@ class MobileStyleGAN(Synthesis):
 
     @staticmethod
     def _index(cut: int) -> int:
-        # Of the layer at the cut: 0 for 8x8, -1 before all layers.
+        # Of the layer at the cut: 0 for 8x8, -1 for W+.
         check_cut(cut)
         return cut.bit_length() - 4
 
     def coarse_styles(self, cut: int) -> int:
-        """2 for a cut at 8x8, 4 for 16x16; 0 for W+."""
+        """0 for W+, 2 for the cut at 8x8, 4 for 16x16."""
         return 2 * self._index(cut) + 2
 
     def f_channels(self, cut: int) -> int:
-        """512 at every cut."""
+        """512 for every cut."""
         check_cut(cut)
         return F_CHANNELS
 
@@ -171,7 +172,7 @@ class MobileStyleGAN(Synthesis):
         return self.finish(self.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:])
 
     def features(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """The fine half's first layers, up to 64 px: what the short head paints from.
+        """The fine half's first layers, up to the features at 64 px from which the short head paints.
 
         Args:
             f: float32 [B, 512, cut, cut].
@@ -189,7 +190,7 @@ class MobileStyleGAN(Synthesis):
         return x
 
     def finish(self, features: Tensor, late: Tensor) -> Tensor:
-        """The layers behind :meth:`features`, [B, 512, 64, 64], with late styles [B, 7, 512] -> as :meth:`fine`."""
+        """The layers after :meth:`features`: [B, 512, 64, 64] and late styles [B, 7, 512] -> as :meth:`fine`."""
         w = iter(late.unbind(dim=1))
         x = features
         for layer in self._layers(LATE):

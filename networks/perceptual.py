@@ -1,12 +1,11 @@
 """Perceptual distances in plain PyTorch: ST-LPIPS (Ghildyal and Liu, ECCV 2022), and LPIPS (Zhang et al., CVPR 2018).
 
-ST-LPIPS, the shift-tolerant one, is LPIPS with anti-aliased backbones: max pooling at stride 1 followed by a binomial
-blur at stride 2 that is padded by reflection, and for Alex a first convolution at stride 1. Call it ST-LPIPS wherever
-a number is shown.
+ST-LPIPS is the shift-tolerant LPIPS. Its backbones are anti-aliased: max pooling at stride 1 is followed by a binomial
+blur at stride 2, padded by reflection, and Alex's first convolution has stride 1. Call it ST-LPIPS wherever a number
+is shown.
 
-Parity: with the published weights both variants were compared with the reference implementation, the package
-stlpips_pytorch 0.0.2, on unrelated, noisy and shifted images of 37 to 256 px; the largest difference was
-1.2e-7 on distances up to 1.06. ``tests/test_perceptual.py`` keeps some of those distances.
+Both variants agree with the reference implementation, stlpips_pytorch 0.0.2, on unrelated, noisy and shifted images of
+37 to 256 px: the largest difference was 1.2e-7, on distances up to 1.06. A test keeps some of those distances.
 
 Raises ``ValueError`` for an unknown variant; loading raises what safetensors and ``load_state_dict`` raise.
 """
@@ -29,7 +28,7 @@ _STD = (0.458, 0.448, 0.450)
 
 
 class Blur(nn.Module):
-    """Halves the size after a 3x3 binomial blur; two pixels of reflection at each border."""
+    """A 3x3 binomial blur at stride 2, padded by two reflected pixels."""
 
     kernel: Tensor
 
@@ -39,7 +38,7 @@ class Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # x [B, C, H, W] -> [B, C, H // 2 + 1, W // 2 + 1] (for even H, W)
+        # x [B, C, H, W] -> [B, C, H // 2 + 1, W // 2 + 1] for even H and W
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
 
 
@@ -77,10 +76,10 @@ def _vgg(*, blurred: bool = True) -> list[nn.Sequential]:
 
 
 class STLPIPS(nn.Module):
-    """The distance d(a, b): 0 for equal images, around 0.5 for unrelated ones; differentiable in both.
+    """The distance d(a, b): 0 for equal images, about 0.5 for unrelated ones; differentiable in both.
 
     Args:
-        variant: ``"vgg"`` (the loss of the papers, 14.7 M parameters) or ``"alex"`` (2.5 M, five times cheaper).
+        variant: ``"vgg"``, the papers' loss, of 14.7 M parameters; or ``"alex"``, of 2.5 M, five times cheaper.
     """
 
     mean: Tensor
@@ -102,13 +101,13 @@ class STLPIPS(nn.Module):
         return _vgg() if self.variant == "vgg" else _alex()
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Features whose squared differences are the distance; keep a target's to compare with many images.
+        """Features whose squared differences add up to the distance; those of a target can be kept.
 
         Args:
             x: float [B, 3, H, W] in [-1, 1], RGB, H and W at least 32.
 
         Returns:
-            Five maps, float [B, C_i, H_i, W_i]: of unit length along C, then scaled by the learnt weights' roots.
+            Five maps, float [B, C_i, H_i, W_i]: normalised along C, then scaled by the roots of the learned weights.
         """
         assert x.ndim == 4
         assert x.shape[1] == 3
@@ -117,7 +116,7 @@ class STLPIPS(nn.Module):
         out = []
         for stage, head in zip(self.stages, self.heads, strict=True):
             x = stage(x)
-            # The floor keeps the gradient finite where a position has no feature at all.
+            # The floor keeps the gradient finite where all features are 0.
             y = x.float()  # the stages may run in bfloat16
             unit = y * (y.square().sum(dim=1, keepdim=True) + 1e-20).rsqrt()
             out.append(unit * head.sqrt()[:, None, None])
@@ -127,8 +126,8 @@ class STLPIPS(nn.Module):
         """Distance between images.
 
         Args:
-            a: float [B, 3, H, W] in [-1, 1], RGB, or what :meth:`features` gave for such images.
-            b: likewise, of the same size; a batch of 1 is compared with every image of ``a``.
+            a: float [B, 3, H, W] in [-1, 1], RGB, or their :meth:`features`.
+            b: the same, of the same size; a batch of 1 is compared with every image of ``a``.
 
         Returns:
             float [B], at least 0.
@@ -141,7 +140,7 @@ class STLPIPS(nn.Module):
 
 
 class LPIPS(STLPIPS):
-    """The standard LPIPS, version 0.1, on VGG16: the same formula on a backbone that pools without a blur."""
+    """Standard LPIPS, version 0.1, on VGG16: the same formula, on a backbone that pools without a blur."""
 
     def __init__(self) -> None:
         super().__init__("vgg")
@@ -151,7 +150,7 @@ class LPIPS(STLPIPS):
 
 
 def load_stlpips(path: Path, *, variant: Variant) -> STLPIPS:
-    """The network with weights from the safetensors file ``path``, frozen and in evaluation mode."""
+    """The network with the weights of the safetensors file ``path``, frozen and in evaluation mode."""
     network = STLPIPS(variant)
     network.load_state_dict(load_file(path))
     return network

@@ -1,9 +1,9 @@
 """P-norm+: a whitened latent space in which W is near a standard normal (Zhu et al., arXiv 2012.09036, section 3.2).
 
-The mapping network ends in LeakyReLU(0.2); LeakyReLU(5) undoes it, and what remains is centred and PCA-whitened:
+The mapping network ends in LeakyReLU(0.2). LeakyReLU(5) undoes it, and the result is centred and PCA-whitened:
 ``v = diag(lambda)^-1/2 C^T (LeakyReLU_5(w) - mu)``. BDInvert's regulariser is the mean square of v.
 
-The statistics (mu, lambda, C) belong to one generator; they come from ``python -m export directions``.
+The statistics (mu, lambda, C) belong to one generator. ``python -m export directions`` computes them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _BUFFERS = ("mean", "eigenvalues", "eigenvectors")
 class PNorm(nn.Module):
     """The transform w -> v and back.
 
-    Buffers, float32: ``mean`` [512] (mu), ``eigenvalues`` [512] (lambda: variances, falling), ``eigenvectors``
-    [512, 512] (C, one eigenvector a column). They span from 3e1 to 1e-7: the last directions of v react to
-    changes of w that no image shows.
+    Buffers, float32: ``mean`` [512] (mu), ``eigenvalues`` [512] (lambda, in descending order), ``eigenvectors``
+    [512, 512] (C, one per column). The eigenvalues range from 3e1 to 1e-7: the last components of v react to changes
+    of w that no image shows.
     """
 
     mean: Tensor
@@ -46,14 +46,14 @@ class PNorm(nn.Module):
             w: float32 [..., 512]: W, W+ or w_M+.
 
         Returns:
-            v: float32 [..., 512], each of mean 0 and variance 1 over mapped w.
+            v: float32 [..., 512], of mean 0 and variance 1 over mapped w.
         """
         assert w.shape[-1] == STYLE_DIM
         p = F.leaky_relu(w, 1 / SLOPE)
         return (p - self.mean) @ self.eigenvectors * self.eigenvalues.rsqrt()
 
     def inverse(self, v: Tensor) -> Tensor:
-        """Styles of whitened latents: the inverse of :meth:`forward`.
+        """The inverse of :meth:`forward`.
 
         Args:
             v: float32 [..., 512].

@@ -1,4 +1,4 @@
-"""Changes of resolution in generators, as depthwise and transposed convolutions with constant weights."""
+"""Blurring and up-sampling, as convolutions with constant weights."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch.nn import functional as F
 
 
 def binomial(*taps: float) -> Tensor:
-    """A separable filter of sum one, float32 [n, n]: (1, 3, 3, 1) in StyleGAN2, (1, 2, 1) in StyleGAN."""
+    """A separable filter of sum 1, float32 [n, n]: taps (1, 3, 3, 1) in StyleGAN2, (1, 2, 1) in StyleGAN."""
     line = torch.tensor(taps)
     return torch.outer(line, line) / line.sum() ** 2
 
 
 def blur(x: Tensor, kernel: Tensor, *, gain: float = 1.0) -> Tensor:
-    """Filter every channel, with a border of one zero: the output is smaller than [n, n] taps would keep by n - 3.
+    """Filter every channel, padded by one zero on each side.
 
     Args:
         x: float [B, C, S, S].
         kernel: float [n, n], symmetric.
-        gain: factor of the result.
+        gain: factor on the result.
 
     Returns:
         float [B, C, S + 3 - n, S + 3 - n].
@@ -29,7 +29,7 @@ def blur(x: Tensor, kernel: Tensor, *, gain: float = 1.0) -> Tensor:
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Twice the size: zeros between the samples, then the filter with a gain of four (StyleGAN2's ``upfirdn``).
+    """Double the size: put zeros between the samples, then filter with a gain of four (StyleGAN2's ``upfirdn``).
 
     Args:
         x: float [B, C, S, S].

@@ -1,6 +1,6 @@
-"""The short head: features at 64 px and the styles behind them to 256 px, what the layers behind would paint there.
+"""The short head: from the features at 64 px and the late styles to an image at 256 px, as the late layers would paint.
 
-A twentieth of the fine half's work: the second look needs it, previews and the training use it.
+It costs a twentieth of the fine half. The second look depends on it; previews and the training use it too.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from networks.mapping import STYLE_DIM
 
 SIDE = 64  # of the features
-SIZE = 256  # of the picture
+SIZE = 256  # of the image
 
 
 class ShortHead(nn.Module):
-    """Residual convolutions at 64 px whose inputs the styles scale, and a pixel shuffle.
+    """Residual convolutions at 64 px, their inputs scaled by the styles, and a pixel shuffle.
 
     Args:
-        late: number of styles behind the features.
+        late: number of styles after the features.
         features: channels of the features.
         width: channels of the blocks.
-        blocks: their number.
+        blocks: number of blocks.
     """
 
     def __init__(self, *, late: int = 7, features: int = 512, width: int = 96, blocks: int = 2) -> None:
@@ -39,11 +39,11 @@ class ShortHead(nn.Module):
             conv.weight.data.mul_(0.3)
 
     def forward(self, features: Tensor, late: Tensor) -> Tensor:
-        """Paint.
+        """Paint an image.
 
         Args:
             features: float [B, C, 64, 64], of :meth:`networks.mobilestylegan.MobileStyleGAN.features`.
-            late: float32 [B, late, 512], the styles behind them.
+            late: float32 [B, late, 512], the styles after them.
 
         Returns:
             float32 [B, 3, 256, 256], nominally in [-1, 1].
@@ -58,5 +58,5 @@ class ShortHead(nn.Module):
 
 
 def scaled(x: Tensor, change: Tensor) -> Tensor:
-    """x [B, C, S, S] by 1 + change [B, C]."""
+    """x [B, C, S, S] times 1 + change [B, C]."""
     return x * (1 + change).to(x.dtype)[:, :, None, None]

@@ -1,7 +1,7 @@
 """Similarity transforms of images and feature maps, as the matrices of ``affine_grid``.
 
-A matrix ``theta`` maps places of what is made, in [-1, 1], to places of what is read. ``move(x, theta)`` is the paper's
-geometric transformation T: what an unaligned photo does to an aligned face, and to its feature map.
+A matrix ``theta`` maps places in the output, in [-1, 1], to places in the input. ``move(x, theta)`` is the paper's
+geometric transformation T, from an aligned face to an unaligned photo, and between their feature maps.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ def square(theta: Tensor) -> Tensor:
 
 
 def inverse(theta: Tensor) -> Tensor:
-    """The transforms the other way round, float32 [B, 2, 3]."""
+    """The inverse transforms, float32 [B, 2, 3]."""
     back: Tensor = torch.linalg.inv(square(theta))[:, :2]
     return back
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """``outer`` applied to the places that ``inner`` gives, float32 [B, 2, 3] each; one of them may be a batch of 1."""
-    # Not as a matrix product, which autocast would round.
+    """First ``inner``, then ``outer``: float32 [B, 2, 3] each; either may be a batch of 1."""
+    # Not a matrix product, which autocast would round.
     return (outer[:, :, :, None] * square(inner)[:, None]).sum(dim=2)
 
 
 def resample(x: Tensor, theta: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
-    """Read ``x`` at the places of ``theta``, reflecting at the border.
+    """Sample ``x`` at the places of ``theta``, reflecting at the border.
 
     Args:
         x: float [B, C, H, W].
@@ -47,7 +47,7 @@ def resample(x: Tensor, theta: Tensor, size: tuple[int, int], *, mode: str = "bi
 
 
 def move(x: Tensor, theta: Tensor) -> Tensor:
-    """T of feature maps or images, at their own size; the identity leaves them exactly alone.
+    """T of feature maps or images, at the same size; the identity changes nothing, to the last bit.
 
     Args:
         x: float32 [B, C, S, S].

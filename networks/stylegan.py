@@ -1,8 +1,8 @@
 """StyleGAN synthesis (Karras et al., arXiv 1812.04948), cut into a coarse and a fine half.
 
-Two layers per resolution, each of noise, bias, leaky ReLU 0.2, instance normalisation and a style (AdaIN, eq. 1); the
-first of all has no convolution but a constant. Styles are those of the layers in order: 2i and 2i + 1 at ``4 << i``.
-The cut lies after the first layer of its resolution.
+There are two layers per resolution. Each is a convolution, noise, bias, leaky ReLU 0.2, instance normalisation and a
+style (AdaIN, eq. 1); the very first has a constant in place of the convolution. Styles 2i and 2i + 1 belong to the
+layers at size ``4 << i``. The cut lies after the first layer of its resolution.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.resampling import binomial, blur
-from networks.synthesis import W_PLUS, Synthesis, check_cut
+from networks.synthesis import Synthesis, check_cut
+from protocol.cuts import W_PLUS
 
 FILTER = (1.0, 2.0, 1.0)
 
 
 class Epilogue(nn.Module):
-    """What follows a convolution: noise, bias, leaky ReLU, instance normalisation, style."""
+    """The rest of a layer, after its convolution: noise, bias, leaky ReLU, instance normalisation, style."""
 
     noise: Tensor
 
@@ -45,13 +46,13 @@ class Epilogue(nn.Module):
 
 
 class Layer(nn.Module):
-    """A convolution that may be in half precision; everything else is float32, sums over a million pixels above all."""
+    """A convolution, in half precision if lowered. The rest stays float32, because it sums over a million pixels."""
 
     conv: nn.Conv2d | nn.ConvTranspose2d
-    gain: float = 1.0  # that :meth:`lower` has taken out of the weights
+    gain: float = 1.0  # factor that :meth:`lower` took out of the weights
 
     def scaled(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        # x [B, C, S, S] -> as the convolution takes it, and the factor [B, 1, 1, 1] that it lacks
+        # x [B, C, S, S] -> input of the convolution, and the factor [B, 1, 1, 1] for its output
         dtype = self.conv.weight.dtype
         if dtype == torch.float32:
             return x, 1.0
@@ -60,14 +61,14 @@ class Layer(nn.Module):
 
     @torch.no_grad()
     def lower(self, dtype: torch.dtype) -> None:
-        """Convolve in half precision, weights and maps scaled so that no sum of products overflows."""
+        """Convolve in half precision, with weights and maps scaled so that no sum of products overflows."""
         factor = float(self.conv.weight.abs().amax()) * (9 * self.conv.in_channels) ** 0.5
         self.gain *= factor
         self.conv.weight = nn.Parameter((self.conv.weight / factor).to(dtype), requires_grad=False)
 
 
 class Conv(Layer):
-    """A 3x3 convolution and what follows it."""
+    """A layer with a 3x3 convolution."""
 
     def __init__(self, inner: int, outer: int, size: int) -> None:
         super().__init__()
@@ -82,10 +83,10 @@ class Conv(Layer):
 
 
 class UpConv(Layer):
-    """Twice the size by a transposed 4x4 convolution and a blur.
+    """A layer that doubles the size by a transposed 4x4 convolution and a blur.
 
-    A 3x3 convolution of the map repeated to twice its size is the same with the sum of its kernel's four shifts, and
-    costs more than twice as much; readers of checkpoints make these weights (:func:`stretched`).
+    Published networks repeat every pixel and then convolve by 3x3. That equals a transposed convolution with the sum of
+    the kernel's four shifts (:func:`stretched`), which costs less than half as much.
     """
 
     kernel: Tensor
@@ -108,8 +109,8 @@ def stretched(weight: Tensor, *, fused: bool) -> Tensor:
 
     Args:
         weight: float [out, in, 3, 3].
-        fused: whether the network itself scatters these weights (from 128 px on in the published networks) or convolves
-            the repeated map, which sees them mirrored.
+        fused: whether the published layer is a transposed convolution, as from 128 px on. Otherwise it convolves the
+            repeated map, and the kernel is mirrored.
 
     Returns:
         float [in, out, 4, 4].
@@ -135,7 +136,7 @@ class StyleGAN(Synthesis):
         """channels: of the maps at 4x4, 8x8, ... size x size; at least up to 32x32."""
         super().__init__()
         if len(channels) < 4:
-            raise ValueError("a StyleGAN of less than 32 pixels has no cut at 16x16")
+            raise ValueError("a StyleGAN smaller than 32 px has no cut at 16x16")
         self.channels = channels
         self.size, self.num_styles = 4 << (len(channels) - 1), 2 * len(channels)
         self.constant = nn.Parameter(torch.ones(1, channels[0], 4, 4))
@@ -149,12 +150,12 @@ class StyleGAN(Synthesis):
 
     @staticmethod
     def _index(cut: int) -> int:
-        # Of the block at the cut: 0 for 8x8, -1 before all blocks.
+        # Of the block at the cut: 0 for 8x8, -1 for W+.
         check_cut(cut)
         return cut.bit_length() - 4
 
     def coarse_styles(self, cut: int) -> int:
-        """3 for a cut at 8x8, 5 for 16x16; 0 for W+."""
+        """0 for W+, 3 for the cut at 8x8, 5 for 16x16."""
         return 0 if cut == W_PLUS else 2 * self._index(cut) + 3
 
     def f_channels(self, cut: int) -> int:
@@ -193,7 +194,7 @@ class StyleGAN(Synthesis):
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
-        """What the fine half makes of its styles, as :meth:`Synthesis.modulations`."""
+        """Scales and shifts of the fine half, as :meth:`Synthesis.modulations`."""
         cut = self.cut_of(w_m_plus.shape[1])
         index = self._index(cut)
         own = [self.input.style, self.conv.epilogue.style]

@@ -1,12 +1,12 @@
 """StyleGAN2 synthesis (Karras et al., arXiv 1912.04958), cut into a coarse and a fine half.
 
-In plain torch and with constant weights: modulation scales a convolution's input and demodulation its output, which
-equals the scaled weights of the paper (eqs. 1 and 3), works on batches, and exports to a static graph.
+Modulation scales a convolution's input and demodulation its output. That equals the scaled weights of the paper (eqs. 1
+and 3), works on batches, and exports to a static graph.
 
-Styles in the order of the layers: 0 is the convolution at 4x4, ``2i - 1`` and ``2i`` the two of the block at
-``4 << i``; a to-RGB layer takes the style after its block's last convolution. The cut of a network with RGB skips lies
-after the first convolution of its block, and the image starts anew there, from black. A residual block has two ways
-through it; there the cut lies behind the block.
+Style 0 belongs to the convolution at 4x4, ``2i - 1`` and ``2i`` to those of the block at ``4 << i``. A to-RGB layer
+takes the style after its block's last convolution. In a network with RGB skips the cut lies after the first convolution
+of its block, and the image starts there, without the sum from before. A residual block has two branches, so there the
+cut lies after the block.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
 from networks.resampling import binomial, blur, upsample
-from networks.synthesis import W_PLUS, Synthesis, check_cut
+from networks.synthesis import Synthesis, check_cut
+from protocol.cuts import W_PLUS
 
 Architecture = Literal["skip", "resnet"]
-GAIN = 2**0.5  # of leaky ReLU 0.2, keeps the variance
-RESIDUAL = 0.5**0.5  # of both ways of a residual block
+GAIN = 2**0.5  # of leaky ReLU 0.2; keeps the variance
+RESIDUAL = 0.5**0.5  # of both branches of a residual block
 FILTER = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -34,8 +35,8 @@ class Shape:
 
     Attributes:
         channels: of the maps at 4x4, 8x8, ... size x size; at least up to 32x32.
-        architecture: ``skip`` sums images of every resolution, ``resnet`` has residual blocks and one image at the end.
-        clamp: bound of every layer's output, None without; NVlabs' networks for half precision have 256.
+        architecture: ``skip`` sums images of every resolution; ``resnet`` has residual blocks and one image at the end.
+        clamp: bound on every layer's output, or None; NVlabs' networks for half precision have 256.
     """
 
     channels: tuple[int, ...]
@@ -44,7 +45,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         if len(self.channels) < 4:
-            raise ValueError("a StyleGAN2 of less than 32 pixels has no cut at 16x16")
+            raise ValueError("a StyleGAN2 smaller than 32 px has no cut at 16x16")
 
     @property
     def size(self) -> int:
@@ -58,7 +59,7 @@ def published(size: int, *, base: int = 32768, most: int = 512) -> tuple[int, ..
 
 
 class ModulatedConv(nn.Module):
-    """Modulated convolution with noise, bias and leaky ReLU; with ``up`` at twice the size of its input."""
+    """Modulated convolution with noise, bias and leaky ReLU; ``up`` doubles the size."""
 
     noise: Tensor
     kernel: Tensor
@@ -76,7 +77,7 @@ class ModulatedConv(nn.Module):
         # x [B, C_in, S, S], w float32 [B, 512] -> [B, C_out, S, S], with up at 2S
         styles = self.modulation(w)
         if self.weight.dtype != torch.float32:
-            # Demodulation undoes any scale; this one keeps the products within half precision (StyleGAN2-ADA, app. C).
+            # Demodulation undoes any scale; this one prevents overflow in half precision (StyleGAN2-ADA, app. C).
             styles = styles / styles.abs().amax(dim=1, keepdim=True)
         energy = self.weight.float().square().sum(dim=(2, 3))
         demodulation = (styles.square() @ energy.T + 1e-8).rsqrt()
@@ -96,14 +97,14 @@ class ModulatedConv(nn.Module):
 
     @torch.no_grad()
     def lower(self, dtype: torch.dtype) -> None:
-        """Compute in half precision, each filter scaled to 1 / sqrt(fan-in): no sum of products overflows."""
+        """Compute in half precision, with each filter scaled to 1 / sqrt(fan-in) so that no sum overflows."""
         largest = self.weight.abs().amax(dim=(1, 2, 3), keepdim=True)
         fan_in = self.weight[0].numel()
         self.weight = nn.Parameter((self.weight / (largest * fan_in**0.5)).to(dtype), requires_grad=False)
 
 
 class ToRGB(nn.Module):
-    """Features to an image: a modulated 1x1 convolution without demodulation."""
+    """From features to an image: a modulated 1x1 convolution without demodulation."""
 
     def __init__(self, channels: int, *, clamp: float | None) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class Block(nn.Module):
 
 
 def clamped(x: Tensor, bound: float | None, gain: float = 1.0) -> Tensor:
-    """Within ``bound * gain`` of zero; as it is where there is no bound."""
+    """``x`` clamped to ``bound * gain``, or unchanged without a bound."""
     return x if bound is None else x.clamp(-bound * gain, bound * gain)
 
 
@@ -164,12 +165,12 @@ class StyleGAN2(Synthesis):
 
     @staticmethod
     def _index(cut: int) -> int:
-        # Of the block at the cut: 0 for 8x8, -1 before all blocks.
+        # Of the block at the cut: 0 for 8x8, -1 for W+.
         check_cut(cut)
         return cut.bit_length() - 4
 
     def coarse_styles(self, cut: int) -> int:
-        """2 and 4 for cuts at 8x8 and 16x16, with residual blocks 3 and 5; 0 for W+."""
+        """0 for W+, 2 for the cut at 8x8, 4 for 16x16; with residual blocks 0, 3 and 5."""
         if cut == W_PLUS:
             return 0
         return 2 * self._index(cut) + (2 if self.shape.architecture == "skip" else 3)
@@ -179,7 +180,7 @@ class StyleGAN2(Synthesis):
         return self.shape.channels[self._index(cut) + 1]
 
     def forward(self, w_plus: Tensor) -> Tensor:
-        """Render images, as :meth:`Synthesis.forward`; with RGB skips from 4x4 on."""
+        """Render images, as :meth:`Synthesis.forward`."""
         self.check_w_plus(w_plus)
         return self.fine(self.coarse(w_plus[:, :0], cut=W_PLUS), w_plus)
 
@@ -222,7 +223,7 @@ class StyleGAN2(Synthesis):
         return y
 
     def _render(self, x: Tensor, w: tuple[Tensor, ...], blocks: list[Block], image: Tensor | None) -> Tensor:
-        # The last style of each block, its to-RGB's, is the next block's first.
+        # The last style of a block, that of its to-RGB layer, is also the first of the next block.
         for i, block in enumerate(blocks):
             x = self._through(block, x, w[2 * i], w[2 * i + 1])
             if block.to_rgb is not None:
@@ -232,7 +233,7 @@ class StyleGAN2(Synthesis):
         return image
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
-        """What the fine half makes of its styles, as :meth:`Synthesis.modulations`."""
+        """The scales of the fine half's inputs, as :meth:`Synthesis.modulations`."""
         cut = self.cut_of(w_m_plus.shape[1])
         index = self._index(cut)
         users: list[list[nn.Linear]] = [[] for _ in range(w_m_plus.shape[1])]

@@ -1,10 +1,9 @@
-"""What every synthesis network G is: one style per layer, square images, and a cut into a coarse and a fine half.
+"""The interface of a synthesis network G: one style per layer, square images, and a cut into a coarse and a fine half.
 
-The cut lies at the feature map ``f`` of side 8 or 16 (BDInvert, section 3.1): ``coarse`` makes ``f`` of the styles
-before it, ``fine`` makes the image of ``f`` and ``w_m_plus``, the styles from layer M on. Styles that reach the image
-past the cut by way of ``f`` alone are not in ``w_m_plus``.
+The cut is at the feature map ``f`` of side 8 or 16 (BDInvert, section 3.1). ``coarse`` makes ``f`` from the styles
+before the cut. ``fine`` makes the image from ``f`` and ``w_m_plus``, the styles from layer M on.
 
-W+ is the same cut before the first layer, M = 1: ``f`` is the network's constant of side 4, which no style enters, and
+W+ is the cut before the first layer, M = 1: ``f`` is the network's constant of side 4, which depends on no style, and
 ``w_m_plus`` is all of ``w_plus``.
 """
 
@@ -16,17 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from networks.mapping import STYLE_DIM
-
-CUTS = (8, 16)
-W_PLUS = 4  # the cut that leaves all styles to the fine half
+from protocol.cuts import CUTS, W_PLUS
 
 
 class Synthesis(nn.Module, ABC):
-    """A generator's G: styles to an image, whole or in two halves.
+    """A generator's G: from styles to an image, whole or in two halves.
 
     Attributes:
         size: side of the image in pixels.
-        num_styles: styles of a ``w_plus``.
+        num_styles: number of styles in ``w_plus``.
     """
 
     size: int
@@ -37,7 +34,7 @@ class Synthesis(nn.Module, ABC):
         """Number of styles that the coarse half consumes.
 
         Raises:
-            ValueError: ``cut`` is none of 4, 8 and 16.
+            ValueError: ``cut`` is not 4, 8 or 16.
         """
 
     @abstractmethod
@@ -69,7 +66,7 @@ class Synthesis(nn.Module, ABC):
 
     @abstractmethod
     def fine(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
-        """The fine half G_M+; the cut is read off the size of ``f``.
+        """The fine half G_M+. The size of ``f`` says which cut it is.
 
         Args:
             f: float32 [B, f_channels(cut), cut, cut] (the paper's f).
@@ -81,13 +78,13 @@ class Synthesis(nn.Module, ABC):
 
     @abstractmethod
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
-        """What the fine half makes of its styles: all that it knows of them.
+        """The scales, and in StyleGAN also shifts, that the fine half computes from its styles: all it uses of them.
 
         Args:
             w_m_plus: float32 [B, n, 512], as for :meth:`fine`.
 
         Returns:
-            For each style float32 [B, C], C differing; a style that enters several layers gives all, joined.
+            One float32 [B, C_i] per style; for a style that enters several layers, those of all layers, concatenated.
         """
 
     @abstractmethod
@@ -96,18 +93,18 @@ class Synthesis(nn.Module, ABC):
 
         Args:
             dtype: torch.float16 or torch.bfloat16.
-            blocks: how many, from the largest resolution down; four as published (StyleGAN2-ADA, appendix C).
+            blocks: how many, counted from the largest resolution; four as published (StyleGAN2-ADA, appendix C).
         """
 
     def fine_styles(self, cut: int) -> int:
-        """Number of styles of a ``w_m_plus``."""
+        """Number of styles in ``w_m_plus``."""
         return self.num_styles - self.coarse_styles(cut)
 
     def cut_of(self, fine_styles: int) -> int:
-        """The cut that leaves so many styles to the fine half.
+        """The cut whose ``w_m_plus`` has this number of styles.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such cut.
         """
         for cut in (W_PLUS, *CUTS):
             if self.fine_styles(cut) == fine_styles:
@@ -123,7 +120,7 @@ class Synthesis(nn.Module, ABC):
         assert w.ndim == 3 and w.shape[1:] == (self.coarse_styles(cut), STYLE_DIM)
 
     def check_fine(self, f: Tensor, w_m_plus: Tensor) -> int:
-        """Assert the shapes of what :meth:`fine` takes; returns the cut."""
+        """Assert the shapes of the arguments of :meth:`fine`, and return the cut."""
         cut = int(f.shape[-1])  # a tensor while a graph is traced
         assert f.ndim == 4 and cut in (W_PLUS, *CUTS) and f.shape[1:] == (self.f_channels(cut), cut, cut)
         assert w_m_plus.ndim == 3 and w_m_plus.shape[1:] == (self.fine_styles(cut), STYLE_DIM)
@@ -131,6 +128,6 @@ class Synthesis(nn.Module, ABC):
 
 
 def check_cut(cut: int) -> None:
-    """Raises ValueError where a cut is none of 4, 8 and 16."""
+    """Raise ValueError unless a cut is 4, 8 or 16."""
     if cut not in (W_PLUS, *CUTS):
         raise ValueError(f"cut must be one of {(W_PLUS, *CUTS)}, not {cut}")

@@ -6,8 +6,6 @@
 | ``im2s`` | Image2StyleGAN, Abdal et al., ICCV 2019 (arXiv 1904.03189): W+ from the mean, without regularisation |
 | ``idinvert`` | Zhu et al., ECCV 2020 (arXiv 2004.00049): W+ from an encoder, held to that encoder's domain |
 | ``psp`` | Richardson et al., CVPR 2021 (arXiv 2008.00951): W+ by an encoder, without refinement |
-
-W+ is F/W+ cut before the first layer: f is then the generator's constant, of side 4.
 """
 
 from __future__ import annotations
@@ -16,10 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Space = Literal["F/W+", "W+"]
-CUTS: Final = (8, 16)
-W_PLUS: Final = 4
-DEFAULT_CUT: Final = 16
+from protocol.cuts import Space
+
 DEFAULT: Final = "bdinvert"
 DEFAULT_PRESET: Final = "default"
 
@@ -47,13 +43,3 @@ METHODS: Final[Mapping[str, Method]] = {
 }
 # The side-car's recipes and the space that each refines.
 PRESETS: Final[Mapping[str, Space]] = {"default": "F/W+", "paper": "F/W+", "im2s": "W+", "idinvert": "W+"}
-
-
-def space_of(cut: int) -> Space:
-    """The space of codes whose f has this side."""
-    return "W+" if cut == W_PLUS else "F/W+"
-
-
-def prefix(domain: str, cut: int) -> str:
-    """The name of a served model without its role: ``ffhq``, or ``ffhq_cut8``."""
-    return domain if cut == DEFAULT_CUT else f"{domain}_cut{cut}"

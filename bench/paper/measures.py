@@ -14,7 +14,8 @@ from bench.targets import Image8
 from export.directions.scorers import Scorer
 from judges.faces import Face
 from judges.identity import Identity, identity_cosine
-from judges.reconstruction import Judge, as_tensor, shrunk
+from judges.reconstruction import Judge, shrunk
+from networks.pixels import from_array
 
 # A face's box grows by this share on each side: hair, ears and neck may change with an edit.
 MARGIN = 0.25
@@ -38,7 +39,7 @@ class Measures:
         Returns:
             The fields of ``judges.reconstruction.Quality``, ``ms_ssim`` (at 256 px, 1 is equal) and ``lpips_vgg``.
         """
-        small, small_target = (as_tensor(shrunk(x)) for x in (image, target))
+        small, small_target = (from_array(shrunk(x)) for x in (image, target))
         similarity = ms_ssim((small + 1) / 2, (small_target + 1) / 2, data_range=1.0)
         return {
             **asdict(self._judge(target, image)),

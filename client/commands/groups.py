@@ -13,7 +13,8 @@ from client.triton.checks import checked_method
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from client.wire.settings import Endpoints, Given, endpoints
 from client.wire.timeout import Timeout
-from protocol.methods import CUTS, DEFAULT, DEFAULT_CUT, DEFAULT_PRESET, METHODS, PRESETS
+from protocol.cuts import CUTS, DEFAULT_CUT
+from protocol.methods import DEFAULT, DEFAULT_PRESET, METHODS, PRESETS
 from protocol.options import LIMITS, RECORDED, WEIGHT
 from protocol.terms import TERMS
 

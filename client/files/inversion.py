@@ -26,13 +26,13 @@ from client.files import tensors
 from client.frames.frame import Frame
 from client.sidecar.record import Refinement
 from client.text import quoted, shown
-from protocol import methods
-from protocol.methods import W_PLUS
+from protocol import cuts
+from protocol.cuts import W_PLUS
 
 SCHEMA: Final = "unaligned.inversion/1"
 REFINED_SCHEMA: Final = "unaligned.inversion/2"
 SUFFIX: Final = ".inversion.safetensors"
-CUTS: Final = (W_PLUS, *methods.CUTS)
+CUTS: Final = (W_PLUS, *cuts.CUTS)
 STYLE_DIM: Final = 512
 _MAX_CHANNELS: Final = 4096
 _MAX_BYTES = 64 * 2**20

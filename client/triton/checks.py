@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from client.errors import AnswerRefused, ParameterError
 from client.text import quoted, shown
 from client.triton.transport import Array, ModelConfig, TensorSpec
-from protocol import methods
-from protocol.methods import DEFAULT_CUT, METHODS, W_PLUS
+from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
+from protocol.methods import METHODS
 
 MAX_STRENGTH: Final = 100.0
 MAX_SEED: Final = 2**63 - 1
@@ -39,8 +39,8 @@ def checked_method(method: str, cut: int | None) -> tuple[Literal["encoder", "me
         if cut is not None:
             raise ParameterError(f"invalid cut {cut}: the method {method} works in W+, which has no cut")
         return found.start, W_PLUS
-    if cut not in (None, *methods.CUTS):
-        raise ParameterError(f"invalid cut {cut}: expected {' or '.join(map(str, methods.CUTS))}")
+    if cut not in (None, *CUTS):
+        raise ParameterError(f"invalid cut {cut}: expected {' or '.join(map(str, CUTS))}")
     return found.start, cut or DEFAULT_CUT
 
 

@@ -37,7 +37,8 @@ from client.triton.transport import Array, AsyncTransport, ModelConfig, ServerIn
 from client.wire.retry import ATTEMPTS, async_retrying, remaining
 from client.wire.threads import in_thread
 from client.wire.timeout import Timeout
-from protocol.methods import DEFAULT, DEFAULT_CUT, prefix
+from protocol.cuts import DEFAULT_CUT, prefix
+from protocol.methods import DEFAULT
 from protocol.roles import MAX_STRENGTHS
 
 T = TypeVar("T")

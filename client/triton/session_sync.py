@@ -38,7 +38,8 @@ from client.triton.transport import Array, ModelConfig, ServerInfo, Transport
 from client.wire.retry import ATTEMPTS, remaining, retrying
 from client.wire.threads import inline
 from client.wire.timeout import Timeout
-from protocol.methods import DEFAULT, DEFAULT_CUT, prefix
+from protocol.cuts import DEFAULT_CUT, prefix
+from protocol.methods import DEFAULT
 from protocol.roles import MAX_STRENGTHS
 
 T = TypeVar("T")

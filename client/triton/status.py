@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from client.files.inversion import Inversion
 from client.triton.transport import ServerInfo
-from protocol import methods
-from protocol.methods import DEFAULT_CUT, W_PLUS
+from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
 from protocol.roles import ROLES
 
 MODELS: Final = tuple(ROLES)
 # Of the other cuts, which a server may leave out.
 MORE: Final = tuple(name for name, role in ROLES.items() if role.each_cut)
-MORE_CUTS: Final = tuple(cut for cut in (*methods.CUTS, W_PLUS) if cut != DEFAULT_CUT)
+MORE_CUTS: Final = tuple(cut for cut in (*CUTS, W_PLUS) if cut != DEFAULT_CUT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ from networks.generator_file import (
     state_of,
 )
 from networks.mapping import STYLE_DIM
+from networks.pixels import to_uint8
 from networks.synthesis import Synthesis
 
 MAPPED = 1_000_000
@@ -132,7 +133,7 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     image = torch.cat([at_size(generator.synthesis(w[None])) for w in w_plus])
     if not torch.isfinite(image).all() or image.std() == 0:
         raise ImportRefusedError("the network makes no pictures: its samples have one colour or are not finite")
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = to_uint8(image)
     # [row, column, channel, y, x] -> [row, y, column, x, channel]
     grid = pixels.reshape(2, SHOWN // 2, *pixels.shape[1:]).permute(0, 3, 1, 4, 2)
     sheet: NDArray[np.uint8] = grid.reshape(2 * grid.shape[1], -1, 3).numpy()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.directions.effects import PSI, STRENGTH, Effects
 from export.training.latents import Statistics
-from networks.synthesis import W_PLUS
+from protocol.cuts import W_PLUS
 
 UNIT = "one standard deviation of W along it"
 UNITS = {

@@ -11,6 +11,7 @@ from export.directions.scorers import Scorer, Scores
 from export.training.samples import at_size
 from judges.faces import Image8
 from networks.generator_file import Generator
+from networks.pixels import to_array
 
 STRENGTH = 2.0
 PSI = 0.7
@@ -48,10 +49,7 @@ def effects(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) -
 
 def draw(generator: Generator, w_plus: Tensor) -> Image8:
     """Render one image, uint8 [256, 256, 3], from styles, float32 [num_styles, 512]."""
-    image = generator.synthesis(w_plus[None])
-    image = at_size(image)[0]
-    pixels: Image8 = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return pixels
+    return to_array(at_size(generator.synthesis(w_plus[None])))
 
 
 def _change(generator: Generator, scorer: Scorer, w: Tensor, step: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Writes one graph as an ONNX or a TorchScript file; whole or not at all."""
+"""Writes a graph as an ONNX or a TorchScript file; atomic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def to_onnx(graph: Graph, module: nn.Module, target: Path) -> None:
-    """By the dynamo exporter, checked."""
+    """Export by the dynamo exporter, and check the file."""
     batch = {name: {0: "batch"} if graph.batched else {} for name in graph.inputs}
     dims = {
         name: dict.fromkeys({**batch[name], **graph.dynamic.get(name, {})}, torch.export.Dim.DYNAMIC)
@@ -49,10 +49,10 @@ def to_onnx(graph: Graph, module: nn.Module, target: Path) -> None:
 
 
 def to_torchscript(graph: Graph, module: nn.Module, target: Path) -> None:
-    """By tracing; frozen, so that it holds no weights of the half that it does not run."""
+    """Export by tracing; freezing drops the weights that the graph does not use."""
     trace, freeze, save = (cast("Any", f) for f in (torch.jit.trace, torch.jit.freeze, torch.jit.save))
     with warnings.catch_warnings(), torch.no_grad():
-        # Asserts on shapes are taken for branches on data, and torch would rather see its own newer format.
+        # It warns that asserts on shapes are branches, and that TorchScript is old.
         warnings.simplefilter("ignore")
         traced = freeze(trace(module, tuple(graph.inputs.values()), check_trace=False))
         buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def to_torchscript(graph: Graph, module: nn.Module, target: Path) -> None:
 
 
 def load_torchscript(path: Path, device: torch.device = CPU) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    """An exported TorchScript file, on a device."""
+    """Load an exported TorchScript file onto a device."""
     load = cast("Any", torch.jit.load)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -73,18 +73,18 @@ def load_torchscript(path: Path, device: torch.device = CPU) -> Callable[..., Te
 
 @torch.no_grad()
 def signature(graph: Graph, module: nn.Module) -> dict[str, list[list[Any]]]:
-    """``inputs`` and ``outputs`` as lists of name, dtype and dims; without the batch, variable dims are -1."""
-    found = module(*graph.inputs.values())
-    outputs = dict(zip(graph.outputs, (found,) if isinstance(found, Tensor) else found, strict=True))
+    """``inputs`` and ``outputs`` as lists of name, dtype and dims, without the batch; a dynamic dim is -1."""
+    results = module(*graph.inputs.values())
+    outputs = dict(zip(graph.outputs, (results,) if isinstance(results, Tensor) else results, strict=True))
 
-    def told(tensors: dict[str, Tensor]) -> list[list[Any]]:
-        rows = []
+    def rows(tensors: dict[str, Tensor]) -> list[list[Any]]:
+        found = []
         for name, tensor in tensors.items():
             dims = [-1 if i in graph.dynamic.get(name, {}) else n for i, n in enumerate(tensor.shape)]
-            rows.append([name, str(tensor.dtype).removeprefix("torch."), dims[1:] if graph.batched else dims])
-        return rows
+            found.append([name, str(tensor.dtype).removeprefix("torch."), dims[1:] if graph.batched else dims])
+        return found
 
-    return {"inputs": told(graph.inputs), "outputs": told(outputs)}
+    return {"inputs": rows(graph.inputs), "outputs": rows(outputs)}
 
 
 def _partial(target: Path) -> Path:

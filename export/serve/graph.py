@@ -1,4 +1,4 @@
-"""What one exported graph is."""
+"""One graph to export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One graph to export: how to build it, example inputs by name, output names, weight files it depends on."""
+    """How to build and export a graph.
+
+    Attributes:
+        name: of the served model.
+        build: makes its module.
+        inputs: example inputs by name.
+        outputs: names of the outputs.
+        weights: files that the graph depends on.
+        batched: whether the first axis of every tensor is the batch.
+        dynamic: further dynamic axes: by tensor, the name of each.
+    """
 
     name: str
     build: Callable[[], nn.Module]

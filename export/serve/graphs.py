@@ -1,9 +1,9 @@
-"""``python -m export graphs``: the networks as ONNX or TorchScript graphs that take and give what goes over the wire.
+"""``python -m export graphs``: the networks as ONNX or TorchScript graphs.
 
-Each cut has its models: that at 16x16 the plain names (``ffhq_fine``), those at 8x8 and at 4x4, which is W+, theirs
-(``ffhq_cut8_fine``, ``ffhq_cut4_fine``). Images are uint8 NHWC on the outside; resizing, normalisation, clamping and
-rounding are inside the graphs, so that a client never sends or receives a float image. The batch is dynamic in all of
-them. A graph is exported again only if its weights, the code that defines it or the exporter changed.
+Each cut has its own models: ``ffhq_fine`` at 16x16, ``ffhq_cut8_fine`` at 8x8, and ``ffhq_cut4_fine`` for W+. Images
+are uint8 NHWC outside; resizing, normalisation, clamping and rounding are part of the graphs, so a client never sends
+or receives a float image. All batches are dynamic. A graph is exported again only if its weights, the code that defines
+it or the exporter changed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator, read_shape
 from networks.learned_file import BACKBONE, load_detail, load_encoder
 from networks.mapping import STYLE_DIM
-from networks.synthesis import W_PLUS, Synthesis
-from protocol.methods import DEFAULT_CUT, prefix
+from networks.pixels import from_uint8, to_uint8
+from networks.synthesis import Synthesis
+from protocol.cuts import DEFAULT_CUT, W_PLUS, prefix
 
-PHOTO_SIZE = 256  # of the images that the encoder graphs take
-CUT = DEFAULT_CUT  # whose models have the plain names
+PHOTO_SIZE = 256  # side of the encoders' input
+CUT = DEFAULT_CUT  # its models have the plain names
 EVERY_CUT = (CUT, 8, W_PLUS)
 CODE = (
     "export/serve/exporters.py",
@@ -48,10 +49,12 @@ CODE = (
     "networks/mapping.py",
     "networks/mobilestylegan.py",
     "networks/perceptual.py",
+    "networks/pixels.py",
     "networks/resampling.py",
     "networks/stylegan.py",
     "networks/stylegan2.py",
     "networks/synthesis.py",
+    "protocol/cuts.py",
 )
 
 
@@ -89,7 +92,7 @@ class FineGraph(nn.Module):
 
     def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """See the class."""
-        return to_uint8(self.synthesis.fine(f, w_m_plus))
+        return sent(self.synthesis.fine(f, w_m_plus))
 
 
 class EncoderGraph(nn.Module):
@@ -101,12 +104,12 @@ class EncoderGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        f: Tensor = self.encoder(F.avg_pool2d(from_uint8(image), PHOTO_SIZE // self.encoder.input_size))
+        f: Tensor = self.encoder(F.avg_pool2d(received(image), PHOTO_SIZE // self.encoder.input_size))
         return f
 
 
 class ConstantGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> f [B, C, 4, 4], the generator's constant: the encoder of W+, which has no f."""
+    """The encoder for W+: image uint8 [B, 256, 256, 3] -> f [B, C, 4, 4], the generator's constant."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class ConstantGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
         f: Tensor = self.encoder(image)
-        # A copy for each image: a constant in the graph would not have the batch's size.
+        # A copy per image: a constant would not have the batch's size.
         return f + 0 * image[:, :1, :1, :1].float()
 
 
@@ -128,12 +131,12 @@ class DetailGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        w_m_plus: Tensor = self.detail(from_uint8(image))
+        w_m_plus: Tensor = self.detail(received(image))
         return w_m_plus
 
 
 class ShiftGraph(nn.Module):
-    """One code moved along a direction, once per strength; K strengths become a batch of K.
+    """Moves one code along a direction, once per strength.
 
     f [C, s, s], w_m_plus [m, 512], direction [m, 512], strengths [K]
     -> f_batch [K, C, s, s], w_m_plus_batch [K, m, 512].
@@ -145,18 +148,18 @@ class ShiftGraph(nn.Module):
         return f.expand(count, *f.shape), w_m_plus + strengths[:, None, None] * direction
 
 
-def from_uint8(image: Tensor) -> Tensor:
-    """uint8 NHWC 0..255 -> float32 NCHW -1..1."""
-    return image.permute(0, 3, 1, 2).float() / 127.5 - 1
+def received(image: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]."""
+    return from_uint8(image.permute(0, 3, 1, 2))
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """float32 NCHW -1..1, clamped -> uint8 NHWC 0..255, rounded to nearest."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+def sent(image: Tensor) -> Tensor:
+    """float32 [B, 3, H, W], nominally in [-1, 1] -> uint8 [B, H, W, 3]."""
+    return to_uint8(image).permute(0, 2, 3, 1)
 
 
 def graphs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> list[Graph]:
-    """The graphs of a domain, those of learned networks where they are trained; none is loaded until it is built."""
+    """The graphs of a domain whose weights exist; a network is loaded only when its graph is built."""
     weights = generator_file(domain)
     shape = read_shape(weights)
     every: list[Graph] = []
@@ -182,7 +185,7 @@ def graphs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> list[Graph]:
 
 
 def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
-    """The graphs on either side of a cut."""
+    """The graphs of one cut."""
     weights, name = generator_file(domain), prefix(domain, cut)
     learned, head = encoder_file(domain, cut), detail_file(domain, cut)
     f = torch.zeros(2, shape.f_channels(cut), cut, cut)
@@ -232,7 +235,7 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
 
 
 def stamp(graph: Graph) -> str:
-    """sha256 over everything that the exported file depends on."""
+    """A sha256 over everything that the exported file depends on."""
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript", "onnx-ir")]
     digest = hashlib.sha256(f"{versions} {OPSET}".encode())
     for path in (*(ROOT / code for code in CODE), *graph.weights):
@@ -241,7 +244,7 @@ def stamp(graph: Graph) -> str:
 
 
 def module_of(graph: Graph, variant: Variant) -> nn.Module:
-    """The graph's module in evaluation mode, its generator's convolutions in the variant's numbers."""
+    """The graph's module in evaluation mode, with the generator in the variant's precision."""
     module = graph.build().eval()
     if variant.precision != "fp32" and isinstance(module, CoarseGraph | FineGraph):
         module.synthesis.lower(variant.dtype)
@@ -256,9 +259,9 @@ def build(
     force: bool = False,
     begins: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
-    """Export what is out of date; returns the names of the graphs that were written.
+    """Export the graphs that are out of date, and return their names.
 
-    ``begins`` is called with each name before its export, which takes up to a minute.
+    ``begins`` is called with each name before its export, which can take a minute.
     """
     written = []
     for graph in graphs(domain, cuts):
@@ -276,12 +279,12 @@ def build(
 
 
 def record_of(target: Path) -> Path:
-    """Where it is told what an exported file was made from, and its signature."""
+    """The file beside an exported one that holds its stamp and its signature."""
     return target.with_name(f"{target.name}.json")
 
 
 def recorded(target: Path) -> dict[str, Any]:
-    """What is told of an exported file; nothing where it is not."""
+    """The stamp and the signature of an exported file; empty if unknown."""
     try:
         found = json.loads(record_of(target).read_text())
     except (OSError, ValueError):
@@ -291,13 +294,13 @@ def recorded(target: Path) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export graphs``."""
-    parser.add_argument("--force", action="store_true", help="export again even what is up to date")
+    parser.add_argument("--force", action="store_true", help="export all graphs, even those that are up to date")
     add_cuts(parser)
     add_variant(parser)
 
 
 def add_cuts(parser: argparse.ArgumentParser) -> None:
-    """The option of the cuts."""
+    """The option ``--cuts``."""
     parser.add_argument(
         "--cuts",
         type=int,
@@ -309,7 +312,7 @@ def add_cuts(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export what is out of date and say so."""
+    """Export the graphs that are out of date, and print their names."""
 
     def begins(name: str) -> None:
         print(f"exporting {name} ...", flush=True)

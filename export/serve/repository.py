@@ -20,7 +20,7 @@ from export.serve.graphs import EVERY_CUT, add_cuts, graphs, recorded
 from export.serve.triton_config import EnsembleStep, ServedModel, Tensor
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
-from protocol.methods import prefix
+from protocol.cuts import prefix
 from protocol.roles import ROLES, Role
 
 VERSION = "1"

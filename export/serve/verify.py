@@ -27,12 +27,12 @@ from assets.paths import REPOSITORY
 from export.generator import load_generator
 from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph
-from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs, to_uint8
+from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs, sent
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from export.training.samples import at_size
 from networks.mapping import STYLE_DIM
-from protocol.methods import prefix
+from protocol.cuts import prefix
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -114,7 +114,7 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
     w = generator.mapping(z, psi)
     synthesis = generator.synthesis
     w_plus = w[:, None].repeat(1, synthesis.num_styles, 1)
-    image = to_uint8(at_size(synthesis(w_plus)))
+    image = sent(at_size(synthesis(w_plus)))
     tensors = {
         f"{domain}_mapping": {"z": z, "psi": psi},
         f"{domain}_coarse": {"w": w_plus[:, : synthesis.coarse_styles(CUT)]},

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from export.generator import load_generator
 from networks.generator_file import Generator
+from networks.pixels import to_uint8
 from networks.precision import half
 
 SHARD = 128
@@ -81,7 +82,7 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
     def draw(w_plus: Tensor) -> Tensor:
         with half(device):
             image = synthesis(w_plus).float()
-        return ((at_size(image).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return to_uint8(at_size(image))
 
     compiled = torch.compile(draw)
     step = 16 if cuda else 1  # one at a time is the fastest on a CPU: the maps then fit its cache

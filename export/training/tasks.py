@@ -25,10 +25,11 @@ from export.training.samples import shards, styles
 from networks.detail import Detail
 from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator
+from networks.pixels import from_uint8
 from networks.pnorm import PNorm
 from networks.precision import half
 from networks.similarity import IDENTITY, move
-from networks.synthesis import W_PLUS
+from protocol.cuts import W_PLUS
 
 NETWORKS = ("encoder", "detail", "both")
 LOSSES = ("latents", "image")
@@ -74,11 +75,6 @@ def load_samples(folder: Path, split: str) -> Samples:
     if not parts["image"]:
         raise TrainingError(f"no {split} samples in {folder}; run: python -m export samples --split {split}")
     return Samples(**{k: torch.cat(v) for k, v in parts.items()})
-
-
-def unit(image: Tensor) -> Tensor:
-    """uint8 [..] 0..255 to float32 -1..1."""
-    return image.float() / 127.5 - 1
 
 
 class Task:
@@ -157,7 +153,7 @@ class Task:
         theta = draw_moves(len(index), moves=Moves(), rng=rng)
         theta[:: 1 if self.cut == W_PLUS else 2] = IDENTITY
         theta = theta.to(self.device)
-        image = move(unit(self.train.image[index].to(self.device)), theta)
+        image = move(from_uint8(self.train.image[index].to(self.device)), theta)
         if self.kind == "image":
             image[1::6] = tint(image[1::6], rng=rng)
         return image, theta
@@ -250,7 +246,7 @@ class Task:
         for index in torch.split(torch.arange(count or len(self.heldout)), 64):
             moves = theta[index].to(self.device)
             f, w = self._truth(index, self.heldout)
-            yield move(unit(self.heldout.image[index].to(self.device)), moves), move(f, moves), w, moves
+            yield move(from_uint8(self.heldout.image[index].to(self.device)), moves), move(f, moves), w, moves
 
     def _f_errors(self, theta: Tensor) -> dict[str, float]:
         assert isinstance(self.encoder, Encoder)

@@ -28,7 +28,7 @@ from networks.detail import Detail
 from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import learned_metadata, load_detail, load_encoder, save_learned
 from networks.pnorm import load_pnorm
-from networks.synthesis import CUTS, W_PLUS
+from protocol.cuts import CUTS, W_PLUS
 
 LOOKS = "looks"
 # Of the other networks; the looks have their own.

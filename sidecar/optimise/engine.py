@@ -24,9 +24,10 @@ from networks.detail import Detail
 from networks.generator_file import Generator, read_generator
 from networks.learned_file import load_detail
 from networks.perceptual import STLPIPS
+from networks.pixels import from_array, to_array
 from networks.pnorm import PNorm, load_pnorm
 from networks.precision import fast_half
-from networks.synthesis import W_PLUS
+from protocol.cuts import W_PLUS
 from protocol.limits import ContractError
 from protocol.messages import State
 from protocol.options import Options
@@ -182,11 +183,11 @@ class TorchEngine:
 
     def render(self, state: State) -> Image8:
         """What an inversion shows, uint8 [S, S, 3]."""
-        return _pixels(self._render(state, half=False))
+        return to_array(self._render(state, half=False))
 
     def preview(self, state: State) -> Image8:
         """What an inversion shows, uint8 [256, 256, 3]."""
-        return _pixels(reduced(self._render(state, half=True), PREVIEW_SIZE))
+        return to_array(reduced(self._render(state, half=True), PREVIEW_SIZE))
 
     def judge(self, start: Start, state: State) -> Metrics:
         """How good it is."""
@@ -210,7 +211,7 @@ class TorchEngine:
 
     def _target(self, image: Image8, *, half: bool, side: int | None = None) -> Target:
         """What the terms keep of a photo, uint8 [S, S, 3]."""
-        pixels = torch.from_numpy(image.copy()).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pixels = from_array(image, self._device)
         return self._perceptual.target(pixels, side, half=half)
 
     def _image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
@@ -269,9 +270,3 @@ def load_engine(
         device=where,
         compiled=compiled,
     )
-
-
-def _pixels(image: Tensor) -> Image8:
-    """float [1, 3, S, S] in [-1, 1] to uint8 [S, S, 3]."""
-    array: Image8 = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return array

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from networks.mapping import STYLE_DIM
 from networks.pnorm import PNorm
-from networks.synthesis import CUTS, W_PLUS, Synthesis
+from networks.synthesis import Synthesis
+from protocol.cuts import CUTS, W_PLUS
 from protocol.limits import ContractError
 from protocol.messages import Floats, State
 from protocol.terms import Terms

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from protocol.cuts import DEFAULT_CUT, space_of
 from protocol.limits import ContractError, shortened
-from protocol.methods import DEFAULT_CUT, space_of
 from protocol.methods import PRESETS as SPACES
 from protocol.options import Options
 

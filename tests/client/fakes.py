@@ -18,7 +18,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from client.errors import ModelMissing, ServerError
 from client.files import tensors
 from client.triton.transport import ModelConfig, ServerInfo, TensorSpec
-from protocol.methods import prefix
+from protocol.cuts import prefix
 from tests.client.calls import AskConfig, AskLive, AskReady, AskServer, AskVersions, Call, Infer, Recorded
 
 # A shared machine may be slow at any moment.

@@ -195,7 +195,7 @@ def test_networks_of_less_than_32_pixels_are_refused() -> None:
         n for n in state if n.startswith(("convs.4.", "convs.5.", "to_rgbs.2.", "noises.noise_5", "noises.noise_6"))
     ]:
         del state[name]
-    with pytest.raises(ConversionError, match="less than 32 pixels"):
+    with pytest.raises(ConversionError, match="smaller than 32 px"):
         convert(PublishedGenerator(kind="rosinality", tensors=state, attributes={}))
 
 

@@ -20,7 +20,7 @@ from export.generator import fingerprint, load_generator
 from export.serve import graphs, repository
 from export.serve.exporters import to_onnx, to_torchscript
 from export.serve.graph import Graph
-from export.serve.graphs import DetailGraph, ShiftGraph, from_uint8, to_uint8
+from export.serve.graphs import DetailGraph, ShiftGraph, received, sent
 from export.serve.triton_config import EnsembleStep, ServedModel, Tensor, parse
 from export.serve.variant import PLAIN
 from export.serve.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
@@ -155,8 +155,8 @@ def test_exported_graphs_equal_torch(role: str) -> None:
 
 def test_images_survive_the_float_side() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3)
-    assert torch.equal(to_uint8(from_uint8(levels)), levels)
-    assert to_uint8(torch.tensor([-3.0, 3.0]).view(1, 1, 1, 2)).flatten().tolist() == [0, 255]
+    assert torch.equal(sent(received(levels)), levels)
+    assert sent(torch.tensor([-3.0, 3.0]).view(1, 1, 1, 2)).flatten().tolist() == [0, 255]
 
 
 def test_verify_catches_a_wrong_output() -> None:
@@ -197,7 +197,7 @@ def test_the_head_reads_colours() -> None:
     with torch.inference_mode():
         images = torch.cat([loaded.synthesis(x.expand(1, 16, -1)) for x in w[:, None]])
         graph = DetailGraph(load_detail(detail_file("ffhq", 16), generator=loaded.fingerprint))
-        styles = graph(to_uint8(F.avg_pool2d(images, 4)))
+        styles = graph(sent(F.avg_pool2d(images, 4)))
     assert styles.shape == (3, 12, 512)
     pnorm = load_pnorm(pnorm_file("ffhq"))
     first = slice(0, 32)  # the axes of the largest variances
@@ -227,7 +227,7 @@ def test_a_missing_generator_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("export.generator.generator_file", lambda domain: generator_file(domain).with_name("absent"))
-    with pytest.raises(GeneratorError, match="run: python -m export fetch"):
+    with pytest.raises(GeneratorError, match="run `python -m export fetch`"):
         load_generator("ffhq")
     monkeypatch.setattr("export.serve.graphs.load_generator", load_generator)
     assert main(["repository", "--repository", "/nonexistent"]) == 1

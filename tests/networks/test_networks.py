@@ -16,7 +16,7 @@ from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import BACKBONE, WeightsError, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import InverseHaar, MobileStyleGAN
-from networks.synthesis import CUTS, W_PLUS
+from protocol.cuts import CUTS, W_PLUS
 
 built = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
 
@@ -147,7 +147,7 @@ def test_encoder_files_round_trip_in_half_precision(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(again(image), encoder(image), atol=0.05)
-    with pytest.raises(WeightsError, match="trained for generator abc, not for xyz"):
+    with pytest.raises(WeightsError, match="trained for generator abc, not xyz"):
         load_encoder(path, generator="xyz")
     with pytest.raises(WeightsError, match="no trained network"):
         load_encoder(tmp_path / "other.safetensors")
@@ -164,7 +164,7 @@ def test_detail_files_round_trip_in_half_precision(cut: int, tmp_path: Path) -> 
     with torch.inference_mode():
         assert again(image).shape == (2, 9, 512)
         assert torch.allclose(again(image), detail(image), atol=0.05)
-    with pytest.raises(WeightsError, match="holds a network of kind detail, not encoder"):
+    with pytest.raises(WeightsError, match="expected a network of kind encoder, got detail"):
         load_encoder(path)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from export.serve.exporters import load_torchscript, to_onnx, to_torchscript
 from export.serve.graph import Graph
 from networks.stylegan import Epilogue, StyleGAN, UpConv, stretched
-from networks.synthesis import CUTS, Synthesis
+from networks.synthesis import Synthesis
+from protocol.cuts import CUTS
 
 Array = NDArray[np.float64]
 Seen = tuple[str, Tensor, Tensor]  # a module's name, last input and output
@@ -292,5 +293,5 @@ def assert_refusals(network: Synthesis) -> None:
 
 def test_what_does_not_fit() -> None:
     assert_refusals(made())
-    with pytest.raises(ValueError, match="less than 32 pixels"):
+    with pytest.raises(ValueError, match="smaller than 32 px"):
         StyleGAN(CHANNELS[:3])

@@ -21,7 +21,8 @@ from export.serve.graph import Graph
 from networks.resampling import binomial, blur, upsample
 from networks.stylegan import StyleGAN, UpConv, stretched
 from networks.stylegan2 import Architecture, ModulatedConv, Shape, StyleGAN2, ToRGB
-from networks.synthesis import CUTS, W_PLUS, Synthesis
+from networks.synthesis import Synthesis
+from protocol.cuts import CUTS, W_PLUS
 from tests.networks.literal import Floats, Literal, correlate, upfirdn
 
 CHANNELS = (14, 12, 10, 8)  # 4 to 32 pixels
@@ -252,9 +253,9 @@ def test_what_does_not_fit_is_refused() -> None:
     for cut in (2, 32):
         with pytest.raises(ValueError, match="cut must be one of"):
             network.coarse_styles(cut)
-    with pytest.raises(ValueError, match="less than 32 pixels"):
+    with pytest.raises(ValueError, match="smaller than 32 px"):
         Shape(channels=(8, 8, 8))
-    with pytest.raises(ValueError, match="less than 32 pixels"):
+    with pytest.raises(ValueError, match="smaller than 32 px"):
         StyleGAN((8, 8, 8))
     with pytest.raises(ValueError, match="leaves 99 styles"):
         network.cut_of(99)

@@ -6,9 +6,8 @@ import pytest
 
 from client.errors import ParameterError
 from client.triton.checks import checked_method
-from networks import synthesis
-from protocol import methods
-from protocol.methods import METHODS, PRESETS, prefix, space_of
+from protocol.cuts import prefix, space_of
+from protocol.methods import METHODS, PRESETS
 from sidecar.optimise import recipe
 
 
@@ -18,8 +17,7 @@ def test_every_refinement_of_a_method_is_a_recipe_of_its_space() -> None:
         assert method.preset is None or PRESETS[method.preset] == method.space
 
 
-def test_both_sides_know_the_same_cuts() -> None:
-    assert (methods.CUTS, methods.W_PLUS) == (synthesis.CUTS, synthesis.W_PLUS)
+def test_a_cut_has_a_space_and_a_name() -> None:
     assert [space_of(cut) for cut in (4, 8, 16)] == ["W+", "F/W+", "F/W+"]
     assert [prefix("cat", cut) for cut in (16, 8, 4)] == ["cat", "cat_cut8", "cat_cut4"]
 

@@ -13,6 +13,7 @@ from export.generator import load_generator
 from judges.reconstruction import Judge
 from networks.generator_file import Generator
 from networks.mapping import MappingNetwork
+from networks.pixels import to_array
 from networks.pnorm import load_pnorm
 from networks.stylegan2 import Shape, StyleGAN2
 from protocol.messages import State
@@ -29,7 +30,7 @@ def sample(seed: int) -> Start:
         w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)
         f = generator.synthesis.coarse(w[:, None].expand(1, 4, -1), cut=16)
         image = generator.synthesis.fine(f, w[:, None].expand(1, 12, -1))
-        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        pixels = to_array(image)
         off = (f + 0.1 * torch.randn(f.shape, generator=rng))[0].numpy()
         mean = generator.mapping.w_avg.numpy()
     return Start(target=pixels, f=off, w_m_plus=mean[None].repeat(12, axis=0), f_o=off)
@@ -88,7 +89,7 @@ def small_start(engine: TorchEngine, seed: int) -> Start:
     w = w_avg.float() + torch.randn(1, 512, generator=rng).to(w_avg.dtype)
     w_m_plus = w.expand(synthesis.fine_styles(16), -1)
     image = synthesis.fine(f[None].to(w_avg.dtype), w_m_plus[None])
-    pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = to_array(image)
     off = f.numpy() + np.float32(0.3)
     return Start(target=pixels, f=off, w_m_plus=w_m_plus.numpy().astype(np.float32), f_o=f.numpy())
 
@@ -100,7 +101,7 @@ def w_plus_start(seed: int = 3) -> Start:
     with torch.no_grad():
         w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)[:, None].expand(1, 16, -1)
         image = generator.synthesis(w)
-        pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        pixels = to_array(image)
         f = generator.synthesis.coarse(w[:, :0], cut=4)[0].numpy()
         off = (w + 0.1 * torch.randn(w.shape, generator=rng))[0].numpy()
     return Start(target=pixels, f=f, w_m_plus=off, f_o=f)

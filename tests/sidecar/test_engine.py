@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from assets.perceptual import stlpips
 from export.generator import load_generator
+from networks.pixels import from_array
 from networks.pnorm import load_pnorm
 from protocol.limits import ContractError
 from protocol.options import Options
@@ -28,7 +29,7 @@ def test_the_terms_are_the_papers(engine: TorchEngine, start: Start) -> None:
     with torch.no_grad():
         f, w = (torch.from_numpy(x)[None] for x in (start.f, start.w_m_plus))
         image = generator.synthesis.fine(f, w)
-        target = torch.from_numpy(start.target).permute(2, 0, 1)[None].float() / 127.5 - 1
+        target = from_array(start.target)
         small = [F.interpolate(x, size=(256, 256), mode="area") for x in (image, target)]
         literal = {
             "mse": F.mse_loss(image, target),
@@ -57,7 +58,7 @@ def test_a_coarse_step_compares_reduced_images(engine: TorchEngine, start: Start
     engine.run([job], 1)
     terms = job.state().terms
     assert terms is not None
-    pixels = torch.from_numpy(start.target).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = from_array(start.target)
     with torch.no_grad():
         opened = engine.open(start, Options())
         image = load_generator("ffhq").synthesis.fine(opened.f, opened.w_m_plus)

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from networks.pixels import from_uint8
 from networks.similarity import compose, resample
 
 LANDMARKS = "landmarks.csv"
@@ -126,7 +127,7 @@ class Faces:
             pixels = self._loaded[numbers.to(self._loaded.device)]
         device = pixels.device
         flip = mirrored.to(device)
-        image = pixels.float() / 127.5 - 1
+        image = from_uint8(pixels)
         image = torch.where(flip[:, None, None, None], image.flip(3), image)
         squares = self.squares[numbers].to(device)
         squares = torch.where(flip[:, None, None], squares * MIRROR.to(device), squares)
