@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 
 PHOTOS: Final = (
     f"Photos: {FORMAT_NAMES}, at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "
-    f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels. EXIF orientation and colour profiles are "
-    "applied, transparency becomes mid grey, and metadata is dropped."
+    f"{MAX_BYTES // 2**20} MiB, with sides of at least {MIN_SIDE} pixels and {MAX_SECONDS} s of decoding. "
+    "EXIF orientation and colour profiles are applied, transparency becomes mid grey, and metadata is dropped."
 )
 STOPPED: Final = (
     "Ctrl-C, SIGTERM or a lost side-car leaves the inversion of the last checkpoint, and `client refine` continues it."

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,13 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from client.errors import PhotoError
 from client.files.atomic import read_bounded
 from client.files.colour import adobe_rgb, by_code_points
-from client.files.jpeg import MAX_SCANS, MAX_WORK, ended, scans
-from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MIN_SIDE
+from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
 from client.frames.cut import cut
 from client.frames.frame import Frame
 from client.text import quoted, shown
+from photos.decoding import Crashed, Decoding, Refused, TooSlow
+from photos.jpeg import MAX_SCANS, MAX_WORK, ended, scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 HEIF = "HEIF"
@@ -77,16 +78,30 @@ class Photo:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Photo:
-        """Read and decode a file.
+        """Read a file, and decode it in a process of its own, which may take ``MAX_SECONDS``.
 
         Raises:
-            PhotoError: it is missing, not a regular file, larger than ``MAX_BYTES``, or refused by ``decode``.
+            PhotoError: it is missing, not a regular file, larger than ``MAX_BYTES``, takes too long, or is refused by
+                ``decode``.
         """
-        return cls.decode(read_bounded(path, limit=MAX_BYTES, error=PhotoError), name=Path(path).name)
+        data, name = read_bounded(path, limit=MAX_BYTES, error=PhotoError), Path(path).name
+        what = f"cannot read {quoted(shown(name))}"
+        try:
+            said, pixels = _decoding({"name": name}, data)
+        except Refused as problem:
+            if problem.kind == PhotoError.__name__:
+                raise PhotoError(str(problem)) from problem
+            raise PhotoError(f"{what}: unexpected {problem.kind}: {shown(str(problem), limit=300)}") from problem
+        except TooSlow as problem:
+            raise PhotoError(f"{what}: decoding takes longer than {MAX_SECONDS} seconds") from problem
+        except Crashed as problem:
+            raise PhotoError(f"{what}: the decoder crashed, or ran out of memory") from problem
+        image = Image.frombytes("RGB", (said["width"], said["height"]), pixels)
+        return cls(image=image, name=said["name"], sha256=said["sha256"], note=said["note"])
 
     @classmethod
     def decode(cls, data: bytes, *, name: str = "photo") -> Photo:
-        """Decode the bytes of an image file.
+        """Decode the bytes of an image file in this process, however long that takes.
 
         Raises:
             PhotoError: not an allowed format, damaged, more than ``MAX_MEGAPIXELS``, or a side under ``MIN_SIDE``.
@@ -137,6 +152,17 @@ class Photo:
         """
         frame.require_photo(self.size, name=self.name)
         return cut(self.image, frame, side)
+
+
+def decoded(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Decode as a `photos.child.Decode`: RGB pixels, and the photo's attributes."""
+    photo = Photo.decode(data, name=said["name"])
+    width, height = photo.size
+    attributes = {"width": width, "height": height, "name": photo.name, "sha256": photo.sha256, "note": photo.note}
+    return attributes, photo.image.tobytes()
+
+
+_decoding: Final = Decoding("client.files.photo:decoded", seconds=MAX_SECONDS)
 
 
 def _open(data: bytes, name: str) -> Image.Image:

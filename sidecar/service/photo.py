@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from photos.decoding import Crashed, Decoding, Refused, TooSlow
+from photos.jpeg import MAX_SCANS, MAX_WORK, scans
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError
 from sidecar.job import Image8
 
 MAX_SIDE = 4096
+MAX_SECONDS = 10
+DAMAGED = "The photo is not a whole PNG, JPEG or WebP file."
 MAX_BYTES = 16 * 2**20
 MIN_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -49,8 +54,33 @@ def _decoded(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ContractError(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
     try:
+        said, pixels = _decoding({}, data)
+    except Refused as exc:
+        if exc.kind == ContractError.__name__:
+            raise ContractError(str(exc)) from exc
+        raise ContractError(DAMAGED) from exc
+    except TooSlow as exc:
+        raise ContractError(f"Decoding the photo takes longer than {MAX_SECONDS} seconds.") from exc
+    except Crashed as exc:
+        raise ContractError(DAMAGED) from exc
+    return Image.frombytes("RGB", (said["side"], said["side"]), pixels)
+
+
+def decoded(_said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Decode as a `photos.child.Decode`: RGB pixels, and the side of the square."""
+    picture = _decoded_here(data)
+    return {"side": picture.width}, picture.tobytes()
+
+
+_decoding: Final = Decoding("sidecar.service.photo:decoded", seconds=MAX_SECONDS, processes=2)
+
+
+def _decoded_here(data: bytes) -> Image.Image:
+    try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check(picture.width, picture.height)
+            if picture.format == "JPEG":
+                _check_work(scans(data), picture.width * picture.height)
             picture.load()
             with suppress(Exception):  # a damaged EXIF block says nothing: the pixels stay as stored
                 ImageOps.exif_transpose(picture, in_place=True)
@@ -60,7 +90,7 @@ def _decoded(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ContractError(f"The photo has too many pixels: its side must be {MIN_SIDE} to {MAX_SIDE}.") from exc
     except Exception as exc:  # decoders raise whatever a damaged file leads them to
-        raise ContractError("The photo is not a whole PNG, JPEG or WebP file.") from exc
+        raise ContractError(DAMAGED) from exc
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -70,6 +100,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
         shown = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, BACKGROUND), shown).convert("RGB")
     return picture.convert("RGB")
+
+
+def _check_work(count: int, pixels: int) -> None:
+    if count > MAX_SCANS or count * pixels > MAX_WORK:
+        raise ContractError(f"The photo is a JPEG file of {count} scans, which takes too long to decode.")
 
 
 def _check(width: int, height: int) -> None:
