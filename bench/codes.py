@@ -46,7 +46,7 @@ SHARED = ROOT.parent / "shared"
 
 
 @dataclass(frozen=True)
-class Target:
+class PlacedPhoto:
     """A photo, uint8 [256, 256, 3], and how its aligned face lies in it, float32 [1, 2, 3]."""
 
     name: str
@@ -56,7 +56,7 @@ class Target:
 
 
 @dataclass
-class Edit:
+class EditQuality:
     """The photo plus the change, at one strength.
 
     Attributes:
@@ -71,7 +71,7 @@ class Edit:
 
 
 @dataclass
-class Result:
+class CodeQuality:
     """One coder on one target."""
 
     coder: str
@@ -79,7 +79,7 @@ class Result:
     name: str
     quality: Quality
     skin: float | None
-    edits: dict[str, tuple[Edit, Edit]] = field(default_factory=dict)
+    edits: dict[str, tuple[EditQuality, EditQuality]] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     bench = Bench(generator)
     wanted = list(targets(generator, args))
     full = bench.full_effects(args.count)
-    results: list[Result] = []
+    results: list[CodeQuality] = []
     rows: dict[str, list[Image8]] = {}
     for target in tqdm(wanted, desc="targets", disable=None):
         number = sum(t.group == target.group for t in wanted[: wanted.index(target)])
@@ -135,13 +135,13 @@ class Bench:
         self.steps = {name: steps[directions.index(name)] for name in EDITS}
 
     @torch.no_grad()
-    def __call__(self, coder: Coder, target: Target, *, edits: bool) -> tuple[Result, list[Image8]]:
+    def __call__(self, coder: Coder, target: PlacedPhoto, *, edits: bool) -> tuple[CodeQuality, list[Image8]]:
         """Judge a coder on a target; give the pictures too: photo, render, then the edits."""
         photo = from_array(target.image)
         code = coder(photo, target.theta)
         plain = self.render(code.f, code.w)
         shown = to_array(plain)
-        result = Result(coder.name, target.group, target.name, self.judge(target.image, shown), None)
+        result = CodeQuality(coder.name, target.group, target.name, self.judge(target.image, shown), None)
         result.skin = self.skin(target.image, shown)
         pictures = [target.image, shown]
         if edits:
@@ -160,7 +160,7 @@ class Bench:
         image = self.synthesis.fine(f, w).clamp(-1, 1)
         return torch.nn.functional.avg_pool2d(image, image.shape[-1] // SIDE)
 
-    def edit(self, name: str, photo: Image8, edited: Image8) -> Edit:
+    def edit(self, name: str, photo: Image8, edited: Image8) -> EditQuality:
         """Judge an edited photo."""
         before, after = self.detector.portrait(photo), self.detector.portrait(edited)
         identity = score = None
@@ -173,7 +173,7 @@ class Bench:
             left, top, width, height = before.box.astype(int).tolist()
             inside = slice(max(0, top - height // 4), top + height), slice(max(0, left), left + width)
             outside[inside] = photo[inside]
-        return Edit(identity, score, self.judge.alex(photo, outside))
+        return EditQuality(identity, score, self.judge.alex(photo, outside))
 
     def skin(self, photo: Image8, shown: Image8) -> float | None:
         """Distance of the mean colours inside the face's box, in Lab; None without a face."""
@@ -213,7 +213,7 @@ def latents(generator: Generator, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
+def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPhoto]:
     """Samples, photos and held-out faces, aligned and turned."""
     angle = np.radians(TURNED)
     turn = torch.tensor([[[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]], dtype=torch.float32)
@@ -221,7 +221,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
         for number, w in enumerate(latents(generator, args.count)):
             image = torch.nn.functional.avg_pool2d(generator.synthesis(w[None]).clamp(-1, 1), 4)
             moved = resample(image, theta, (SIDE, SIDE)) if variant else image
-            yield Target(f"sample {number}", f"samples{variant}", to_array(moved), theta)
+            yield PlacedPhoto(f"sample {number}", f"samples{variant}", to_array(moved), theta)
         detector = FaceDetector()
         for path in sorted(args.photos.glob("*.*")) if args.photos.is_dir() else []:
             if path.suffix not in (".png", ".jpg"):
@@ -233,7 +233,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
                 continue
             places = compose(ffhq_square(torch.from_numpy(face.landmarks / side)[None].float()), theta)
             small = resample(from_array(square), places, (4 * SIDE, 4 * SIDE))
-            yield Target(path.stem, f"photos{variant}", to_array(torch.nn.functional.avg_pool2d(small, 4)), theta)
+            yield PlacedPhoto(path.stem, f"photos{variant}", to_array(torch.nn.functional.avg_pool2d(small, 4)), theta)
         for path in args.faces:
             faces = read_faces(path)
             for number in faces.heldout[:: max(1, len(faces.heldout) // args.count)][: args.count].tolist():
@@ -241,10 +241,10 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[Target]:
                 place = theta.clone()
                 place[:, :, :2] /= zoom
                 view, _ = faces.views(torch.tensor([number]), place, torch.tensor([False]))
-                yield Target(f"{path.stem} {number}", f"{path.stem}{variant}", to_array(view), place)
+                yield PlacedPhoto(f"{path.stem} {number}", f"{path.stem}{variant}", to_array(view), place)
 
 
-def table(results: Iterable[Result], full: dict[str, float]) -> str:
+def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
     """Means as Markdown, a row for each group and coder, with counts."""
     results = list(results)
     head = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "same person", "landmarks", "skin Lab"]

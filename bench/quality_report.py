@@ -49,7 +49,7 @@ look at the sheet."""
 
 @dataclass(frozen=True)
 class Result:
-    """Quality of one method on one `bench.targets.Target`."""
+    """Quality of one method on one `bench.targets.TargetImage`."""
 
     name: str
     group: str

@@ -52,7 +52,7 @@ VARIANTS: Mapping[str, Move] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class TargetImage:
     """An image to reconstruct, uint8 RGB [1024, 1024, 3], with the name and group of its picture, and its variant."""
 
     name: str
@@ -81,11 +81,11 @@ def rotated(image: Image8, degrees: float) -> Image8:
     return moved(image, Move(degrees=degrees))
 
 
-def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) -> Iterator[Target]:
+def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) -> Iterator[TargetImage]:
     """Each image (name, group, pixels) in each variant."""
     for name, group, image in images:
         for variant in variants:
-            yield Target(name, group, variant, moved(image, VARIANTS[variant]))
+            yield TargetImage(name, group, variant, moved(image, VARIANTS[variant]))
 
 
 def photos(folder: Path) -> Iterator[tuple[str, Image8]]:

@@ -51,7 +51,7 @@ class VerifyError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Parity:
     """One output of one model by one engine, against torch."""
 
     model: str
@@ -68,7 +68,7 @@ class Comparison:
         return self.psnr >= self.bound if self.half else self.max_abs <= self.bound
 
 
-def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: bool = False) -> list[Comparison]:
+def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: bool = False) -> list[Parity]:
     """One row per output; peak for the PSNR is 255 for images, the largest value otherwise.
 
     Args:
@@ -92,7 +92,7 @@ def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: b
         peak = 255.0 if image else float(np.abs(reference).max())
         mse = float((difference**2).mean())
         rows.append(
-            Comparison(
+            Parity(
                 model=model,
                 output=name,
                 engine=engine,
@@ -195,7 +195,7 @@ def verify(
     variant: Variant = PLAIN,
     *,
     cuts: Sequence[int] = EVERY_CUT,
-) -> list[Comparison]:
+) -> list[Parity]:
     """All rows of the table; ``infer`` asks the server for a model's outputs."""
     feeds = inputs(domain, cuts)
     exported = {graph.name: graph for graph in graphs(domain, cuts)}
@@ -209,12 +209,12 @@ def verify(
     return rows
 
 
-def told_bound(row: Comparison) -> str:
+def told_bound(row: Parity) -> str:
     """A row's bound in words."""
     return f"{row.bound:g} dB" if row.half else f"{row.bound:.2g}"
 
 
-def table(rows: list[Comparison]) -> str:
+def table(rows: list[Parity]) -> str:
     """The rows as a Markdown table."""
     lines = ["| model | output | engine | max abs | bound | PSNR (dB) | |", "|---|---|---|---|---|---|---|"]
     lines += [

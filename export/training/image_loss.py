@@ -17,7 +17,7 @@ from networks.generator_file import Generator
 from networks.precision import half
 
 
-class ImageLoss(nn.Module):
+class RenderedLoss(nn.Module):
     """Mean square error and distances of the images of codes: perceptual and, if it has a weight, of identities."""
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moves:
+class MoveRanges:
     """Ranges of a geometric transformation, uniform in each."""
 
     rotation: float = 35.0  # degrees, either way
@@ -18,7 +18,7 @@ class Moves:
     zoom: tuple[float, float] = (0.5, 1.4)  # log-uniform; above 1 the face is larger
 
 
-def draw_moves(count: int, *, moves: Moves, rng: torch.Generator) -> Tensor:
+def draw_moves(count: int, *, moves: MoveRanges, rng: torch.Generator) -> Tensor:
     """Random similarity transforms as ``affine_grid`` matrices, float32 [count, 2, 3]."""
     angle, zoom, x, y = torch.rand(4, count, generator=rng)
     angle = (2 * angle - 1) * math.radians(moves.rotation)

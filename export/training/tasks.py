@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assets.perceptual import stlpips
-from export.training.image_loss import ImageLoss, sample_by_sample
-from export.training.moves import Moves, draw_moves, tint
+from export.training.image_loss import RenderedLoss, sample_by_sample
+from export.training.moves import MoveRanges, draw_moves, tint
 from export.training.samples import shards, styles
 from networks.detail import Detail
 from networks.encoder import Constant, Encoder
@@ -115,7 +115,7 @@ class Task:
         made = generator.synthesis.modulations(w_m_plus)
         scales: list[Tensor] = [layer.std(dim=0) * (layer.shape[1] * len(made)) ** 0.5 for layer in made]
         self.scales: Tensor = torch.cat(scales) / sum(layer.shape[1] for layer in made) ** 0.5
-        self.image_loss = ImageLoss(
+        self.image_loss = RenderedLoss(
             generator, perceptual_weight=perceptual_weight, identity_weight=identity_weight,
             device=device, compiled=compiled and loss == "image",
         )  # fmt: skip
@@ -150,7 +150,7 @@ class Task:
     def _seen(self, index: Tensor, step: int) -> tuple[Tensor, Tensor]:
         # -> image [B, 3, 256, 256] in [-1, 1], theta [B, 2, 3]: every other image moved, every sixth tinted
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        theta = draw_moves(len(index), moves=Moves(), rng=rng)
+        theta = draw_moves(len(index), moves=MoveRanges(), rng=rng)
         theta[:: 1 if self.cut == W_PLUS else 2] = IDENTITY
         theta = theta.to(self.device)
         image = move(from_uint8(self.train.image[index].to(self.device)), theta)
@@ -230,7 +230,7 @@ class Task:
         for network in training:
             network.eval()
         found: dict[str, float] = {}
-        moved = draw_moves(len(self.heldout), moves=Moves(), rng=torch.Generator().manual_seed(0))
+        moved = draw_moves(len(self.heldout), moves=MoveRanges(), rng=torch.Generator().manual_seed(0))
         shows = "encoder" in self.trained or self.kind == "image" or self.cut == W_PLUS
         for prefix, theta in (("", IDENTITY.expand_as(moved)), ("moved_", moved)):
             errors = self._f_errors(theta) if shows and isinstance(self.encoder, Encoder) else {}

@@ -23,7 +23,7 @@ from export.generator import load_generator
 from export.training.looks import command as looks
 from export.training.regression import Regression
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError
-from export.training.training import Trainer, TrainingPlan
+from export.training.training import TrainingPlan, TrainingRun
 from networks.detail import Detail
 from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import learned_metadata, load_detail, load_encoder, save_learned
@@ -158,7 +158,7 @@ def descend(
     task: Task, recipe: TrainingPlan, folder: Path, *, minutes: float, every: int
 ) -> tuple[dict[str, float], str]:
     """A run of the loop, as :func:`regress`."""
-    trainer = Trainer(recipe, task, folder=folder, minutes=minutes)
+    trainer = TrainingRun(recipe, task, folder=folder, minutes=minutes)
     trainer.resume()
     trainer.fit(every=every)
     identity = f" with identity, {recipe.identity_weight:g}" if recipe.identity_weight else ""

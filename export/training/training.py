@@ -68,7 +68,7 @@ def batches(count: int, *, batch: int, seed: int, start: int) -> Iterator[Tensor
             step += 1
 
 
-class Trainer:
+class TrainingRun:
     """One training run: task, optimiser, and where it stands."""
 
     def __init__(self, recipe: TrainingPlan, task: Task, *, folder: Path, minutes: float = math.inf) -> None:

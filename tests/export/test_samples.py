@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from assets.paths import generator_file
 from export.generator import load_generator
-from export.training.moves import Moves, draw_moves, tint
+from export.training.moves import MoveRanges, draw_moves, tint
 from export.training.samples import latents, render, shard_path, shards, styles
 from networks.similarity import IDENTITY, move
 
@@ -28,7 +28,9 @@ def test_the_identity_leaves_a_map_alone_and_a_shift_moves_it() -> None:
 
 
 def test_moves_stay_in_their_ranges() -> None:
-    theta = draw_moves(500, moves=Moves(rotation=10, shift=0.1, zoom=(0.5, 2.0)), rng=torch.Generator().manual_seed(0))
+    theta = draw_moves(
+        500, moves=MoveRanges(rotation=10, shift=0.1, zoom=(0.5, 2.0)), rng=torch.Generator().manual_seed(0)
+    )
     scale = theta[:, :, :2].det().sqrt()
     angle = torch.atan2(theta[:, 1, 0], theta[:, 0, 0]).rad2deg()
     assert 0.49 < scale.min() < 0.6

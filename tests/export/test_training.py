@@ -12,11 +12,11 @@ from assets.paths import generator_file, pnorm_file
 from export.__main__ import main as export_main
 from export.generator import load_generator
 from export.training import identity_loss
-from export.training.image_loss import ImageLoss, sample_by_sample
+from export.training.image_loss import RenderedLoss, sample_by_sample
 from export.training.regression import Regression
 from export.training.samples import latents, shard_path, styles
 from export.training.tasks import Task, TrainingError, load_samples
-from export.training.training import Trainer, TrainingPlan, batches
+from export.training.training import TrainingPlan, TrainingRun, batches
 from networks.descriptor import Descriptor
 from networks.detail import Detail
 from networks.encoder import Encoder
@@ -75,10 +75,10 @@ def task(folder: Path, *, network: str = "encoder", loss: str = "latents", seed:
     return made
 
 
-def trainer(folder: Path, checkpoints: Path, **changes: object) -> Trainer:
+def trainer(folder: Path, checkpoints: Path, **changes: object) -> TrainingRun:
     options = recipe(**changes)
     made = task(folder, network=options.network, loss=options.loss, seed=options.seed)
-    return Trainer(options, made, folder=checkpoints)
+    return TrainingRun(options, made, folder=checkpoints)
 
 
 def test_batches_continue_where_they_stopped() -> None:
@@ -299,7 +299,7 @@ def test_the_image_loss_is_least_for_the_truth(folder: Path) -> None:
     generator = load_generator("ffhq")
     data = load_samples(folder, "heldout").w_plus(torch.arange(2))
     f, w = generator.synthesis.coarse(data[:, :2], cut=8), data[:, 2:]
-    image = ImageLoss(generator, perceptual_weight=1.0, device=CPU)
+    image = RenderedLoss(generator, perceptual_weight=1.0, device=CPU)
     with torch.no_grad():
         target = image.render(f[:1], w[:1])
     wrong = (0.5 * f[:1]).requires_grad_()
@@ -317,8 +317,8 @@ def test_identity_counts_by_its_weight(folder: Path, monkeypatch: pytest.MonkeyP
     w_plus = data.w_plus(torch.arange(1))
     f, w = generator.synthesis.coarse(w_plus[:, :2], cut=8), w_plus[:, 2:]
     target = data.image[1:2].float() / 127.5 - 1
-    plain = ImageLoss(generator, perceptual_weight=1.0, device=CPU)
-    known = ImageLoss(generator, perceptual_weight=1.0, identity_weight=2.0, device=CPU)
+    plain = RenderedLoss(generator, perceptual_weight=1.0, device=CPU)
+    known = RenderedLoss(generator, perceptual_weight=1.0, identity_weight=2.0, device=CPU)
     assert plain.identity is None
     assert known.identity is not None
     with torch.no_grad():

@@ -18,7 +18,7 @@ from export.generator import load_generator
 from export.training import identity_loss
 from export.training.identity_loss import IdentityLoss
 from export.training.looks.chips import DLIB, FACE_NET, SAMPLE_EYES, Crop
-from export.training.moves import Moves, draw_moves
+from export.training.moves import MoveRanges, draw_moves
 from networks import descriptor as dlib
 from networks import face_net
 from networks.descriptor import BLOCKS, SIDE, Descriptor
@@ -118,7 +118,7 @@ def random_descriptor() -> Descriptor:
 def test_moved_faces_are_looked_at_where_they_are() -> None:
     x, y = torch.meshgrid(torch.linspace(-1, 1, 256), torch.linspace(-1, 1, 256), indexing="xy")
     image = torch.stack([torch.sin(3 * x), torch.cos(2 * y), x * y])[None].repeat(4, 1, 1, 1)
-    small = Moves(rotation=30, shift=0.1, zoom=(0.8, 1.1))
+    small = MoveRanges(rotation=30, shift=0.1, zoom=(0.8, 1.1))
     theta = draw_moves(4, moves=small, rng=torch.Generator().manual_seed(0))
     still = DLIB(image, IDENTITY.expand_as(theta))
     assert still.shape == (4, 3, SIDE, SIDE)
@@ -154,7 +154,7 @@ def test_one_face_is_nearer_to_itself_than_to_others() -> None:
     with torch.inference_mode():
         images = generator.synthesis(generator.mapping(z, 1.0)[:, None].expand(-1, 16, -1)).clamp(-1, 1)
         images = F.avg_pool2d(images, 4)
-        theta = draw_moves(4, moves=Moves(rotation=20, shift=0.05, zoom=(0.9, 1.1)), rng=torch.Generator())
+        theta = draw_moves(4, moves=MoveRanges(rotation=20, shift=0.05, zoom=(0.9, 1.1)), rng=torch.Generator())
         loss = IdentityLoss()
         still = IDENTITY.expand_as(theta)
         own = loss.descriptor(DLIB(move(images, theta), theta)) - loss.descriptor(DLIB(images, still))

@@ -126,7 +126,7 @@ def test_an_input_above_its_bound_is_refused_before_the_model_sees_it(batching: 
 
 def test_bounds_are_read_from_the_config(batching: Any) -> None:
     config: dict[str, Any] = {"parameters": {"largest_x": {"string_value": "8"}}}
-    inputs = [batching.TensorSpec(name, "TYPE_FP32", (-1,)) for name in ("x", "y")]
+    inputs = [batching.ModelTensor(name, "TYPE_FP32", (-1,)) for name in ("x", "y")]
     assert batching.bounds(config, inputs) == {"x": 8}
     config["parameters"]["largest_x"]["string_value"] = "eight"
     with pytest.raises(ValueError, match="the parameter largest_x is 'eight', not a count"):

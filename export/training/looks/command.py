@@ -43,7 +43,7 @@ GPU = Run(
 NEW = ("coarse_look.",)  # parts that weights to start from may lack
 
 
-class Options(Protocol):
+class Arguments(Protocol):
     """A parser, or a group of one."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
@@ -51,7 +51,7 @@ class Options(Protocol):
         ...
 
 
-def add_arguments(parser: Options) -> None:
+def add_arguments(parser: Arguments) -> None:
     """Options that the looks alone have."""
     parser.add_argument(
         "--photos", type=Path, nargs="+", metavar="SET",
@@ -75,8 +75,8 @@ def add_arguments(parser: Options) -> None:
     parser.add_argument("--log-steps", type=int, help="between lines of the log (default: 10, on a GPU 50)")
 
 
-def add_common(parser: Options) -> None:
-    """Options that ``python -m export train`` has for all networks."""
+def add_common(parser: Arguments) -> None:
+    """Arguments that ``python -m export train`` has for all networks."""
     parser.add_argument("--steps", type=int)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--batch", type=int)

@@ -95,7 +95,7 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("part-*"):
         old.unlink()
-    writer = Parts(out)
+    writer = PartFiles(out)
     with tarfile.open(fileobj=writer, mode="w|") as archive:
         for name, text in (("start.sh", START), ("wait.sh", WAIT), ("pyproject.toml", "")):
             info = tarfile.TarInfo(name)
@@ -107,7 +107,7 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
     return writer.files
 
 
-class Parts(io.RawIOBase):
+class PartFiles(io.RawIOBase):
     """A file that goes on in a new one when it has ``PART`` bytes."""
 
     def __init__(self, folder: Path) -> None:

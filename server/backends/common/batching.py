@@ -30,7 +30,7 @@ _set_capsule_name.restype = ctypes.c_int
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class ModelTensor:
     """A tensor of a model: its name, its Triton type (``TYPE_FP32``), its dims with the batch in front (-1: any)."""
 
     name: str
@@ -52,7 +52,7 @@ class _Entry:
         return int(next(iter(self.inputs.values())).shape[0])
 
 
-def specs(config: dict[str, Any], key: str) -> list[TensorSpec]:
+def specs(config: dict[str, Any], key: str) -> list[ModelTensor]:
     """Read the tensors listed under ``key`` ("input" or "output") of a model's config.
 
     Raises:
@@ -66,7 +66,7 @@ def specs(config: dict[str, Any], key: str) -> list[TensorSpec]:
             )
         dims = tensor.get("reshape", {}).get("shape", tensor["dims"])
         batch = (-1,) if config["max_batch_size"] > 0 else ()
-        found.append(TensorSpec(tensor["name"], tensor["data_type"], (*batch, *(int(dim) for dim in dims))))
+        found.append(ModelTensor(tensor["name"], tensor["data_type"], (*batch, *(int(dim) for dim in dims))))
     if not found:
         raise ValueError(f"the config lists no {key}")
     return found
@@ -86,7 +86,7 @@ def count(config: dict[str, Any], key: str) -> int | None:
     return int(text)
 
 
-def bounds(config: dict[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, int]:
+def bounds(config: dict[str, Any], inputs: Sequence[ModelTensor]) -> dict[str, int]:
     """Read the largest size of each input's variable dims (parameter ``largest_NAME``) from the config.
 
     Raises:

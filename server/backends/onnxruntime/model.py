@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from server.backends.common.batching import Array, TensorSpec, bounds, count, respond, specs
+    from server.backends.common.batching import Array, ModelTensor, bounds, count, respond, specs
 else:
     from batching import bounds, count, respond, specs
 
@@ -88,7 +88,7 @@ def _providers(kind: str, device: int) -> list[Any]:
     return ["CPUExecutionProvider"]
 
 
-def _check(nodes: Sequence[Any], wanted: Sequence[TensorSpec], key: str, *, batching: bool) -> None:
+def _check(nodes: Sequence[Any], wanted: Sequence[ModelTensor], key: str, *, batching: bool) -> None:
     found = {node.name: node for node in nodes}
     for spec in wanted:
         if spec.name not in found:
