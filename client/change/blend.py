@@ -1,0 +1,134 @@
+"""The change between two pictures of the generator, laid over the photo's square.
+
+All three pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
+gets the render's change, but never beyond both the photo and the edited render: what exceeds both is a feature of the
+plain render that lies beside the photo's. Where most of a band changes, the photo's part of it belongs to what was
+there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from client.change.filters import Floats, blurred, grey, resized, step, warped
+from client.change.flow import registered
+from client.frames.frame import Frame, Points
+
+_COARSEST = 32  # pixels: the pyramid's last picture is not larger
+_NOISE = 6.0  # levels of 255: flat parts have no features that could change
+_WINDOW = 2.0  # pixels of a band: the Gaussian over which its strength is taken
+_TAKEN = (0.4, 0.75)  # share of a band's strength that changes: from where, and until all is taken over
+_BEYOND = 3.0  # levels a band may exceed both pictures by
+_SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
+_SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
+_FEATHER = 0.12  # of the side
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What to do to a photo's square.
+
+    Attributes:
+        delta: float32 [S, S, 3], to add, -255 to 255; 0 at the square's border.
+        over: float32 [S, S], 0 to 1, how far the render takes over detail that is finer than a pixel of the square.
+    """
+
+    delta: Floats
+    over: Floats
+
+
+class Blend:
+    """A photo's square and its plain render, to which changes are carried over.
+
+    Args:
+        photo: float32 [S, S, 3], 0 to 255.
+        plain: float32 [S, S, 3].
+        mask: float32 [S, S], as ``feather`` makes it.
+        outside: float32 [S, S], 1 where only clear changes are kept.
+        points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
+    """
+
+    def __init__(
+        self, photo: Floats, plain: Floats, mask: Floats, outside: Floats, points: tuple[Points, Points] | None = None
+    ) -> None:
+        assert photo.shape == plain.shape == (len(photo), len(photo), 3)
+        self._side, self._mask, self._outside = len(photo), mask, outside
+        self._flow = resized(registered(photo, plain, points), (len(photo), len(photo))) * np.float32(len(photo))
+        self._photo, _ = _pyramid(photo)
+        self._plain, self._coarsest = _pyramid(warped(plain, self._flow))
+
+    def __call__(self, edited: Floats) -> Change:
+        """Return the change to the photo's square.
+
+        Args:
+            edited: float32 [S, S, 3], the edited render.
+        """
+        assert edited.shape == (self._side, self._side, 3)
+        bands, coarsest = _pyramid(warped(edited, self._flow))
+        delta = coarsest - self._coarsest
+        over = np.zeros(delta.shape[:2], np.float32)
+        for photo, plain, now in zip(reversed(self._photo), reversed(self._plain), reversed(bands), strict=True):
+            size = (photo.shape[1], photo.shape[0])
+            delta, over = resized(delta, size), resized(over, size, Image.Resampling.BILINEAR)
+            over = np.maximum(over, _taken(grey(plain), grey(now)))
+            band = photo + (now - plain)
+            band = band.clip(np.minimum(photo, now) - _BEYOND, np.maximum(photo, now) + _BEYOND)
+            delta += band + over[..., None] * (now - band) - photo
+        strength = np.sqrt(blurred(np.square(grey(delta)), 0.01 * self._side))
+        low, high = ((1 - self._outside) * a + self._outside * b for a, b in zip(_SEEN, _SEEN_OUTSIDE, strict=True))
+        seen = step((strength - low) / (high - low), 0, 1) * self._mask
+        return Change(delta * seen[..., None], over * seen)
+
+
+def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
+    """Return how much of a change is kept: 1 inside, 0 at the frame's border except where the photo ends there.
+
+    Args:
+        frame: of the photo.
+        size: width and height of the photo.
+        side: of the result.
+
+    Returns:
+        float32 [side, side].
+    """
+    places = (np.arange(side, dtype=np.float32) + 0.5) / side
+    low, high = places, 1 - places
+    rows = columns = np.minimum(low, high)
+    if frame.dy == 0 and frame.dx > 0:
+        corners = frame.corners
+        ends = [*(corners[0] <= 0), *(corners[2] >= size)]
+        left, top, right, bottom = (np.float32(1 if end else 0) for end in ends)
+        columns, rows = np.minimum(low + left, high + right), np.minimum(low + top, high + bottom)
+    # The outermost pixels are 0, so that interpolation next to the border is, too.
+    least = 2.0 / side
+    return step(columns, least, least + _FEATHER)[None] * step(rows, least, least + _FEATHER)[:, None]
+
+
+def outside(frame: Frame, side: int) -> Floats:
+    """Return 1 outside a head, as far as the frame says where that is, and 0 inside: float32 [side, side]."""
+    if frame.kind not in ("aligned", "upright"):
+        return np.zeros((side, side), np.float32)
+    places = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
+    far = np.sqrt(np.square(places / 0.4)[None] + np.square(places / 0.48)[:, None])
+    return step(far, 0.85, 1.25)
+
+
+def _pyramid(image: Floats) -> tuple[list[Floats], Floats]:
+    """Return the bands, finest first, float32 [h, w, 3] each, and the coarsest picture."""
+    bands = []
+    while min(image.shape[:2]) > _COARSEST:
+        height, width = image.shape[:2]
+        small = resized(image, (-(-width // 2), -(-height // 2)))
+        bands.append(image - resized(small, (width, height)))
+        image = small
+    return bands, image
+
+
+def _taken(plain: Floats, edited: Floats) -> Floats:
+    """Return how far a band is another one, 0 to 1: float32 [h, w] of bands of luma."""
+    before, after, change = (np.sqrt(blurred(np.square(x), _WINDOW)) for x in (plain, edited, edited - plain))
+    share: Floats = (change / (np.maximum(before, after) + _NOISE)).astype(np.float32)
+    return step(share, *_TAKEN)

@@ -1,0 +1,100 @@
+"""Puts an edit into the whole photo: the frame's region is changed, in strips, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.change.blend import Blend, Change, feather, outside
+from client.change.filters import Floats, resized
+from client.files.photo import Photo
+from client.frames.cut import cut
+from client.frames.frame import Frame, Points
+
+Image8 = NDArray[np.uint8]
+_STRIP: Final = 2**20  # pixels that are changed at a time
+_LEAST_SIDE: Final = 64
+
+
+class Paste:
+    """A photo, into which edits of one of its frames are put.
+
+    Args:
+        photo: the photo; it is not changed.
+        frame: its square that was inverted.
+        plain: uint8 RGB [S, S, 3], what the generator makes of its code.
+        points: landmarks of the photo and of the plain render where they are known, float [N, 2] each in the unit
+            square.
+
+    Raises:
+        PhotoError: the frame does not show enough of the photo.
+    """
+
+    def __init__(self, photo: Photo, frame: Frame, plain: Image8, points: tuple[Points, Points] | None = None) -> None:
+        assert plain.ndim == 3
+        assert plain.shape[0] == plain.shape[1]
+        frame.require_photo(photo.size, name=photo.name)
+        self.photo, self.frame = photo, frame
+        # Finer than the photo would alias, finer than the render is empty.
+        self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
+        self._square = cut(photo.image, frame, self._side).astype(np.float32)
+        mask, far = feather(frame, photo.size, self._side), outside(frame, self._side)
+        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, far, points)
+
+    def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:
+        """Return the whole photo with an edit in it.
+
+        Args:
+            edited: uint8 RGB [S, S, 3], the edited render.
+            onto: instead of a copy of the photo, a picture of its size that is changed in place; so several faces of a
+                photo are edited one after the other.
+
+        Returns:
+            The picture, RGB; pixels outside the frame are those of the photo.
+        """
+        assert edited.ndim == 3
+        picture = self.photo.image.copy() if onto is None else onto
+        change = self._blend(_shrunk(edited, self._side))
+        corners = self.frame.corners
+        low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)
+        high = np.ceil(corners.max(axis=0)).clip(0, picture.size).astype(int)
+        rows = max(1, _STRIP // max(1, high[0] - low[0]))
+        for top in range(low[1], high[1], rows):
+            box = (int(low[0]), top, int(high[0]), min(top + rows, int(high[1])))
+            strip = np.asarray(picture.crop(box), np.float32)
+            picture.paste(Image.fromarray(self._changed(strip, change, box)), box)
+        return picture
+
+    def _changed(self, strip: Floats, change: Change, box: tuple[int, int, int, int]) -> Image8:
+        """Change a strip of the photo, float32 [h, w, 3], that lies at ``box``."""
+        found = strip + self._in_photo(change.delta, box)
+        if self.frame.side > self._side:
+            # What the photo shows and the square cannot: it stays, but not where the render took over.
+            fine = strip - self._in_photo(self._square, box)
+            found -= self._in_photo(change.over, box)[..., None] * fine
+        changed: Image8 = np.rint(found).clip(0, 255).astype(np.uint8)
+        return changed
+
+    def _in_photo(self, field: Floats, box: tuple[int, int, int, int]) -> Floats:
+        """Resample a field of the square, [S, S] or [S, S, C], to a box of the photo; 0 outside the frame."""
+        left, top, right, bottom = box
+        matrix = self.frame.matrix * self._side
+        shift = matrix[:, :2] @ (left, top) + matrix[:, 2]
+        data = (*matrix[0, :2].tolist(), float(shift[0]), *matrix[1, :2].tolist(), float(shift[1]))
+        size, how = (right - left, bottom - top), Image.Resampling.BICUBIC
+        channels = [field] if field.ndim == 2 else [np.ascontiguousarray(field[..., c]) for c in range(field.shape[2])]
+        moved = [Image.fromarray(c).transform(size, Image.Transform.AFFINE, data, how) for c in channels]
+        arrays = [np.asarray(picture, np.float32) for picture in moved]
+        return arrays[0] if field.ndim == 2 else np.stack(arrays, axis=-1)
+
+
+def paste(photo: Photo, frame: Frame, plain: Image8, edited: Image8) -> Image.Image:
+    """Return the whole photo with the change between two renders in it; see :class:`Paste`."""
+    return Paste(photo, frame, plain)(edited)
+
+
+def _shrunk(image: Image8, side: int) -> Floats:
+    return resized(image.astype(np.float32), (side, side), Image.Resampling.LANCZOS)

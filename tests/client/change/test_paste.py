@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.change.paste import Paste, paste
+from client.errors import PhotoError
+from client.files.photo import Photo
+from client.frames.frame import Frame
+
+SIDE = 256
+TILTED = Frame("aligned", 150.3, 60.7, 160.0, 90.0)
+MEMORY = """
+import resource
+import numpy as np
+from PIL import Image
+from client.change.paste import paste
+from client.files.photo import Photo
+from client.frames.frame import Frame
+image = Image.effect_noise((1000, 1000), 40).convert("RGB").resize((11000, 9000))
+photo = Photo(image, "large.png", "")
+rng = np.random.default_rng(0)
+plain = np.asarray(image.crop((0, 0, 1024, 1024)))
+result = paste(photo, Frame("aligned", 1000.0, 3000.0, 6000.0, -1500.0), plain, 255 - plain)
+result.save("/dev/null", format="PNG", compress_level=0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """Soft noise, uint8 [height, width, 3]."""
+    small = np.random.default_rng(seed).integers(60, 200, (height // 12 + 2, width // 12 + 2, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def photo_of(pixels: np.ndarray) -> Photo:
+    return Photo(Image.fromarray(pixels), "photo.png", "")
+
+
+def render_of(photo: Photo, frame: Frame) -> np.ndarray:
+    return photo.pixels(frame, SIDE)
+
+
+@pytest.mark.parametrize("frame", [TILTED, Frame.square((500, 400)), Frame("upright", 300.5, -30.2, 250.0)])
+def test_no_change_leaves_every_pixel(frame: Frame) -> None:
+    photo = photo_of(picture(500, 400))
+    plain = picture(SIDE, SIDE, seed=1)
+    assert np.array_equal(paste(photo, frame, plain, plain), photo.image)
+
+
+@pytest.mark.parametrize("frame", [TILTED, Frame("crop", 100, 80, 200), Frame("aligned", -40.5, 60.2, 200.0, 30.0)])
+def test_pixels_outside_the_frame_are_the_photos_byte_for_byte(frame: Frame) -> None:
+    photo = photo_of(picture(500, 400))
+    result = np.asarray(paste(photo, frame, render_of(photo, frame), picture(SIDE, SIDE, seed=2)))
+    before = np.asarray(photo.image)
+    rows, columns = np.mgrid[:400, :500] + 0.5
+    places = frame.to_square(np.stack([columns.ravel(), rows.ravel()], axis=1)).reshape(400, 500, 2)
+    inside = ((places > 0) & (places < 1)).all(axis=-1)
+    assert np.array_equal(result[~inside], before[~inside])
+    changed = (result != before).any(axis=-1)
+    assert changed[inside].mean() > 0.5
+
+
+def test_a_change_of_colour_arrives_and_makes_no_step_at_the_seam() -> None:
+    photo = photo_of(np.full((400, 500, 3), 120, np.uint8))
+    plain = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    result = np.asarray(paste(photo, Frame("crop", 100, 80, 240), plain, plain + np.uint8(40)), int)
+    assert (result[200, 220] == 160).all()
+    assert (result[80, 100:340] == 120).all()
+    assert np.abs(np.diff(result, axis=1)).max() <= 4
+    assert np.abs(np.diff(result, axis=0)).max() <= 4
+
+
+def test_a_change_goes_to_the_photos_edge_where_the_frame_does() -> None:
+    photo = photo_of(np.full((400, 400, 3), 120, np.uint8))
+    plain = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    result = np.asarray(paste(photo, Frame.square((400, 400)), plain, plain + np.uint8(40)), int)
+    assert np.abs(result - 160).max() <= 1
+
+
+def test_a_mark_that_the_render_shows_beside_the_photos_is_removed_once() -> None:
+    def marked(x: int, *, shown: bool = True) -> np.ndarray:
+        image = picture(SIDE, SIDE, seed=3).copy()
+        if shown:
+            image[96:160, x : x + 10] = 20
+        return image
+
+    clean = marked(120, shown=False)
+    photo = photo_of(marked(120))
+    plain, edited = marked(124), clean
+    frame = Frame.square((SIDE, SIDE))
+    mine = np.asarray(paste(photo, frame, plain, edited), float)
+    plain_sum = (np.asarray(photo.image, float) + edited - plain).clip(0, 255)
+    box = np.s_[90:166, 110:145]
+    errors = [np.abs(image - clean)[box].mean() for image in (mine, plain_sum)]
+    assert errors[0] < errors[1] / 2
+
+
+def test_a_large_face_keeps_its_own_detail_where_nothing_changes() -> None:
+    photo = photo_of(np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8))
+    frame = Frame("crop", 50, 50, 800)
+    plain = render_of(photo, frame)
+    edited = plain.copy()
+    edited[100:150, 100:150] = 255
+    result = np.asarray(paste(photo, frame, plain, edited))
+    assert np.array_equal(result[700:, 700:], np.asarray(photo.image)[700:, 700:])
+
+
+def test_two_faces_are_changed_one_after_the_other() -> None:
+    photo = photo_of(np.full((300, 700, 3), 120, np.uint8))
+    plain = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    both = photo.image.copy()
+    for x in (20, 400):
+        assert Paste(photo, Frame("crop", x, 20, 250), plain)(plain + np.uint8(40), onto=both) is both
+    result = np.asarray(both)
+    assert (result[150, 150] == 160).all()
+    assert (result[150, 520] == 160).all()
+    assert (result[150, 350] == 120).all()
+    assert (np.asarray(photo.image) == 120).all()
+
+
+def test_a_frame_of_another_photo_is_refused() -> None:
+    plain = np.zeros((SIDE, SIDE, 3), np.uint8)
+    with pytest.raises(PhotoError, match="does not lie within"):
+        Paste(photo_of(picture(200, 200)), Frame("crop", 100, 100, 150), plain)
+
+
+@pytest.mark.slow
+def test_a_photo_of_100_megapixels_needs_at_most_one_and_a_half_gigabytes() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.5e9
