@@ -156,7 +156,9 @@ class AsyncInverter:
         if self._refine_transport is None:
             from client.sidecar.grpc import AsyncGrpcRefineTransport
 
-            self._refine_transport = AsyncGrpcRefineTransport(self._refine_url, self._access)
+            self._refine_transport = AsyncGrpcRefineTransport(
+                self._refine_url, self._access, patience=self._session.timeout.patience
+            )
         transport = self._refine_transport
         holding = await in_thread(_with_target, inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)

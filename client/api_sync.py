@@ -154,7 +154,9 @@ class Inverter:
         if self._refine_transport is None:
             from client.sidecar.grpc import GrpcRefineTransport
 
-            self._refine_transport = GrpcRefineTransport(self._refine_url, self._access)
+            self._refine_transport = GrpcRefineTransport(
+                self._refine_url, self._access, patience=self._session.timeout.patience
+            )
         transport = self._refine_transport
         holding = inline(_with_target, inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)

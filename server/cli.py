@@ -33,6 +33,8 @@ from server.triton import LocalTriton
 DEFAULT_GRPC_PORT = 8001
 SIDECAR_PORT = 8003
 SIDECAR_METRICS_PORT = 8004
+_LOST = -1
+_RESTARTS = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
+    status = _start_once(options)
+    for _ in range(_RESTARTS if options.restart else 0):
+        if status != _LOST:
+            break
+        print("The servers are started again.", file=sys.stderr, flush=True)
+        status = _start_once(options)
+    return 1 if status == _LOST else status
+
+
+def _start_once(options: argparse.Namespace) -> int:
+    """Serve until the end; `_LOST` where a server was lost."""
     with _servers(options) as (triton, sidecar):
+        # The ports stay the same: clients come back to them.
+        options.grpc_port = int(triton.url.rpartition(":")[2])
+        if sidecar:
+            options.sidecar_port = int(sidecar.url.rpartition(":")[2])
         where: dict[str, object] = {
             "grpc": triton.url,
             "http": triton.http_url,
@@ -91,9 +108,9 @@ def _start(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
         lost = log.lost_part(ended.log_path)
-        how = f"was stopped because the process of model `{lost}` died" if lost else f"ended with status {status}"
+        how = f"was stopped because {lost}" if lost else f"ended with status {status}"
         print(f"error: {name} {how}; see {ended.log_path}", file=sys.stderr)
-    return 1
+    return _LOST
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -191,9 +208,14 @@ def _parser() -> argparse.ArgumentParser:
         "start",
         help="keep a server up until Ctrl-C",
         description="Start a server, print its addresses once every model is loaded and warmed up, and keep it up "
-        "until Ctrl-C or SIGTERM. Exits with 1 if the server does not start, ends, or loses a model's process.",
+        "until Ctrl-C or SIGTERM. Exits with 1 if the server does not start or ends, or a process of it dies or hangs.",
     )
     start.add_argument("--json", action="store_true", help="print the addresses as one line of JSON")
+    start.add_argument(
+        "--restart",
+        action="store_true",
+        help="start both servers again, on the same ports, when one ends or loses a process; 100 times at most",
+    )
     run = commands.add_parser(
         "run",
         help="run a command with a server up",

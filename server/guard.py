@@ -22,6 +22,7 @@ from pathlib import Path
 _POLL_S = 0.1
 _LOOK_S = 0.5
 _DEAD_S = 2.0
+_STOPPED_S = 10.0
 _INSTANCE = re.compile(r"\w+_\d+_\d+")  # as Triton numbers the instances of a model
 _PR_SET_PDEATHSIG = 1
 
@@ -68,34 +69,47 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def parts(server: int) -> dict[int, tuple[bool, str]]:
-    """The child processes of a server: whether each lives, and the instance of a model that it runs, if it says so."""
+def _state(entry: Path) -> tuple[str, int]:
+    """The state of a process, as the letter of proc(5), and its parent."""
+    state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def parts(server: int) -> dict[int, tuple[str, str]]:
+    """The child processes of a server: the state of each, and the instance of a model that it runs, if it says so."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == server:
+            state, parent = _state(entry)
+            if parent == server:
                 words = (entry / "cmdline").read_text(errors="replace").split("\0")
                 names = [word for word in words if _INSTANCE.fullmatch(word)]
-                found[int(entry.name)] = (state not in "ZX", names[-1] if names else "")
+                found[int(entry.name)] = (state, names[-1] if names else "")
     return found
 
 
 class Parts:
-    """Watches the processes of a server's models: Triton itself goes on, and says ready, without one that died."""
+    """Watches a server and the processes of its models: Triton goes on, and says ready, without one of them."""
 
     def __init__(self, server: int) -> None:
         self._server = server
-        self._names: dict[int, str] = {}
-        self._dead: dict[int, float] = {}
+        self._names: dict[int, str] = {server: ""}
+        self._bad: dict[tuple[int, str], float] = {}
 
     def lost(self) -> str | None:
-        """The name of a process that has been dead for `_DEAD_S`; what Triton stops, it also reaps, and sooner."""
+        """What died `_DEAD_S` ago (what Triton stops, it also reaps, and sooner), or was stopped `_STOPPED_S` ago."""
         now, seen = time.monotonic(), parts(self._server)
-        self._names |= {pid: name for pid, (lives, name) in seen.items() if lives and name}
-        dead = {pid for pid, (lives, _) in seen.items() if not lives and pid in self._names}
-        self._dead = {pid: self._dead.get(pid, now) for pid in dead}
-        return next((self._names[pid] for pid, since in self._dead.items() if now - since >= _DEAD_S), None)
+        self._names |= {pid: name for pid, (state, name) in seen.items() if state not in "ZX" and name}
+        with contextlib.suppress(OSError):
+            seen[self._server] = (_state(Path("/proc") / str(self._server))[0], "")
+        bad = {(pid, state) for pid, (state, _) in seen.items() if state in "ZXT" and pid in self._names}
+        self._bad = {key: self._bad.get(key, now) for key in bad}
+        for (pid, state), since in self._bad.items():
+            if state == "T" and now - since >= _STOPPED_S:
+                return f"the process of {self._names[pid]} hangs" if self._names[pid] else "the server hangs"
+            if state != "T" and now - since >= _DEAD_S and pid != self._server:
+                return f"the process of {self._names[pid]} died"
+        return None
 
 
 def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
@@ -106,7 +120,7 @@ def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
         if time.monotonic() - looked > _LOOK_S:
             looked = time.monotonic()
             if lost := watched.lost():
-                os.write(2, f"guard: the process of {lost} died; the server is stopped\n".encode())
+                os.write(2, f"guard: {lost}; the server is stopped\n".encode())
                 return
         readable, _, _ = select.select([sys.stdin.buffer], [], [], _POLL_S)
         if readable and not os.read(0, 4096):

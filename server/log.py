@@ -9,7 +9,7 @@ from pathlib import Path
 _KEPT_LOGS = 50
 _FAILED = re.compile(r"""failed to load '([^']+)' version \d+: (.*?)(?:\\n|"$|$)""", re.MULTILINE)
 _REASON_PREFIX = re.compile(r"^(?:[A-Z][A-Za-z ]*: )*(?:\w+(?:Error|Exception): )?")
-_LOST = re.compile(r"^guard: the process of (\w+)_\d+_\d+ died", re.MULTILINE)
+_LOST = re.compile(r"^guard: the (?:process of (\w+)_\d+_\d+|server) (died|hangs)", re.MULTILINE)
 _PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) ", re.IGNORECASE)
 
 
@@ -25,9 +25,12 @@ def failed_models(path: Path) -> dict[str, str]:
 
 
 def lost_part(path: Path) -> str:
-    """The model of which a process died, according to the guard's line in a log; '' if none did."""
+    """What died or hangs, according to the guard's line in a log; '' if nothing did."""
     found = _LOST.search(_read(path))
-    return found[1] if found else ""
+    if not found:
+        return ""
+    what = f"the process of model `{found[1]}`" if found[1] else "it"
+    return f"{what} {'died' if found[2] == 'died' else 'did not react'}"
 
 
 def says_port_taken(path: Path) -> bool:

@@ -18,10 +18,12 @@ from client.errors import (
     ServerTimeout,
     ServerUnavailable,
 )
+from client.sidecar.silence import heard, heard_async
 from client.text import clause, shown
 from client.wire.access import Access, denied, is_closed
 from client.wire.channel import channel_options, checked_url
 from client.wire.request_id import SERVICE
+from client.wire.timeout import Timeout
 from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError
@@ -30,6 +32,7 @@ from protocol.status import BUSY, reason_of
 from protocol.tracing import tracing
 
 # A host that is switched off says nothing: pings tell it from a step that takes long.
+_PATIENCE_S: Final = Timeout().patience
 _KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 20_000)]
 
 
@@ -39,13 +42,14 @@ class GrpcRefineTransport:
     Args:
         url: ``host:port``.
         access: how the server lets the client in; plain text by default.
+        patience: seconds of silence after which the side-car counts as gone.
 
     Raises:
         ParameterError: the URL is not of that form, or the access cannot be used.
     """
 
-    def __init__(self, url: str, access: Access | None = None) -> None:
-        self.url = checked_url(url)
+    def __init__(self, url: str, access: Access | None = None, *, patience: float = _PATIENCE_S) -> None:
+        self.url, self._patience = checked_url(url), patience
         self._access = access or Access()
         self._access.checked(self.url)
         options, credentials = [*channel_options(self.url), *_KEEPALIVE], self._access.credentials()
@@ -60,7 +64,7 @@ class GrpcRefineTransport:
         """Open one stream; see ``RefineTransport``."""
         call = self._stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
-            for event in call:
+            for event in heard(call, self.url, self._patience):
                 if (message := message_of(event)) is not None:
                     yield message
         except grpc.RpcError as problem:
@@ -76,8 +80,8 @@ class GrpcRefineTransport:
 class AsyncGrpcRefineTransport:
     """``GrpcRefineTransport`` with an asynchronous generator; its channel belongs to the loop of the first call."""
 
-    def __init__(self, url: str, access: Access | None = None) -> None:
-        self.url = checked_url(url)
+    def __init__(self, url: str, access: Access | None = None, *, patience: float = _PATIENCE_S) -> None:
+        self.url, self._patience = checked_url(url), patience
         self._access = access or Access()
         self._access.checked(self.url)
         self._credentials = self._access.credentials()
@@ -95,7 +99,7 @@ class AsyncGrpcRefineTransport:
         stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
         call = stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
         try:
-            async for event in call:
+            async for event in heard_async(call, self.url, self._patience):
                 if (message := message_of(event)) is not None:
                     yield message
         except grpc.RpcError as problem:

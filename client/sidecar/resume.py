@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from client.errors import AnswerRefused, ParameterError, ServerBusy, ServerError, ServerTimeout, ServerUnavailable
 from client.files.inversion import Inversion
 from client.sidecar.record import Refinement, RefineOptions, check_optimiser
+from client.sidecar.silence import SidecarSilent
 from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 from client.text import clause
 from client.wire.request_id import request_id
@@ -158,7 +159,7 @@ class Refiner:
             raise problem
         now = time.monotonic()
         if self._down_since is None:
-            self._down_since, self._failures = now, 0
+            self._down_since, self._failures = now - (problem.seconds if isinstance(problem, SidecarSilent) else 0), 0
         is_missing = not self._taken and isinstance(problem, ServerUnavailable)
         limit = self._timeout.connect if is_missing else self._timeout.patience
         self._failures += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -40,6 +41,8 @@ _FAILURES: Final[Mapping[str, tuple[type[ServerError], str]]] = {
     "PERMISSION_DENIED": (AccessDenied, "the server at {url} does not let this client in: {reason}"),
     "UNIMPLEMENTED": (ServerError, "what answers at {url} is not a Triton server"),
 }
+
+_LOST: Final = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
 
 
 def connection(url: str, access: Access) -> tuple[dict[str, str], dict[str, Any]]:
@@ -136,6 +139,9 @@ def _error(problem: utils.InferenceServerException, url: str, timeout: float, mo
     reason = shown(raw, limit=300).rstrip(".")
     if status == "UNAVAILABLE":
         return _unavailable(raw, url, model, runs=runs)
+    if status == "INTERNAL" and _LOST.search(raw):
+        # Triton goes on without a model's process; the launcher restarts it, or another server takes over.
+        return ServerUnavailable(f"the server at {url} lost the process of {model}")
     if status == "NOT_FOUND" and not model:
         status = ""
     what = f" in {model}" if model else ""

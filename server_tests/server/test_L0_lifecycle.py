@@ -225,6 +225,24 @@ def test_a_killed_backend_process_ends_the_server(repository: Path) -> None:
         assert process.returncode == 1
 
 
+def test_a_lost_server_is_started_again(repository: Path) -> None:
+    tiny.add_one(repository)
+    command = cli("start", "--restart", "--repository", repository, "--grpc-port", 0, "--grace", 0, "--json")
+    with subprocess.Popen(
+        command, cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        first = json.loads(process.stdout.readline())
+        os.kill(int(first["pid"]), signal.SIGSTOP)
+        again = json.loads(process.stdout.readline())
+        assert (again["grpc"], again["pid"] != first["pid"]) == (first["grpc"], True)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+        assert said.startswith("error: Triton was stopped because it did not react; see ")
+        assert said.endswith("\nThe servers are started again.\n")
+        assert process.returncode == 143
+
+
 def test_a_killed_guard_leaves_nothing(repository: Path, launch: Launch) -> None:
     tiny.add_one(repository)
     server = launch(repository)

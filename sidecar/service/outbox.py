@@ -41,9 +41,11 @@ class Outbox:
             self._loop.call_soon_threadsafe(self.ended.set)
         self.wake()
 
-    async def take(self) -> list[pb.RefineEvent]:
-        """The waiting events, oldest first, once there is one or the outbox was woken."""
-        await self._ready.wait()
+    async def take(self, *, seconds: float) -> list[pb.RefineEvent]:
+        """The waiting events, oldest first, once there is one, the outbox was woken, or so many seconds have passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
         self._ready.clear()
         return self.rest()
 

@@ -30,6 +30,7 @@ SERVICE = "unaligned-sidecar"
 # gRPC's Python client drops unread messages once an error status arrives; this gives it time to read them.
 LINGER_S = 1.0
 UNREAD_S = 60.0
+ALIVE_S = 5.0
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -78,7 +79,8 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         expiry = asyncio.create_task(self._expire(outbox, asyncio.current_task(), context))
         try:
             while not ticket.closed:
-                for event in await outbox.take():
+                # An event of no kind is a sign of life.
+                for event in await outbox.take(seconds=ALIVE_S) or [pb.RefineEvent()]:
                     yield event
             for event in outbox.rest():
                 yield event

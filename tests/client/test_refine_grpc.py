@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import aclosing, closing
 
 import grpc
@@ -206,6 +207,31 @@ def stalling(at: int) -> FakeSidecar:
     servicer = FakeSidecar()
     servicer.on_step = lambda step, _context: step < at or servicer.over.wait(60)
     return servicer
+
+
+@pytest.mark.parametrize("at", [0, 8])
+def test_silence_is_not_waited_for_longer_than_the_patience(asynchronous, at):
+    servicer = stalling(at=at)
+    began = time.monotonic()
+    with refining(servicer) as url:
+        with pytest.raises(ServerUnavailable, match=r"said nothing for 1\.5 seconds|no side-car answers"):
+            refined(url, asynchronous=asynchronous, patience=1.5)
+        servicer.over.set()
+    assert 1.4 < time.monotonic() - began < 6
+
+
+def test_signs_of_life_are_not_silence(asynchronous):
+    class Living(FakeSidecar):
+        def Refine(self, request, context):
+            for event in super().Refine(request, context):
+                if event.WhichOneof("event") == "done":
+                    for _ in range(8):
+                        time.sleep(0.2)
+                        yield pb.RefineEvent()
+                yield event
+
+    with refining(Living()) as url:
+        assert isinstance(refined(url, asynchronous=asynchronous, patience=1.0)[-1], Refined)
 
 
 def test_leaving_early_ends_the_job_there(asynchronous):

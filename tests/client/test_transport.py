@@ -131,6 +131,11 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
         (grpc.StatusCode.PERMISSION_DENIED, "This protocol is restricted", AccessDenied),
         (grpc.StatusCode.CANCELLED, "broken off", ServerError),
         (grpc.StatusCode.UNIMPLEMENTED, "no such method", ServerError),
+        (
+            grpc.StatusCode.INTERNAL,
+            "Failed to process the request(s) for model 'm_0_0', message: Stub process 'm_0_0' is not healthy.",
+            ServerUnavailable,
+        ),
         (grpc.StatusCode.INTERNAL, "onnxruntime:\nsome long\x07 trace", ServerError),
     ],
 )

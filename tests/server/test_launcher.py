@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -190,8 +191,30 @@ def test_the_package_pulls_in_neither_torch_nor_the_other_packages() -> None:
 
 def test_the_lost_model_is_read_from_the_log(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("I0101 ready\nguard: the process of ffhq_fine_0_0 died; the server is stopped\n")
-    assert log.lost_part(tmp_path / "log") == "ffhq_fine"
+    assert log.lost_part(tmp_path / "log") == "the process of model `ffhq_fine` died"
+    (tmp_path / "log").write_text("guard: the process of ffhq_fine_0_0 hangs; the server is stopped\n")
+    assert log.lost_part(tmp_path / "log") == "the process of model `ffhq_fine` did not react"
+    (tmp_path / "log").write_text("guard: the server hangs; the server is stopped\n")
+    assert log.lost_part(tmp_path / "log") == "it did not react"
     assert log.lost_part(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGSTOP, "hangs"), (signal.SIGKILL, "died")])
+def test_the_guard_sees_a_part_that_hangs_or_died(number: int, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_STOPPED_S", 0.3)
+    monkeypatch.setattr(guard, "_DEAD_S", 0.3)
+    # A child of this process, named as Triton names the processes of its models.
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)", "fine_0_0"]) as part:
+        try:
+            watched = guard.Parts(os.getpid())
+            assert watched.lost() is None
+            os.kill(part.pid, number)
+            until = time.monotonic() + 10
+            while (found := watched.lost()) is None and time.monotonic() < until:
+                time.sleep(0.05)
+            assert found == f"the process of fine_0_0 {says}"
+        finally:
+            part.kill()
 
 
 @pytest.mark.parametrize("odd", ["a b", "it's", "Zürich", "$HOME", "写真"])

@@ -12,7 +12,7 @@ import pytest
 
 from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
-from sidecar.service import intake
+from sidecar.service import intake, servicer
 from sidecar.service.door import Door
 from sidecar.service.failures import Incomplete, QueueFull, Unread
 from tests.sidecar.fakes import LIMITS, WAIT_S, Running, asked, failure, kinds, running, until, wait_until
@@ -84,6 +84,15 @@ def test_a_result_that_nobody_reads_is_dropped() -> None:
         assert ended == [Unread.code, Unread.sentence]
         assert kinds(events)[:1] == ["queued"]
         assert side.outcomes() == {"steps": 2}
+
+
+def test_a_long_step_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "ALIVE_S", 0.1)
+    with running() as side:
+        call = side.refine(steps=2)
+        assert kinds([next(call), next(call), next(call)]) == ["queued", None, None]
+        side.engine.go(5)
+        assert until(call, "done").step == 2
 
 
 def test_a_result_that_is_read_is_not_dropped() -> None:
