@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.client.fakes import FakeTriton, direction_file, serving
+from client import Inverter, Photo
+from tests.client.fakes import FakeTransport, FakeTriton, direction_file, serving
 from tests.client.sidecar_fakes import FakeSidecar, refining
+
+
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +34,7 @@ def place(tmp_path, monkeypatch, url, sidecar):
     monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
     direction_file(tmp_path / "installed/ffhq/age.safetensors", unit="one standard deviation", suggested_range="-3,3")
     direction_file(tmp_path / "installed/ffhq/smile.safetensors")
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    Image.fromarray(pixels).save("me.png")
+    picture().save("me.png")
     with refining(sidecar) as address:
         monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
         yield tmp_path
@@ -43,6 +47,36 @@ def asynchronous(request):
 
 @pytest.fixture
 def photo(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "me.png")
+    picture().save(tmp_path / "me.png")
     return tmp_path / "me.png"
+
+
+@pytest.fixture(scope="session")
+def taken():
+    """The same photo, decoded."""
+    return Photo(picture(), "me.png", "ab" * 32)
+
+
+@pytest.fixture(scope="module")
+def inversion(taken):
+    with Inverter(transport=FakeTransport()) as inverter:
+        return inverter.invert(taken).inversion
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only sleeping moves; the seconds slept."""
+    now = [0.0]
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    async def sleep_async(seconds):
+        sleep(seconds)
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("asyncio.sleep", sleep_async)
+    return slept

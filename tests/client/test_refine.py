@@ -14,8 +14,6 @@ from client import (
     Checkpoint,
     Frame,
     Inversion,
-    Inverter,
-    Photo,
     Preview,
     Progress,
     Queued,
@@ -29,40 +27,16 @@ from client import (
     Waiting,
 )
 from protocol.messages import Finished
-from tests.client.fakes import SIDE, FakeTransport, check_sentence
+from tests.client.fakes import SIDE, check_sentence
 from tests.client.refinements import BUSY, GONE, TEN, changed, events_of, failing, result_of
 from tests.client.sidecar_fakes import METRICS, STEPS, FakeRefineTransport, simulated
 
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch):
-    """A clock that only sleeping moves; the seconds slept."""
-    now = [0.0]
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds
-
-    async def sleep_async(seconds):
-        sleep(seconds)
-
-    monkeypatch.setattr("client.sidecar.resume.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("client.sidecar.resume.time.sleep", sleep)
-    monkeypatch.setattr("client.sidecar.resume.asyncio.sleep", sleep_async)
-    return slept
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 @pytest.fixture(scope="module")
-def photo():
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    return Photo(Image.fromarray(pixels), "me.png", "ab" * 32)
-
-
-@pytest.fixture(scope="module")
-def inversion(photo):
-    with Inverter(transport=FakeTransport()) as inverter:
-        return inverter.invert(photo).inversion
+def photo(taken):
+    return taken
 
 
 def test_a_refinement(inversion, photo, asynchronous):

@@ -31,36 +31,12 @@ from tests.client.fakes import SIDE, FakeAsyncTransport, FakeTransport, check_se
 from tests.client.refinements import TEN, changed, events_of, result_of
 from tests.client.sidecar_fakes import STEPS, FakeAsyncRefineTransport, FakeRefineTransport, simulated
 
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch):
-    """A clock that only sleeping moves; the seconds slept."""
-    now = [0.0]
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds
-
-    async def sleep_async(seconds):
-        sleep(seconds)
-
-    monkeypatch.setattr("client.sidecar.resume.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("client.sidecar.resume.time.sleep", sleep)
-    monkeypatch.setattr("client.sidecar.resume.asyncio.sleep", sleep_async)
-    return slept
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 @pytest.fixture(scope="module")
-def photo():
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    return Photo(Image.fromarray(pixels), "me.png", "ab" * 32)
-
-
-@pytest.fixture(scope="module")
-def inversion(photo):
-    with Inverter(transport=FakeTransport()) as inverter:
-        return inverter.invert(photo).inversion
+def photo(taken):
+    return taken
 
 
 def nan(value):

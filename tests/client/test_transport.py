@@ -220,21 +220,6 @@ class Script(Recorded):
         pass
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only sleeping moves."""
-    now = [0.0]
-    slept = []
-
-    def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds
-
-    monkeypatch.setattr("client.wire.retry.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("client.wire.retry.time.sleep", sleep)
-    return slept
-
-
 def persisted(transport, *, seconds: float):
     """Ask whether the server is live, as a session does with each of its requests."""
     return Session(transport, domain="ffhq", timeout=Timeout(request=seconds))._persist(transport.live)
