@@ -47,13 +47,13 @@ def to_tensor(value: Floats) -> pb.Tensor:
 
 
 def from_tensor(message: pb.Tensor, name: str) -> Floats:
-    """A copy, float32 of the tensor's shape; ``name`` begins the message about one whose bytes do not fill it."""
+    """A copy, float32 of the tensor's shape; ``name`` names it in messages."""
     if len(message.shape) > MAX_DIMENSIONS:
-        raise ContractError(f"{name} has {len(message.shape)} dimensions, more than {MAX_DIMENSIONS}.")
+        raise ContractError(f"invalid {name}: {len(message.shape)} dimensions, expected at most {MAX_DIMENSIONS}")
     shape = tuple(message.shape)
     # An empty tensor may claim any size in its other dimensions.
     if 4 * math.prod(shape) != len(message.data) or max(shape, default=0) > MAX_DIMENSION:
-        raise ContractError(f"{name} has {len(message.data)} bytes, and its shape is {list(shape)} of float32.")
+        raise ContractError(f"invalid {name}: {len(message.data)} bytes do not fill float32 {list(shape)}")
     return np.frombuffer(message.data, "<f4").reshape(shape).astype(np.float32)
 
 
@@ -109,10 +109,10 @@ def to_checkpoint(state: State) -> pb.Checkpoint:
 def from_checkpoint(message: pb.Checkpoint) -> State:
     """A state with the optimiser's tensors."""
     if len(message.state) > MAX_STATE_TENSORS:
-        raise ContractError(f"The checkpoint has {len(message.state)} tensors, more than {MAX_STATE_TENSORS}.")
-    named = {item.name: from_tensor(item.value, f"the checkpoint's {shortened(item.name)}") for item in message.state}
+        raise ContractError(f"invalid checkpoint: {len(message.state)} tensors, expected at most {MAX_STATE_TENSORS}")
+    named = {item.name: from_tensor(item.value, f"{shortened(item.name)} of the checkpoint") for item in message.state}
     if len(named) < len(message.state):
-        raise ContractError("The checkpoint names a tensor twice.")
+        raise ContractError("invalid checkpoint: a tensor is named twice")
     return _state(message, named)
 
 
@@ -143,7 +143,7 @@ def from_event(event: pb.RefineEvent) -> Message | None:
             return Progress(told.step, told.steps, told.seconds, _terms(told.terms))
         case "preview":
             if not event.preview.jpeg.startswith(_JPEG):
-                raise ContractError("The preview is not a JPEG file.")
+                raise ContractError("invalid preview: not a JPEG file")
             return Preview(event.preview.step, event.preview.jpeg)
         case "checkpoint":
             return from_checkpoint(event.checkpoint)
@@ -164,8 +164,8 @@ def _state(message: pb.Checkpoint | pb.Done, optimiser: dict[str, Floats]) -> St
     return State(
         step=message.step,
         seconds=message.seconds,
-        f=from_tensor(message.f, "the checkpoint's f"),
-        w_m_plus=from_tensor(message.w_m_plus, "the checkpoint's w_m_plus"),
+        f=from_tensor(message.f, "f of the checkpoint"),
+        w_m_plus=from_tensor(message.w_m_plus, "w_m_plus of the checkpoint"),
         optimiser=optimiser,
         terms=_terms(message.terms) if message.HasField("terms") else None,
     )
@@ -178,7 +178,7 @@ def _terms(message: pb.Terms) -> Terms:
 def _finished(message: pb.Done) -> Finished:
     reason = next((name for name, value in _REASONS.items() if value == message.reason), None)
     if reason is None:
-        raise ContractError("The refinement ended without a reason.")
+        raise ContractError("invalid result: the reason for the end is missing")
     metrics = None
     if message.HasField("metrics"):
         required = ("stlpips_alex", "psnr_256", "psnr")

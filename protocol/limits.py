@@ -10,7 +10,7 @@ _LARGEST: Final = 3.41e38
 
 
 class ContractError(ValueError):
-    """A value that the contract does not allow; the message is one sentence for whoever sent it."""
+    """A value that the contract does not allow; the message says so to the sender."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Limit:
     """A range of numbers.
 
     Attributes:
-        what: begins the message.
-        low: least number, or with ``above`` the number that it must exceed.
+        what: names the number in messages.
+        low: least number, or with ``above`` the number to exceed.
         high: largest number.
         whole: whether it must be an integer.
         above: whether ``low`` itself is excluded.
@@ -35,12 +35,12 @@ class Limit:
         """Check a number.
 
         Raises:
-            ContractError: it is no number, not finite, or out of the range.
+            ContractError: it is not a finite number, or out of the range.
         """
         kinds = int if self.whole else (int, float)
         is_number = isinstance(value, kinds) and not isinstance(value, bool)
         if not (is_number and self.low <= value <= self.high and not (self.above and value == self.low)):
-            raise ContractError(f"{self.what} must be {self}, not {shortened(value)}.")
+            raise ContractError(f"invalid {self.what} {shortened(value)}: expected {self}")
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
@@ -53,7 +53,7 @@ def finite(what: str, value: Any) -> None:
     """Raise ``ContractError`` unless ``value`` is a finite number."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (is_number and -_LARGEST < value < _LARGEST):
-        raise ContractError(f"{what} must be a finite number, not {shortened(value)}.")
+        raise ContractError(f"invalid {what} {shortened(value)}: expected a finite number")
 
 
 def shortened(value: Any) -> str:
@@ -61,5 +61,5 @@ def shortened(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (bool, int, str)) or value is None:
-        return repr(value[:40]) if isinstance(value, str) else repr(value)[:40]
+        return f"`{repr(value[:40])[1:-1]}`" if isinstance(value, str) else repr(value)[:40]
     return f"a {type(value).__name__}"

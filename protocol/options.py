@@ -11,7 +11,7 @@ from protocol.methods import DEFAULT_PRESET
 from protocol.terms import TERMS
 
 MAX_STEPS: Final = 10_000
-WEIGHT: Final = Limit(what="The weight", low=0, high=1e6)
+WEIGHT: Final = Limit(what="weight", low=0, high=1e6)
 
 
 def _option(what: str, high: float, default: Any = None, *, whole: bool = False, recorded: bool = True) -> Any:
@@ -49,14 +49,14 @@ class Options:
     """
 
     preset: str = DEFAULT_PRESET
-    steps: int | None = _option("The number of steps", MAX_STEPS, whole=True)
-    seconds: float | None = _option("The budget of seconds", 86_400)
-    target: float | None = _option("The target distance", 10)
+    steps: int | None = _option("number of steps", MAX_STEPS, whole=True)
+    seconds: float | None = _option("budget of seconds", 86_400)
+    target: float | None = _option("target distance", 10)
     weights: Mapping[str, float] = field(default_factory=dict, metadata={"recorded": True})
-    clip: float | None = _option("The bound of P-norm+", 1000)
-    checkpoint_every: int = _option("The number of steps between checkpoints", MAX_STEPS, 25, whole=True)
-    progress_every: int | None = _option("The number of steps between reports", MAX_STEPS, whole=True, recorded=False)
-    preview_every: int | None = _option("The number of steps between previews", MAX_STEPS, whole=True, recorded=False)
+    clip: float | None = _option("bound of P-norm+", 1000)
+    checkpoint_every: int = _option("number of steps between checkpoints", MAX_STEPS, 25, whole=True)
+    progress_every: int | None = _option("number of steps between reports", MAX_STEPS, whole=True, recorded=False)
+    preview_every: int | None = _option("number of steps between previews", MAX_STEPS, whole=True, recorded=False)
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():
@@ -65,8 +65,8 @@ class Options:
                 limit.check(value)
         for name, weight in self.weights.items():
             if name not in TERMS:
-                raise ContractError(f"There is no loss term {shortened(name)}, only {', '.join(TERMS)}.")
-            Limit(what=f"The weight of {name}", low=WEIGHT.low, high=WEIGHT.high).check(weight)
+                raise ContractError(f"unknown loss term {shortened(name)}: expected {', '.join(TERMS)}")
+            Limit(what=f"weight of {name}", low=WEIGHT.low, high=WEIGHT.high).check(weight)
 
 
 LIMITS: Final[Mapping[str, Limit]] = {

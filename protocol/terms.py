@@ -34,7 +34,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            finite(f"The term {name}", value)
+            finite(f"term {name}", value)
 
 
 # Names of the terms that can be weighted.
@@ -68,6 +68,6 @@ class Metrics:
         for name in ("stlpips_alex", "psnr_256", "psnr", "identity", "landmarks"):
             value = getattr(self, name)
             if value is not None or name in {"stlpips_alex", "psnr_256", "psnr"}:
-                finite(f"The metric {name}", value)
+                finite(f"metric {name}", value)
         if not (self.face is None or isinstance(self.face, bool)):
-            raise ContractError("The metric face must be true or false.")
+            raise ContractError("invalid metric face: expected true or false")

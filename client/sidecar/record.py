@@ -20,8 +20,8 @@ from protocol.terms import Metrics, Terms
 
 REASONS: Final = get_args(Reason)
 _STATE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_STEP: Final = Limit(what="The step", low=0, high=MAX_STEPS, whole=True)
-_SECONDS: Final = Limit(what="The number of seconds", low=0, high=3.4e38)
+_STEP: Final = Limit(what="step", low=0, high=MAX_STEPS, whole=True)
+_SECONDS: Final = Limit(what="number of seconds", low=0, high=3.4e38)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Refinement:
         try:
             _STEP.check(self.step)
             if self.steps is not None:
-                Limit(what="The number of steps", low=max(self.step, 1), high=MAX_STEPS, whole=True).check(self.steps)
+                Limit(what="number of steps", low=max(self.step, 1), high=MAX_STEPS, whole=True).check(self.steps)
             _SECONDS.check(self.seconds)
         except ContractError as problem:
             raise ParameterError(clause(problem)) from problem

@@ -63,25 +63,34 @@ def spoil(request: pb.RefineRequest, field: str, value: float) -> None:
 
 
 BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
-    "NaN in f": (lambda r: spoil(r, "f", np.nan), "f holds numbers that are not finite."),
-    "infinite w_m_plus": (lambda r: spoil(r, "w_m_plus", np.inf), "w_m_plus holds numbers that are not finite."),
-    "NaN in f_o": (lambda r: spoil(r, "f_o", np.nan), "f_o holds numbers that are not finite."),
-    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "must be [512, s, s]"),
+    "NaN in f": (lambda r: spoil(r, "f", np.nan), "invalid f: it has numbers that are not finite"),
+    "infinite w_m_plus": (
+        lambda r: spoil(r, "w_m_plus", np.inf),
+        "invalid w_m_plus: it has numbers that are not finite",
+    ),
+    "NaN in f_o": (lambda r: spoil(r, "f_o", np.nan), "invalid f_o: it has numbers that are not finite"),
+    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "expected [512, s, s]"),
     "bytes that do not fill the shape": (lambda r: r.f.shape.append(2), "[512, 16, 16, 2]"),
     "styles of another cut": (lambda r: r.w_m_plus.CopyFrom(pb.Tensor(shape=[0, 512])), "[12, 512]"),
-    "another generator": (lambda r: setattr(r, "generator", "0" * 16), "belongs to generator '0000000000000000'"),
-    "another domain": (lambda r: setattr(r, "domain", "cats"), "serves the domain ffhq, not 'cats'"),
-    "too many steps": (lambda r: setattr(r.options, "steps", 10_001), "from 1 to 10000, not 10001"),
+    "another generator": (lambda r: setattr(r, "generator", "0" * 16), "belongs to generator `0000000000000000`"),
+    "another domain": (lambda r: setattr(r, "domain", "cats"), "unknown domain `cats`: this side-car serves ffhq"),
+    "too many steps": (lambda r: setattr(r.options, "steps", 10_001), "10001: expected a whole number from 1 to 10000"),
     "rare checkpoints": (
         lambda r: setattr(r.options, "checkpoint_every", 10_001),
-        "checkpoints must be a whole number from 1 to 10000",
+        "expected a whole number from 1 to 10000",
     ),
-    "unknown preset": (lambda r: setattr(r.options, "preset", "best"), "no preset 'best'"),
-    "negative seconds": (lambda r: setattr(r.options, "seconds", -1), "The budget of seconds must be a number above 0"),
-    "NaN target": (lambda r: setattr(r.options, "target", np.nan), "The target distance must be a number above 0"),
+    "unknown preset": (lambda r: setattr(r.options, "preset", "best"), "unknown preset `best`"),
+    "negative seconds": (
+        lambda r: setattr(r.options, "seconds", -1),
+        "invalid budget of seconds -1: expected a number above 0",
+    ),
+    "NaN target": (
+        lambda r: setattr(r.options, "target", np.nan),
+        "invalid target distance nan: expected a number above 0",
+    ),
     "weight out of range": (
         lambda r: setattr(r.options.weights, "mse", 1e7),
-        "The weight of mse must be a number from 0 to",
+        "expected a number from 0 to",
     ),
     "no photo": (lambda r: r.ClearField("encoded"), "no photo"),
     "image over the cap": (lambda r: setattr(r, "encoded", png_header(5000)), "5000x5000 pixels"),
@@ -91,7 +100,7 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
         lambda r: r.resume.MergeFrom(pb.Checkpoint(step=STEPS + 1, f=r.f, w_m_plus=r.w_m_plus)),
         "checkpoint",
     ),
-    "request id": (lambda r: setattr(r, "request_id", "a b"), "A request_id has at most 64"),
+    "request id": (lambda r: setattr(r, "request_id", "a b"), "invalid request_id: expected at most 64"),
 }
 
 
@@ -104,6 +113,6 @@ def test_a_bad_request_is_refused_with_one_line(sidecar: LocalSidecar, job: Make
         events, error = rest(service.Refine(request, timeout=300))
     assert (error.code(), events) == (grpc.StatusCode.INVALID_ARGUMENT, [])
     assert says in error.details()
-    assert error.details().endswith(".")
+    assert error.details()[0].islower() and not error.details().endswith((".", ":"))
     assert "\n" not in error.details()
     assert metric(sidecar, "refine_active_jobs") == 0

@@ -56,11 +56,11 @@ class Optimiser:
         """
         names = {f"{name}.{moment}" for name in self._leaves for moment in _MOMENTS}
         if set(state) != names:
-            raise ContractError(f"The checkpoint's state must hold w, {', '.join(sorted(names))}.")
+            raise ContractError(f"invalid checkpoint: expected a state of w, {', '.join(sorted(names))}")
         for name, leaf in self._leaves.items():
             moments = {moment: _checked(f"{name}.{moment}", state, tuple(leaf.shape[1:])) for moment in _MOMENTS}
             if (moments["exp_avg_sq"] < 0).any():
-                raise ContractError(f"The checkpoint's {name}.exp_avg_sq has negative numbers.")
+                raise ContractError(f"invalid {name}.exp_avg_sq of the checkpoint: it has negative numbers")
             if step:
                 kept = {moment: torch.from_numpy(value.copy())[None].to(leaf) for moment, value in moments.items()}
                 self._adam.state[leaf] = {"step": torch.tensor(float(step)), **kept}
@@ -69,5 +69,5 @@ class Optimiser:
 def _checked(name: str, state: Mapping[str, Floats], shape: tuple[int, ...]) -> Floats:
     value = state[name]
     if value.shape != shape or value.dtype != np.float32 or not np.isfinite(value).all():
-        raise ContractError(f"The checkpoint's {name} must be finite float32 {list(shape)}.")
+        raise ContractError(f"invalid {name} of the checkpoint: expected finite float32 {list(shape)}")
     return value

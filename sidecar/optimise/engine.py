@@ -125,7 +125,7 @@ class TorchEngine:
         checked(start, self._synthesis)
         weighed = {name for name, weight in recipe.weights.items() if weight}
         if weighed - {term.name for term in self._terms}:
-            raise ContractError(f"The side-car has no encoder into W+ of {self._domain}, which the term domain needs.")
+            raise ContractError(f"the term domain needs an encoder into W+, and {self._domain} has none")
         recipe = replace(recipe, sides=tuple(pair for pair in recipe.sides if pair[1] < self.resolution))
         if resume is not None:
             checked_state(resume, start, recipe)

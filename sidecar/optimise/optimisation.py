@@ -196,15 +196,13 @@ def checked(start: Start, synthesis: Synthesis) -> None:
     cut, resolution = start.f.shape[-1] if start.f.ndim == 3 else 0, synthesis.size
     if cut not in (W_PLUS, *CUTS) or start.f.shape != (synthesis.f_channels(cut), cut, cut):
         channels = synthesis.f_channels(CUTS[0])
-        raise ContractError(f"f is {list(start.f.shape)}, and must be [{channels}, s, s] with s 8 or 16, or 4 in W+.")
+        raise ContractError(f"invalid f {list(start.f.shape)}: expected [{channels}, s, s] with s 8 or 16, or 4 in W+")
     styles = (synthesis.fine_styles(cut), STYLE_DIM)
     _require("f_o", start.f_o, start.f.shape)
     _require("f", start.f, start.f.shape)
     _require("w_m_plus", start.w_m_plus, styles)
     if start.target.shape != (resolution, resolution, 3) or start.target.dtype != np.uint8:
-        raise ContractError(
-            f"The photo is {list(start.target.shape)}, and must be uint8 [{resolution}, {resolution}, 3]."
-        )
+        raise ContractError(f"invalid photo {list(start.target.shape)}: expected uint8 [{resolution}, {resolution}, 3]")
 
 
 def checked_state(state: State, start: Start, recipe: Recipe) -> None:
@@ -213,20 +211,20 @@ def checked_state(state: State, start: Start, recipe: Recipe) -> None:
     Raises:
         ContractError: a wrong shape, numbers that are not finite, an impossible step.
     """
-    _require("the checkpoint's f", state.f, start.f.shape)
-    _require("the checkpoint's w_m_plus", state.w_m_plus, start.w_m_plus.shape)
+    _require("f of the checkpoint", state.f, start.f.shape)
+    _require("w_m_plus of the checkpoint", state.w_m_plus, start.w_m_plus.shape)
     for name, shape in (("w", start.w_m_plus.shape), ("coarse", (1,))):
         if name not in state.optimiser:
-            raise ContractError(f"The checkpoint's state must hold {name}.")
-        _require(f"the checkpoint's {name}", state.optimiser[name], shape)
+            raise ContractError(f"invalid checkpoint: its state lacks {name}")
+        _require(f"{name} of the checkpoint", state.optimiser[name], shape)
     if not 0 <= state.step <= recipe.steps:
-        raise ContractError(f"The checkpoint is at step {state.step}, and the job has {recipe.steps}.")
+        raise ContractError(f"invalid checkpoint: it is at step {state.step} of {recipe.steps}")
     if not (np.isfinite(state.seconds) and state.seconds >= 0):
-        raise ContractError("The checkpoint's seconds are not a number from 0 on.")
+        raise ContractError("invalid seconds of the checkpoint: expected a number from 0")
 
 
 def _require(name: str, value: Floats, shape: tuple[int, ...]) -> None:
     if value.shape != shape or value.dtype != np.float32:
-        raise ContractError(f"{name} is {value.dtype} {list(value.shape)}, and must be float32 {list(shape)}.")
+        raise ContractError(f"invalid {name}: {value.dtype} {list(value.shape)}, expected float32 {list(shape)}")
     if not np.isfinite(value).all():
-        raise ContractError(f"{name} holds numbers that are not finite.")
+        raise ContractError(f"invalid {name}: it has numbers that are not finite")

@@ -136,11 +136,11 @@ def chosen(options: Options, *, cut: int = DEFAULT_CUT) -> Recipe:
         ContractError: the preset is unknown, or of another space.
     """
     if options.preset not in PRESETS:
-        raise ContractError(f"There is no preset {shortened(options.preset)}, only {', '.join(PRESETS)}.")
+        raise ContractError(f"unknown preset {shortened(options.preset)}: expected {', '.join(PRESETS)}")
     if SPACES[options.preset] != (space := space_of(cut)):
-        fitting = " and ".join(name for name in PRESETS if SPACES[name] == space)
+        fitting = " or ".join(name for name in PRESETS if SPACES[name] == space)
         raise ContractError(
-            f"The preset {options.preset} refines {SPACES[options.preset]}; for {space} there are {fitting}."
+            f"the preset {options.preset} refines {SPACES[options.preset]}: for {space}, choose {fitting}"
         )
     preset = PRESETS[options.preset]
     held = {} if options.clip is None else {"p_norm": 0.0}

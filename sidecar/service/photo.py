@@ -17,7 +17,7 @@ from sidecar.job import Image8
 
 MAX_SIDE = 4096
 MAX_SECONDS = 10
-DAMAGED = "The photo is not a whole PNG, JPEG or WebP file."
+DAMAGED = "cannot read the photo: not a whole PNG, JPEG or WebP file"
 MAX_BYTES = 16 * 2**20
 MIN_SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -33,7 +33,7 @@ def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
     """
     kind = request.WhichOneof("photo")
     if kind is None:
-        raise ContractError("The request has no photo.")
+        raise ContractError("invalid request: it has no photo")
     picture = _raw(request.pixels) if kind == "pixels" else _decoded(request.encoded)
     if picture.width > resolution:
         picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -46,13 +46,13 @@ def _raw(pixels: pb.Pixels) -> Image.Image:
     _check(pixels.width, pixels.height)
     wanted = 3 * pixels.width * pixels.height
     if len(pixels.rgb) != wanted:
-        raise ContractError(f"The photo has {len(pixels.rgb)} bytes, and its size needs {wanted}.")
+        raise ContractError(f"invalid photo: {len(pixels.rgb)} bytes, expected {wanted}")
     return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.rgb)
 
 
 def _decoded(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
-        raise ContractError(f"The photo has {len(data)} bytes, more than {MAX_BYTES}.")
+        raise ContractError(f"invalid photo: {len(data)} bytes, expected at most {MAX_BYTES}")
     try:
         said, pixels = _decoding({}, data)
     except Refused as exc:
@@ -60,7 +60,7 @@ def _decoded(data: bytes) -> Image.Image:
             raise ContractError(str(exc)) from exc
         raise ContractError(DAMAGED) from exc
     except TooSlow as exc:
-        raise ContractError(f"Decoding the photo takes longer than {MAX_SECONDS} seconds.") from exc
+        raise ContractError(f"cannot decode the photo within {MAX_SECONDS} seconds") from exc
     except Crashed as exc:
         raise ContractError(DAMAGED) from exc
     return Image.frombytes("RGB", (said["side"], said["side"]), pixels)
@@ -88,7 +88,7 @@ def _decoded_here(data: bytes) -> Image.Image:
     except ContractError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise ContractError(f"The photo has too many pixels: its side must be {MIN_SIDE} to {MAX_SIDE}.") from exc
+        raise ContractError(f"invalid photo: too many pixels, expected a side of {MIN_SIDE} to {MAX_SIDE}") from exc
     except Exception as exc:  # decoders raise whatever a damaged file leads them to
         raise ContractError(DAMAGED) from exc
 
@@ -104,11 +104,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 def _check_work(count: int, pixels: int) -> None:
     if count > MAX_SCANS or count * pixels > MAX_WORK:
-        raise ContractError(f"The photo is a JPEG file of {count} scans, which takes too long to decode.")
+        raise ContractError(f"invalid photo: a JPEG file of {count} scans takes too long to decode")
 
 
 def _check(width: int, height: int) -> None:
     if width != height:
-        raise ContractError(f"The photo is {width}x{height} pixels, and must be square.")
+        raise ContractError(f"invalid photo: {width}x{height} pixels, expected a square")
     if not MIN_SIDE <= width <= MAX_SIDE:
-        raise ContractError(f"The photo is {width}x{height} pixels, and its side must be {MIN_SIDE} to {MAX_SIDE}.")
+        raise ContractError(f"invalid photo: {width}x{height} pixels, expected a side of {MIN_SIDE} to {MAX_SIDE}")

@@ -137,12 +137,12 @@ def _ticket(message: pb.RefineRequest, engine: Engine, outbox: Outbox) -> Ticket
         ContractError: the request is invalid, or meant for another side-car.
     """
     if message.domain != engine.domain:
-        raise ContractError(f"This side-car serves the domain {engine.domain}, not {shortened(message.domain)}.")
+        raise ContractError(f"unknown domain {shortened(message.domain)}: this side-car serves {engine.domain}")
     if message.generator != engine.generator:
         whose = shortened(message.generator)
-        raise ContractError(f"The inversion belongs to generator {whose}, and this is {engine.generator}.")
+        raise ContractError(f"the inversion belongs to generator {whose}: this side-car serves {engine.generator}")
     if message.request_id and not _ID.fullmatch(message.request_id):
-        raise ContractError("A request_id has at most 64 of the characters A-Z, a-z, 0-9, '.', '_' and '-'.")
+        raise ContractError("invalid request_id: expected at most 64 characters of A-Z, a-z, 0-9, `.`, `_` and `-`")
     request = codec.from_request(message)
     target = square(message, resolution=engine.resolution)
     start = Start(target=target, f=request.f, w_m_plus=request.w_m_plus, f_o=request.f_o)

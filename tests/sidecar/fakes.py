@@ -103,7 +103,7 @@ class FakeEngine:
     def open(self, start: Start, options: Options, resume: State | None = None) -> FakeJob:
         assert start.target.shape == PIXELS.shape
         if start.f.shape != F.shape or options.preset not in PRESETS:
-            raise ContractError("The engine refuses it.")
+            raise ContractError("the engine refuses it")
         if options.preset == "unopened":
             raise RuntimeError("out of memory, say")
         return FakeJob(start, options, resume)

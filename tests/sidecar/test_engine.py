@@ -138,7 +138,7 @@ def test_a_small_generator_of_another_family_is_refined() -> None:
     after = small.terms(at_f_o, job.state())
     assert after.mse < 0.5 * before.mse
     small.warm_up()
-    with pytest.raises(ContractError, match=r"must be \[24, s, s\]"):
+    with pytest.raises(ContractError, match=r"expected \[24, s, s\]"):
         small.open(replace(start, f=np.zeros((512, 16, 16), np.float32)), Options())
 
 

@@ -56,23 +56,23 @@ def test_the_rates_rise_and_fall_to_nothing(steps: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "Paper"}, "no preset 'Paper', only paper, default, im2s, idinvert"),
-        ({"preset": ""}, "no preset ''"),
-        ({"preset": "\n" + 1000 * "x"}, rf"no preset '\\n{39 * 'x'}'"),
-        ({"steps": 0}, "steps must be a whole number from 1 to 10000, not 0"),
-        ({"steps": 10_001}, "not 10001"),
-        ({"seconds": 0.0}, "seconds must be a number above 0"),
-        ({"seconds": float("nan")}, "not nan"),
-        ({"seconds": float("inf")}, "not inf"),
-        ({"target": -0.1}, "distance must be a number above 0"),
-        ({"target": 11.0}, "up to 10, not 11"),
-        ({"clip": 0.0}, "bound of P-norm\\+ must be a number above 0"),
-        ({"clip": 1001.0}, "up to 1000, not 1001"),
-        ({"preset": "im2s"}, r"im2s refines W\+; for F/W\+ there are paper and default"),
-        ({"weights": {"lpips": 1.0}}, "no loss term 'lpips'"),
-        ({"weights": {"mse": -1.0}}, "weight of mse must be a number from 0"),
-        ({"weights": {"p_norm": float("nan")}}, "not nan"),
-        ({"weights": {"f": 2e6}}, "not 2e"),
+        ({"preset": "Paper"}, "unknown preset `Paper`: expected paper, default, im2s, idinvert"),
+        ({"preset": ""}, "unknown preset ``"),
+        ({"preset": "\n" + 1000 * "x"}, rf"unknown preset `\\n{39 * 'x'}`"),
+        ({"steps": 0}, "steps 0: expected a whole number from 1 to 10000"),
+        ({"steps": 10_001}, "steps 10001: expected"),
+        ({"seconds": 0.0}, "seconds 0: expected a number above 0"),
+        ({"seconds": float("nan")}, "seconds nan: expected"),
+        ({"seconds": float("inf")}, "seconds inf: expected"),
+        ({"target": -0.1}, "distance -0.1: expected a number above 0"),
+        ({"target": 11.0}, "distance 11: expected a number above 0 and up to 10"),
+        ({"clip": 0.0}, "bound of P-norm\\+ 0: expected a number above 0"),
+        ({"clip": 1001.0}, "1001: expected a number above 0 and up to 1000"),
+        ({"preset": "im2s"}, r"im2s refines W\+: for F/W\+, choose paper or default"),
+        ({"weights": {"lpips": 1.0}}, "unknown loss term `lpips`: expected mse"),
+        ({"weights": {"mse": -1.0}}, "weight of mse -1: expected a number from 0"),
+        ({"weights": {"p_norm": float("nan")}}, "p_norm nan: expected"),
+        ({"weights": {"f": 2e6}}, "f 2e\\+06: expected"),
     ],
 )
 def test_what_is_out_of_range_is_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
@@ -83,7 +83,7 @@ def test_what_is_out_of_range_is_refused_in_one_sentence(options: dict[str, Any]
 
 def test_a_preset_of_another_space_is_refused() -> None:
     assert chosen(Options(preset="idinvert"), cut=4).weights["domain"] == 40
-    with pytest.raises(ContractError, match=r"default refines F/W\+; for W\+ there are im2s and idinvert"):
+    with pytest.raises(ContractError, match=r"default refines F/W\+: for W\+, choose im2s or idinvert"):
         chosen(Options(), cut=4)
 
 
