@@ -103,7 +103,8 @@ def test_tensors_that_do_not_fit_are_refused(shape: list[int], data: bytes) -> N
     if len(shape) <= 4 and 4 * math.prod(shape) == len(data) and max(shape, default=0) <= codec.MAX_DIMENSION:
         assert (list(from_tensor(sent, "it").shape), from_tensor(sent, "it").nbytes) == (shape, len(data))
         return
-    with pytest.raises(ContractError, match=r"^invalid it: \d+ (bytes do not fill float32 .{1,100}|dimensions, expected at most 4)$"):
+    message = r"^invalid it: \d+ (bytes do not fill float32 .{1,100}|dimensions, expected at most 4)$"
+    with pytest.raises(ContractError, match=message):
         from_tensor(sent, "it")
 
 
