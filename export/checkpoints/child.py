@@ -1,8 +1,8 @@
-"""``python -m export.checkpoints.child FILE OUT``: reads one checkpoint in a process of its own, which can be ended.
+"""``python -m export.checkpoints.child FILE OUT SECONDS``: reads a checkpoint in a process that can be ended.
 
-The process bounds its memory and its processor time, and then seals itself: an audit hook ends it if anything opens a
-file, imports, compiles or starts something while the file is read. OUT becomes a safetensors file; what is wrong with
-FILE comes as one line of JSON on stdout, with exit status 2. It imports no torch.
+The process bounds its memory and its processor time. Then it seals itself: an audit hook ends it if anything opens a
+file, imports, compiles or starts something during the reading. OUT becomes a safetensors file. If FILE is refused, the
+reason is one line of JSON on stdout, and the exit status is 2. Torch is not imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from export.checkpoints.records import LIMITS, Budget
 from export.checkpoints.unpickler import broken_is_damaged
 
 REFUSED = 2  # exit status
-SEALED = 3  # exit status: something was about to run that must not
+SEALED = 3  # exit status: the file tried to run something
 MEMORY = 1 << 30  # bytes beyond twice the file's size
 # safetensors' names of the types.
 TYPES = {
@@ -49,7 +49,7 @@ def read(file: BinaryIO) -> FoundGenerator:
     """The generator in a pickle or a torch.save file.
 
     Raises:
-        CheckpointError: see the tree in `export.checkpoints.errors`.
+        CheckpointError: see `export.checkpoints.errors`.
     """
     budget = Budget()
     size = file.seek(0, io.SEEK_END)
@@ -66,18 +66,18 @@ def read(file: BinaryIO) -> FoundGenerator:
             if head.startswith(b"\x80"):
                 return of_nvlabs(nvlabs_value(file), budget)
     except (MemoryError, RecursionError) as error:
-        raise TooLargeError("needs more memory than a generator's checkpoint does") from error
-    except OSError as error:  # an archive's directory points before the file
+        raise TooLargeError("needs more memory than any generator's checkpoint") from error
+    except OSError as error:  # an archive's directory points outside the file
         raise DamagedError("is damaged") from error
-    raise UnknownFormatError("is no pickle, no torch.save file and no safetensors file")
+    raise UnknownFormatError("is not a pickle, a torch.save file or a safetensors file")
 
 
 def write(found: FoundGenerator, file: BinaryIO) -> None:
-    """A safetensors file: the tensors, with the attributes as JSON in its metadata."""
+    """Write a safetensors file, with the attributes as JSON in its metadata."""
     metadata = {"kind": found.kind, "attributes": json.dumps(found.attributes)}
     header: dict[str, object] = {"__metadata__": metadata}
     at = 0
-    # The widest types first, so that each value lies where its type may.
+    # The widest types first, so that every tensor is aligned.
     ordered = sorted(found.tensors.items(), key=lambda item: -item[1][1].itemsize)
     for name, (dtype, values) in ordered:
         header[name] = {"dtype": TYPES[dtype], "shape": values.shape, "data_offsets": [at, at + values.nbytes]}
@@ -91,7 +91,7 @@ def write(found: FoundGenerator, file: BinaryIO) -> None:
 
 @contextmanager
 def sealed() -> Iterator[None]:
-    """End this process if anything audited happens inside, such as opening a file or an import."""
+    """End this process at any audited event inside, such as opening a file or an import."""
     if not _seal:
         sys.addaudithook(_end_if_sealed)
     _seal.append("sealed")
@@ -108,7 +108,7 @@ def _end_if_sealed(event: str, _arguments: tuple[object, ...]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Read one file; returns the exit status."""
+    """Read one file, and return the exit status."""
     source, target = Path(arguments[0]), Path(arguments[1])
     seconds = int(arguments[2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

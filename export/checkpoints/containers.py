@@ -65,7 +65,7 @@ def archive_value(file: BinaryIO, size: int) -> object:
 
     storages: Storages = {}
     if f"{root}/byteorder" in entries and read("byteorder") != b"little":
-        raise DamagedError("was written in big-endian order")
+        raise DamagedError("is big-endian")
     if entries[f"{root}/data.pkl"].file_size > MAX_PICKLE:
         raise TooLargeError("holds a larger pickle than any generator's checkpoint")
     return unpickled(io.BytesIO(read("data.pkl")), TORCH, persistent)
@@ -92,10 +92,10 @@ def _storage_of(identity: object, storages: Storages) -> Storage:
     if tag != "storage" or name not in STORAGES or not isinstance(key, str | int) or any(view):
         raise DamagedError("refers to a storage as torch.save does not")
     if type(count) is not int or count < 0:
-        raise DamagedError("declares a storage of no size")
+        raise DamagedError("declares a storage without a size")
     known = storages.setdefault(key, Storage(name, count))
     if (known.kind, known.count) != (name, count):
-        raise DamagedError("declares one storage twice")
+        raise DamagedError("declares a storage twice")
     return known
 
 
@@ -103,9 +103,9 @@ def _stream(file: BinaryIO, *, torch_table: bool) -> object:
     """Four pickles (a magic number, a version, the machine, the value), the storages' keys, and their bytes."""
     storages: Storages = {}
     if unpickled(file, {}) != TORCH_MAGIC or unpickled(file, {}) != TORCH_PROTOCOL:
-        raise DamagedError("is no whole torch.save file")
+        raise DamagedError("is not a whole torch.save file")
     if of(dict, unpickled(file, {})).get("little_endian") is not True:
-        raise DamagedError("was written in big-endian order")
+        raise DamagedError("is big-endian")
     table = TORCH if torch_table else TENSOR_STORAGES
     value = unpickled(file, table, lambda identity: _storage_of(identity, storages))
     keys, start = of(list, unpickled(file, {})), file.tell()

@@ -1,12 +1,12 @@
-"""Turns a published generator's tensors into the project's own networks: constant factors multiplied in, names changed.
+"""Turns the tensors of a published generator into the project's networks.
 
-Published networks keep weights of variance one and scale them as they run (equalised learning rate, StyleGAN, appendix
-C); here the scaled weights are kept. Each publisher's names are a module of their own, which this one chooses.
+Published networks keep weights of variance one and scale them at run time (equalised learning rate, StyleGAN, appendix
+C). Here the scaled weights are kept. A module per publisher knows its names.
 
 Raises, all from :func:`convert`::
 
     CheckpointError
-    └── ConversionError     tensors are missing, left over, of other shapes or not finite, or of a variant not served
+    └── ConversionError     tensors are missing, left over, of wrong shape or not finite, or the variant is not served
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MAX_CHANNELS = 1024  # published networks have 512
 
 
 class ConversionError(CheckpointError):
-    """The tensors are not those of a network that is served."""
+    """The tensors do not make a network that is served."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A generator whose ``w_avg`` may not be known."""
+    """A generator; its ``w_avg`` may be unknown."""
 
     mapping: MappingNetwork
     synthesis: Synthesis
@@ -60,14 +60,14 @@ def convert(checkpoint: PublishedGenerator) -> Converted:
         raise
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ConversionError(
-            "the checkpoint contradicts itself: its tensors and attributes make no network"
+            "the checkpoint is inconsistent: its tensors and attributes do not make a network"
         ) from error
     source.finish()
     return made
 
 
 class Source:
-    """The tensors of a checkpoint, each to be taken once."""
+    """The tensors of a checkpoint; each is taken once."""
 
     def __init__(self, checkpoint: PublishedGenerator) -> None:
         self.attributes = checkpoint.attributes
@@ -77,88 +77,88 @@ class Source:
         return name in self._left
 
     def names(self, pattern: str) -> list[str]:
-        """Names not yet taken that a regular expression matches whole."""
+        """Names of tensors not yet taken that match a regular expression."""
         return [name for name in self._left if re.fullmatch(pattern, name)]
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor in float32; -1 in ``shape`` fits any size, no shape at all fits any.
+        """A tensor in float32; -1 in ``shape`` allows any size, and no shape allows any shape.
 
         Raises:
-            ConversionError: there is none, or its shape or a value is wrong.
+            ConversionError: it is missing, or its shape or a value is wrong.
         """
         if name not in self._left:
-            raise ConversionError(f"the checkpoint has no tensor {name}")
+            raise ConversionError(f"the checkpoint lacks the tensor {name}")
         tensor = self._left.pop(name)
         fits = tensor.ndim == len(shape) and all(w in (-1, n) for n, w in zip(tensor.shape, shape, strict=True))
         if shape and not fits:
             wanted = ["any" if n < 0 else n for n in shape]
-            raise ConversionError(f"{name} is {list(tensor.shape)}, and must be {wanted}".replace("'", ""))
+            raise ConversionError(f"invalid {name} {list(tensor.shape)}: expected {wanted}".replace("'", ""))
         tensor = tensor.float()
         if not torch.isfinite(tensor).all():
-            raise ConversionError(f"{name} holds numbers that are not finite")
+            raise ConversionError(f"invalid {name}: it has numbers that are not finite")
         return tensor
 
     def number(self, name: str) -> Tensor:
         """The one number of a tensor, float32 [].
 
         Raises:
-            ConversionError: there is none, or more.
+            ConversionError: it is missing, or has another size.
         """
         tensor = self.take(name)
         if tensor.numel() != 1:
-            raise ConversionError(f"{name} is {list(tensor.shape)}, and must be one number")
+            raise ConversionError(f"invalid {name} {list(tensor.shape)}: expected one number")
         return tensor.reshape(())
 
     def require_filters(self, pattern: str, taps: Iterable[float]) -> None:
-        """Take the resampling filters that a regular expression matches whole: each ``taps`` in both directions.
+        """Take the resampling filters that match a regular expression; each must be ``taps`` in both directions.
 
         Raises:
-            ConversionError: one is another.
+            ConversionError: a filter differs.
         """
         expected = binomial(*taps)
         for name in self.names(pattern):
             kernel = self.take(name)
             kernel = kernel if kernel.ndim > 1 else kernel.reshape(1, -1)
-            # A depthwise filter is the same for every channel; its gain is known from where it stands.
+            # A depthwise filter is the same for every channel, and its gain follows from its place.
             kernel = kernel.flatten(0, -3) if kernel.ndim > 2 else kernel[None]
             total = kernel.sum(dim=(1, 2), keepdim=True)
             if kernel.shape[1:] != expected.shape or not torch.allclose(
                 kernel / total, expected.expand_as(kernel), atol=1e-5
             ):
                 raise ConversionError(
-                    f"{name} is another filter than the published {', '.join(f'{t:g}' for t in taps)}"
+                    f"invalid filter {name}: expected the published {', '.join(f'{t:g}' for t in taps)}"
                 )
 
     def drop(self, pattern: str) -> None:
-        """Forget what a regular expression matches whole."""
+        """Drop the tensors that match a regular expression."""
         for name in self.names(pattern):
             del self._left[name]
 
     def finish(self) -> None:
-        """Raise where tensors are left: the network is not what it was taken for."""
+        """Raise if tensors are left: then it is another network."""
         if self._left:
             some = ", ".join(sorted(self._left)[:SHOWN])
             more = f" and {len(self._left) - SHOWN} more" if len(self._left) > SHOWN else ""
-            raise ConversionError(f"the checkpoint has tensors that belong to no network known here: {some}{more}")
+            raise ConversionError(f"the checkpoint has tensors of an unknown network: {some}{more}")
 
 
 def mapping_of(source: Source, name: Callable[[int], str], *, first: int = 0, bias: float = 1.0) -> MappingNetwork:
     """The mapping network, of dense layers with leaky ReLU and a gain of sqrt 2.
 
     Args:
-        source: where its tensors are.
-        name: of a layer by its number.
+        source: the checkpoint.
+        name: of a layer, by number.
         first: number of the first layer.
-        bias: factor of the biases where a family has another gain.
+        bias: factor on the biases, for a family with another gain.
 
     Raises:
-        ConversionError: there are none, or they are not of 512 features.
+        ConversionError: there is no layer, or one does not have 512 features.
     """
     count = 0
     while f"{name(first + count)}.weight" in source:
         count += 1
     if not count:
-        raise ConversionError(f"the checkpoint has no mapping network: no tensor {name(first)}.weight")
+        raise ConversionError(f"the checkpoint has no mapping network: it lacks the tensor {name(first)}.weight")
     network = MappingNetwork(depth=count)
     state = {"w_avg": torch.zeros(STYLE_DIM)}
     for i in range(count):
@@ -177,13 +177,13 @@ def dense(source: Source, name: str, outer: int) -> dict[str, Tensor]:
 
 
 def check_channels(channels: Sequence[int]) -> None:
-    """Refuse what would take all memory before it is seen that it does not fit.
+    """Refuse layers that could take all memory.
 
     Raises:
         ConversionError: a layer is wider than any published one.
     """
     if max(channels) > MAX_CHANNELS:
-        raise ConversionError(f"a layer has {max(channels)} channels, more than {MAX_CHANNELS}")
+        raise ConversionError(f"a layer has {max(channels)} channels: expected at most {MAX_CHANNELS}")
 
 
 class StyleGAN2State:
@@ -225,7 +225,7 @@ class StyleGAN2State:
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:
-            # Its first line is a headline; the second one names the first fault.
+            # The second line names the first fault.
             fault = " ".join(str(error).splitlines()[1:2]).strip()
             raise ConversionError(f"the layers do not fit together: {fault}") from error
         return network

@@ -1,39 +1,39 @@
-"""Why a checkpoint is refused; one sentence each.
+"""Why a checkpoint is refused. Messages are one line each.
 
 ::
 
-    CheckpointError(ValueError)         there is no such file, or it cannot be read
-    ├── UnsafePickleError               a pickle names or does something that is not in the table
-    ├── UnknownFormatError              no container or network that is known here
-    │   └── UnsupportedNetworkError     a network that is known and not served: StyleGAN3, TensorFlow's, a discriminator
-    ├── DamagedError                    cut short, or it contradicts itself
-    └── TooLargeError                   more than a generator's checkpoint holds
+    CheckpointError(ValueError)         the file does not exist, or cannot be read
+    ├── UnsafePickleError               a pickle uses a name or an operation that is not allowed
+    ├── UnknownFormatError              an unknown container or network
+    │   └── UnsupportedNetworkError     a known network that is not served: StyleGAN3, TensorFlow's, a discriminator
+    ├── DamagedError                    cut short, or inconsistent
+    └── TooLargeError                   larger than any generator's checkpoint
 """
 
 from __future__ import annotations
 
 
 class CheckpointError(ValueError):
-    """There is no such file, or it cannot be read."""
+    """The file does not exist, or cannot be read."""
 
-    exit_code = 2  # of a command that ends by it: bad input
+    exit_code = 2  # of the command: bad input
 
 
 class UnsafePickleError(CheckpointError):
-    """A pickle names or does something that is not in the table."""
+    """A pickle uses a name or an operation that is not allowed."""
 
 
 class UnknownFormatError(CheckpointError):
-    """The file is no container, or holds no network, that is known here."""
+    """The container or the network is unknown."""
 
 
 class UnsupportedNetworkError(UnknownFormatError):
-    """The file holds a network that is recognised and not served."""
+    """The network is known, but not served."""
 
 
 class DamagedError(CheckpointError):
-    """The file is cut short or contradicts itself."""
+    """The file is cut short or inconsistent."""
 
 
 class TooLargeError(CheckpointError):
-    """The file holds or declares more than a generator's checkpoint does."""
+    """The file is larger, or declares more, than any generator's checkpoint."""

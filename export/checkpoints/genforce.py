@@ -29,7 +29,9 @@ def generator(source: Source) -> Converted:
         ConversionError: see :mod:`export.checkpoints.conversion`.
     """
     if "mapping.label_weight" in source or source.names(r"mapping\.label.*"):
-        raise ConversionError("the network is conditional: its mapping network takes a label, which is not served")
+        raise ConversionError(
+            "the network is conditional: its mapping network takes a label, and labels are not served"
+        )
     return _stylegan2(source) if "synthesis.early_layer.const" in source else _stylegan(source)
 
 
@@ -87,7 +89,7 @@ def _stylegan(source: Source) -> Converted:
     # Its leaky ReLU has no gain, and its weights have one of sqrt 2 instead.
     mapping = _mapping(source, bias=0.5**0.5)
     if source.number("synthesis.lod") != 0:
-        raise ConversionError("the network is in the midst of its progressive training (lod is above 0)")
+        raise ConversionError("the progressive training of the network is not finished (lod is above 0)")
     source.require_filters(r"synthesis\..*\.blur\.kernel", stylegan.FILTER)
     constant = source.take("synthesis.layer0.const", 1, -1, 4, 4)
     channels, state = [constant.shape[1]], {"constant": constant}

@@ -132,7 +132,7 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     w_plus = generator.mapping(z, PSI)[:, None].expand(-1, generator.synthesis.num_styles, -1)
     image = torch.cat([at_size(generator.synthesis(w[None])) for w in w_plus])
     if not torch.isfinite(image).all() or image.std() == 0:
-        raise ImportRefusedError("the network makes no pictures: its samples have one colour or are not finite")
+        raise ImportRefusedError("the network does not make images: its samples have a single colour or are not finite")
     pixels = to_uint8(image)
     # [row, column, channel, y, x] -> [row, y, column, x, channel]
     grid = pixels.reshape(2, SHOWN // 2, *pixels.shape[1:]).permute(0, 3, 1, 4, 2)

@@ -1,4 +1,4 @@
-"""Finds the generator in what a checkpoint holds, whoever published it. No torch."""
+"""Finds the generator in a checkpoint, whoever published it. No torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Kind = Literal["nvlabs", "rosinality", "genforce", "own"]
 
 @dataclass(frozen=True, kw_only=True)
 class FoundGenerator:
-    """A generator as its publisher names it.
+    """A generator under its publisher's names.
 
     Attributes:
-        kind: whose names the tensors have.
-        tensors: for each name torch's type and the values, in the bits of that type.
-        attributes: as JSON has them.
+        kind: the publisher.
+        tensors: by name: torch's type, and the values as the bits of that type.
+        attributes: JSON values.
     """
 
     kind: Kind
@@ -34,7 +34,7 @@ class FoundGenerator:
 
 
 def of_nvlabs(value: object, budget: Budget) -> FoundGenerator:
-    """``G_ema`` of NVlabs' dictionary, or the network alone.
+    """``G_ema`` of NVlabs' dictionary, or a network on its own.
 
     Raises:
         UnknownFormatError, UnsupportedNetworkError: there is none.
@@ -43,7 +43,7 @@ def of_nvlabs(value: object, budget: Budget) -> FoundGenerator:
     if isinstance(value, dict):
         network = value.get("G_ema")
         if network is None and "D" in value and "G" not in value:
-            raise UnsupportedNetworkError("holds a discriminator and no generator")
+            raise UnsupportedNetworkError("holds a discriminator, but no generator")
     if not isinstance(network, Module):
         raise UnknownFormatError("is a pickle without NVlabs' G_ema")
     found: dict[str, View] = {}
@@ -52,7 +52,7 @@ def of_nvlabs(value: object, budget: Budget) -> FoundGenerator:
         found |= _views_of(module, at, budget)
         attributes |= _attributes_of(module, at, budget)
     if publisher(found) != "nvlabs":
-        raise UnknownFormatError("holds a pickled network under other names than NVlabs'")
+        raise UnknownFormatError("holds a pickled network whose names are not NVlabs'")
     return FoundGenerator(kind="nvlabs", tensors=_tensors(found, budget), attributes=attributes)
 
 
@@ -63,7 +63,7 @@ def of_torch(value: object, budget: Budget) -> FoundGenerator:
         UnknownFormatError, UnsupportedNetworkError: there is none.
     """
     if not isinstance(value, dict):
-        raise UnknownFormatError("holds no dictionary of tensors")
+        raise UnknownFormatError("does not hold a dictionary of tensors")
     nested = value.get("models")
     networks = nested if isinstance(nested, dict) else value
     # genforce's own tools fall back on the plain weights; rosinality's never do.
@@ -72,8 +72,8 @@ def of_torch(value: object, budget: Budget) -> FoundGenerator:
     state = value if taken is None else networks[taken]
     if taken is None and not any(isinstance(v, View) for v in value.values()):
         if "d" in value or "discriminator" in networks:
-            raise UnsupportedNetworkError("holds a discriminator and no generator's averaged weights (g_ema)")
-        raise UnknownFormatError("holds none of g_ema, generator_smooth and generator")
+            raise UnsupportedNetworkError("holds a discriminator, but no averaged weights of a generator (g_ema)")
+        raise UnknownFormatError("does not hold g_ema, generator_smooth or generator")
     found = {of(str, k): v for k, v in state.items() if isinstance(v, View)}
     if found and all(name.startswith("module.") for name in found):  # written by a model in parallel
         found = {name.removeprefix("module."): v for name, v in found.items()}
@@ -85,10 +85,10 @@ def of_torch(value: object, budget: Budget) -> FoundGenerator:
 
 
 def publisher(names: Iterable[str]) -> Kind:
-    """Whose generator of StyleGAN or StyleGAN2 has these names.
+    """The publisher whose generators of StyleGAN or StyleGAN2 have these names.
 
     Raises:
-        UnknownFormatError: nobody's; `UnsupportedNetworkError` if it is another network that is known.
+        UnknownFormatError: there is none; `UnsupportedNetworkError` for another known network.
     """
     held = set(names)
     if "synthesis.input.freqs" in held or any(re.match(r"synthesis\.L\d+_", name) for name in held):
@@ -103,15 +103,15 @@ def publisher(names: Iterable[str]) -> Kind:
         return "rosinality"
     if "mapping.dense0.weight" in held and held & {"synthesis.layer0.weight", "synthesis.layer0.const"}:
         return "genforce"
-    raise UnknownFormatError("holds tensors, but under the names of no generator that is known here")
+    raise UnknownFormatError("holds tensors, but of no known generator")
 
 
 def _unsupported(network: str) -> NoReturn:
-    raise UnsupportedNetworkError(f"holds {network}, and only generators of StyleGAN and StyleGAN2 are served")
+    raise UnsupportedNetworkError(f"holds {network}: only generators of StyleGAN and StyleGAN2 are served")
 
 
 def _modules(module: Module, at: str, depth: int, budget: Budget) -> Iterator[tuple[str, Module]]:
-    """A module and those in it, each with the prefix of its dotted names."""
+    """A module and all inside it, each with the prefix of its dotted names."""
     if depth > MAX_DEPTH:
         raise TooLargeError(f"nests modules deeper than {MAX_DEPTH}")
     budget.spend("values", 1 + len(module.state))
@@ -123,7 +123,7 @@ def _modules(module: Module, at: str, depth: int, budget: Budget) -> Iterator[tu
 def _members(module: Module, group: str, budget: Budget) -> Iterator[tuple[str, object]]:
     for name, value in of(dict, module.state.get(group, {})).items():
         budget.spend("values")
-        if "." in of(str, name):  # it could pass for another module's
+        if "." in of(str, name):  # it could imitate another module's
             raise DamagedError("holds a module with a dot in its name")
         if value is not None:
             yield name, value
@@ -143,7 +143,7 @@ def _attributes_of(module: Module, at: str, budget: Budget) -> dict[str, object]
 
 
 def _beside(value: dict[object, object], networks: set[str], budget: Budget) -> dict[str, object]:
-    """What is plain beside the networks; optimizers hold tensors and are left out whole."""
+    """The plain values beside the networks; optimizers are left out."""
     names = [name for name in value if name not in networks and "optim" not in str(name)]
     found = {str(name): _plain(value[name], 0, budget) for name in names}
     return {name: item for name, item in found.items() if item is not _LEFT_OUT}
@@ -158,7 +158,7 @@ _LEFT_OUT = object()
 
 
 def _plain(value: object, depth: int, budget: Budget) -> object:
-    """The value as JSON has it, or `_LEFT_OUT`; spends for each visit, since a pickle can share what it nests."""
+    """The value for JSON, or `_LEFT_OUT`. Each visit is counted, because a pickle can share what it nests."""
     if depth > MAX_DEPTH:
         raise TooLargeError(f"nests values deeper than {MAX_DEPTH}")
     budget.spend("values")

@@ -29,7 +29,9 @@ def generator(source: Source) -> Converted:
         ConversionError: see :mod:`export.checkpoints.conversion`.
     """
     if source.names(r"mapping\.embed\..*"):
-        raise ConversionError("the network is conditional: its mapping network takes a label, which is not served")
+        raise ConversionError(
+            "the network is conditional: its mapping network takes a label, and labels are not served"
+        )
     mapping = mapping_of(source, lambda i: f"mapping.fc{i}")
     mapping.w_avg.copy_(source.take("mapping.w_avg", STYLE_DIM))
     source.require_filters(r"synthesis\..*resample_filter", FILTER)
@@ -67,7 +69,7 @@ def _architecture(source: Source, sides: list[int]) -> Architecture:
     if any(f"synthesis.b{side}.skip.weight" in source for side in sides):
         said = {"resnet"}
     if len(said) != 1 or not said <= set(ARCHITECTURES):
-        raise ConversionError("the synthesis network has neither the architecture skip nor resnet")
+        raise ConversionError("unknown architecture of the synthesis network: expected skip or resnet")
     return cast("Architecture", said.pop())
 
 
@@ -79,10 +81,10 @@ def _clamp(source: Source) -> float | None:
         if name.startswith("synthesis.") and name.endswith(".conv_clamp") and ".skip." not in name
     }
     if len(found) > 1:
-        raise ConversionError("the layers have different bounds (conv_clamp)")
+        raise ConversionError("the layers have different conv_clamp: expected one for all")
     value = found.pop() if found else None
     if value is None:
         return None
     if not isinstance(value, int | float) or not 0 < value < 1e6:
-        raise ConversionError("the bound of the layers (conv_clamp) is no number above 0")
+        raise ConversionError("invalid conv_clamp: expected a number above 0")
     return float(value)

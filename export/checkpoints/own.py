@@ -18,7 +18,7 @@ def generator(source: Source) -> Converted:
     try:
         synthesis = built(json.loads(str(source.attributes.get("network"))))
     except (TypeError, ValueError, AttributeError) as error:
-        raise ConversionError("the file does not say which network it holds") from error
+        raise ConversionError("the file's metadata does not describe a network") from error
     depth = len(source.names(r"mapping\.layers\.\d+\.weight"))
     mapping = MappingNetwork(depth=depth)
     for prefix, network in (("mapping", mapping), ("synthesis", synthesis)):

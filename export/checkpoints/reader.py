@@ -1,8 +1,8 @@
-"""Reads the generator checkpoints that people have into plain tensors, and runs nothing of them.
+"""Reads the checkpoint of a generator into plain tensors, and runs nothing in it.
 
-The file's content says what it is. A pickle is read in a process of its own (`export.checkpoints.child`), which has
-little memory and time and can be ended; there it becomes inert records by a closed table of names
-(`export.checkpoints.unpickler`). What `read_checkpoint` raises is the tree in `export.checkpoints.errors`.
+The format is recognised by content. A pickle is read in a process of its own (`export.checkpoints.child`), which has
+little memory and time, and can be ended. There it becomes inert records, by a closed table of names
+(`export.checkpoints.unpickler`). `read_checkpoint` raises the errors in `export.checkpoints.errors`.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ from export.checkpoints.errors import CheckpointError, DamagedError, TooLargeErr
 from export.checkpoints.networks import Kind
 from export.checkpoints.records import Budget
 
-SECONDS = 300  # of processor time, and twice as many of the clock, for one file
-_TOO_LONG = "takes more than {} s to read, and no generator's checkpoint does"
+SECONDS = 300  # of processor time for a file; twice as many on the clock
+_TOO_LONG = "takes more than {} s to read, which no generator's checkpoint does"
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedGenerator:
-    """One generator as its publisher names it, the moving average of its weights where the file has one.
+    """A generator under its publisher's names; the moving average of its weights, if the file has one.
 
     Attributes:
-        kind: whose names the tensors have.
-        tensors: name to tensor, on the CPU, contiguous, of the type in the file; nvlabs ``synthesis.b4.const``,
-            rosinality ``input.input`` with the file's ``latent_avg`` beside, genforce ``synthesis.layer0.weight``.
-        attributes: nvlabs: the plain attributes of every module under its dotted name (``z_dim``,
-            ``mapping.num_layers``) with ``class_name`` and ``_init_kwargs``; rosinality and genforce: what stands
-            beside the networks (``args`` as a dictionary); own: the metadata. Values are what JSON has: numbers,
-            strings, None, lists and dictionaries; what is none of them is left out.
+        kind: the publisher.
+        tensors: by name, on the CPU, contiguous, of the type in the file: ``synthesis.b4.const`` of nvlabs,
+            ``input.input`` of rosinality (with the file's ``latent_avg``), ``synthesis.layer0.weight`` of genforce.
+        attributes: JSON values. Of nvlabs, the plain attributes of every module by dotted name (``z_dim``,
+            ``mapping.num_layers``), with ``class_name`` and ``_init_kwargs``; of rosinality and genforce, the entries
+            beside the networks (``args`` as a dictionary); of own files, the metadata. Other values are left out.
     """
 
     kind: Kind
@@ -55,10 +54,10 @@ def read_checkpoint(path: Path) -> PublishedGenerator:
     """Read a generator's checkpoint: NVlabs' ``.pkl``, rosinality's ``.pt``, genforce's ``.pth``, own safetensors.
 
     Raises:
-        CheckpointError: see the tree in the module's docstring; the message is one sentence.
+        CheckpointError: see `export.checkpoints.errors`; the message is one line.
     """
     if not path.is_file():  # opening a pipe would wait
-        raise CheckpointError(f"there is no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at `{path}`")
     try:
         if _is_safetensors(path):
             return _own(path)
@@ -67,9 +66,9 @@ def read_checkpoint(path: Path) -> PublishedGenerator:
             _read_in_child(path.absolute(), target)
             return loaded(target)
     except CheckpointError as error:
-        raise type(error)(f"{path.name} {error}") from error
+        raise type(error)(f"cannot read `{path.name}`: it {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read `{path}`: {error.strerror or error}") from error
 
 
 def loaded(path: Path) -> PublishedGenerator:
@@ -78,7 +77,7 @@ def loaded(path: Path) -> PublishedGenerator:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  no mapping
-    except SafetensorError as error:  # a name that is no text
+    except SafetensorError as error:  # a name is not text
         raise DamagedError("is damaged") from error
     return PublishedGenerator(
         kind=cast("Kind", metadata["kind"]), tensors=tensors, attributes=json.loads(metadata["attributes"])
@@ -102,7 +101,7 @@ def _read_in_child(path: Path, target: Path) -> None:
     if -done.returncode in (signal.SIGXCPU, signal.SIGKILL):
         raise TooLargeError(_TOO_LONG.format(SECONDS))
     if done.returncode:
-        raise DamagedError("is damaged: the process that read it was ended")
+        raise DamagedError("is damaged: the process that read it crashed")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -119,7 +118,7 @@ def _own(path: Path) -> PublishedGenerator:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             if "fingerprint" not in metadata:
-                raise UnknownFormatError("is a safetensors file, but no generator that this project wrote")
+                raise UnknownFormatError("is a safetensors file, but not of a generator of this project")
             tensors = {}
             for name in file.keys():  # noqa: SIM118  safe_open is no mapping
                 budget.spend("values")

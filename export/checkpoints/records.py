@@ -1,7 +1,7 @@
-"""What a checkpoint's pickle is read into: inert records, made by the few names in `TABLE`. No torch.
+"""The inert records that a checkpoint's pickle becomes, and the names that it may use. No torch.
 
-A name that a pickle may use stands for a function here, for one of three record types, or for nothing but its name.
-None of them runs, imports or opens anything, whatever its arguments are.
+Each name stands for a function here, for a record type, or only for itself. None of them runs, imports or opens
+anything, whatever its arguments are.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from export.checkpoints.errors import DamagedError, TooLargeError, UnknownFormatError, UnsafePickleError
 
-# A generator for 1024 pixels has 30 million elements, and its training checkpoint takes 1 GB.
+# A generator of 1024 px has 30 million elements, and its training checkpoint 1 GB.
 LIMITS = {"bytes": 4 << 30, "elements": 1 << 28, "values": 200_000}
 MAX_DIMENSIONS = 8
 PERSISTENCE_VERSION = 6
-# torch's type, and numpy's that holds its bits: numpy has no bfloat16.
+# Torch's type, and the NumPy type of its bits; NumPy has no bfloat16.
 STORAGES = {
     "DoubleStorage": ("float64", "f8"),
     "FloatStorage": ("float32", "f4"),
@@ -39,20 +39,20 @@ T = TypeVar("T")
 
 
 class Budget:
-    """What is left of `LIMITS` while one file is read."""
+    """What is left of `LIMITS` during the reading of a file."""
 
     def __init__(self) -> None:
         self._left = dict(LIMITS)
 
     def spend(self, what: str, amount: int = 1) -> None:
-        """Raise `TooLargeError` if less than that is left."""
+        """Raise `TooLargeError` if less than ``amount`` is left."""
         self._left[what] -= amount
         if self._left[what] < 0:
-            raise TooLargeError(f"holds more than {LIMITS[what]} {what}, and no generator's checkpoint does")
+            raise TooLargeError(f"holds more than {LIMITS[what]} {what}, which no generator's checkpoint does")
 
 
 class Inert:
-    """The base of what a pickle makes; a state that the pickle sets is refused unless a record takes it."""
+    """Base of the records; the pickle may not set a state unless a record accepts it."""
 
     __slots__ = ()
 
@@ -61,7 +61,7 @@ class Inert:
 
 
 class Name(Inert):
-    """A name in the pickle: its text, and the function that it stands for, if any."""
+    """A name in the pickle: its text, and the function that it stands for, or None."""
 
     __slots__ = ("_function", "text")
 
@@ -69,14 +69,14 @@ class Name(Inert):
         self.text, self._function = text, function
 
     def __call__(self, *arguments: object) -> object:
-        """What the function makes of the file's arguments."""
+        """Call the function with the file's arguments."""
         if self._function is None:
-            raise UnsafePickleError(f"calls {printable(self.text)}, which is not in the table of what may be called")
+            raise UnsafePickleError(f"calls {printable(self.text)}, which no generator's checkpoint calls")
         return self._function(*arguments)
 
 
 class Mapped(dict[object, object]):
-    """A dictionary of any class; its own attributes, such as a state dict's ``_metadata``, are dropped."""
+    """A dictionary of any class; its attributes, such as the ``_metadata`` of a state dict, are dropped."""
 
     def __setstate__(self, state: object) -> None:
         del state
@@ -88,7 +88,7 @@ class Namespace(Inert):
     state: dict[object, object]
 
     def __new__(cls) -> Namespace:
-        """Without attributes."""
+        """A namespace without attributes."""
         made = super().__new__(cls)
         made.state = {}
         return made
@@ -98,12 +98,12 @@ class Namespace(Inert):
 
 
 class Dropped(Inert):
-    """A harmless value that nothing here needs, such as a date; whatever it is filled with is dropped."""
+    """A harmless value that is not needed, such as a date; its contents are dropped."""
 
     __slots__ = ()
 
     def __new__(cls, *arguments: object) -> Dropped:
-        """Whatever the arguments are."""
+        """Drop the arguments."""
         del arguments
         return super().__new__(cls)
 
@@ -121,7 +121,7 @@ class Dropped(Inert):
 
 
 class Module(Inert):
-    """A persistent object of NVlabs: the name of its class, and its attributes."""
+    """A persistent object of NVlabs: class name and attributes."""
 
     def __init__(self, class_name: str, state: dict[object, object]) -> None:
         self.class_name, self.state = class_name, state
@@ -129,7 +129,7 @@ class Module(Inert):
 
 @dataclass(slots=True, eq=False)
 class Storage(Inert):
-    """A flat buffer in the file, read when a tensor that is needed lies in it."""
+    """A flat buffer in the file, read only if a tensor in it is needed."""
 
     kind: str  # of STORAGES
     count: int
@@ -137,14 +137,14 @@ class Storage(Inert):
     flat: NDArray[np.generic] | None = None
 
     def array(self, budget: Budget) -> NDArray[np.generic]:
-        """[count], in the bits of its type."""
+        """The values [count], as the bits of their type."""
         if self.flat is None:
             if self.read is None:
                 raise DamagedError("lacks the values of a tensor")
             budget.spend("elements", self.count)
             data, dtype = self.read(), np.dtype("<" + STORAGES[self.kind][1])
             if len(data) != self.count * dtype.itemsize:
-                raise DamagedError("holds a tensor of another size than it says")
+                raise DamagedError("holds a tensor whose size is wrong")
             self.flat = np.frombuffer(data, dtype)
         return self.flat
 
@@ -159,10 +159,10 @@ class View(Inert):
     stride: object
 
     def array(self, budget: Budget) -> tuple[str, NDArray[np.generic]]:
-        """Torch's name of the type, and a contiguous copy [size]; the view must lie inside its storage."""
+        """Torch's name of the type, and a contiguous copy [size]; the view must be inside its storage."""
         storage, offset, size, stride = self.storage, self.offset, sizes(self.size), sizes(self.stride)
         if not isinstance(storage, Storage) or type(offset) is not int or offset < 0 or len(size) != len(stride):
-            raise DamagedError("holds a tensor that contradicts itself")
+            raise DamagedError("holds an inconsistent tensor")
         name, bits = STORAGES[storage.kind]
         count = math.prod(size)
         if not count:
@@ -172,7 +172,7 @@ class View(Inert):
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         repeats = any(n > 1 and step == 0 for n, step in zip(size, stride, strict=True))
         if count > storage.count or last >= storage.count or repeats:
-            raise DamagedError("holds a tensor that reaches beyond its storage")
+            raise DamagedError("holds a tensor that is larger than its storage")
         budget.spend("elements", count)
         flat = storage.array(budget)
         strides = tuple(step * flat.itemsize for step in stride)
@@ -182,18 +182,18 @@ class View(Inert):
 
 @dataclass(slots=True, eq=False)
 class DType(Inert):
-    """A numpy type of `ARRAYS`, little-endian."""
+    """A little-endian NumPy type of `ARRAYS`."""
 
     code: str
 
     def __setstate__(self, state: object) -> None:
         if of(tuple, state)[1] not in {"<", "|", "="}:
-            raise DamagedError("holds a numpy array in big-endian order")
+            raise DamagedError("holds a big-endian NumPy array")
 
 
 @dataclass(slots=True, eq=False)
 class Array(Inert):
-    """A numpy array, not yet checked."""
+    """A NumPy array, not yet checked."""
 
     dtype: object = None
     shape: object = ()
@@ -208,31 +208,31 @@ class Array(Inert):
         """The values."""
         shape = sizes(self.shape)
         if not isinstance(self.dtype, DType) or not isinstance(self.data, bytes | bytearray):
-            raise DamagedError("holds a numpy array that contradicts itself")
+            raise DamagedError("holds an inconsistent NumPy array")
         dtype: np.dtype[np.generic] = np.dtype("<" + self.dtype.code)
         if len(self.data) != math.prod(shape) * dtype.itemsize:
-            raise DamagedError("holds a numpy array of another size than it says")
+            raise DamagedError("holds a NumPy array whose size is wrong")
         return np.frombuffer(self.data, dtype).reshape(shape, order="F" if self.fortran else "C")
 
 
 def sizes(value: object) -> tuple[int, ...]:
-    """A shape or strides: a few whole numbers, none negative or larger than any tensor may be."""
+    """A shape or strides, checked: a few whole numbers from 0 to the largest tensor."""
     if not isinstance(value, tuple) or len(value) > MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in value):
-        raise DamagedError("holds a malformed shape")
+        raise DamagedError("holds an invalid shape")
     if any(n > LIMITS["elements"] for n in value):
         raise TooLargeError("declares a tensor larger than any generator's")
     return value
 
 
 def of(kind: type[T], value: object) -> T:
-    """The value, which must be of a kind."""
+    """The value, if it is of this type."""
     if not isinstance(value, kind):
-        raise DamagedError(f"holds {type(value).__name__} where {kind.__name__} belongs")
+        raise DamagedError(f"holds a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
 def printable(text: str) -> str:
-    """The beginning of a text, as ASCII."""
+    """The start of a text, as ASCII."""
     return ascii(text[:80])[1:-1]
 
 
@@ -250,10 +250,10 @@ def _parameter(data: object, *gradient: object) -> View:
 
 
 def _module(meta: object) -> Module:
-    """The module's source in ``meta`` is not looked at."""
+    """A module; its source in ``meta`` is ignored."""
     meta = of(dict, meta)
     if meta.get("type") != "class" or meta.get("version") != PERSISTENCE_VERSION:
-        raise UnknownFormatError(f"was not written by version {PERSISTENCE_VERSION} of NVlabs' persistence")
+        raise UnknownFormatError(f"is not of version {PERSISTENCE_VERSION} of NVlabs' persistence")
     return Module(of(str, meta.get("class_name")), of(dict, meta.get("state")))
 
 
@@ -261,7 +261,7 @@ def _dtype(code: object, align: object = 0, copy: object = 0) -> DType:
     del align, copy
     if not isinstance(code, str) or code not in ARRAYS:
         named = printable(code) if isinstance(code, str) else "of several"
-        raise UnsafePickleError(f"holds a numpy array of type {named}, and only numbers are read")
+        raise UnsafePickleError(f"holds a NumPy array of type {named}; only numbers are allowed")
     return DType(code)
 
 
@@ -279,9 +279,9 @@ def _array_of_buffer(data: object, dtype: object, shape: object, order: object) 
 
 
 def _bytes(text: object, encoding: object) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Bytes, as protocol 2 writes them."""
     if encoding != "latin1":
-        raise DamagedError("holds bytes in a code that pickle does not write")
+        raise DamagedError("holds bytes in an encoding that pickle does not write")
     return of(str, text).encode("latin1")
 
 
@@ -298,7 +298,7 @@ def _defaults(*factory: object) -> Mapped:
     return Mapped()
 
 
-Entry = Callable[..., object] | None  # a type is handed to the pickle, a function only through its Name
+Entry = Callable[..., object] | None  # the pickle gets a type itself, but a function only through its Name
 Table = Mapping[tuple[str, str], Entry]
 _NUMPY: dict[tuple[str, str], Entry] = {("numpy", "dtype"): _dtype, ("numpy", "ndarray"): None}
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
@@ -306,7 +306,7 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     _NUMPY[f"{_core}.multiarray", "_reconstruct"] = _empty_array
     _NUMPY[f"{_core}.numeric", "_frombuffer"] = _array_of_buffer
 _BESIDE: dict[tuple[str, str], Entry] = {
-    # What training scripts leave beside the weights.
+    # What training scripts save beside the weights.
     **{("pathlib", name): _path for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")},
     **{("pathlib._local", name): _path for name in ("PosixPath", "WindowsPath")},
     ("collections", "defaultdict"): _defaults,

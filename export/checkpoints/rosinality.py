@@ -23,7 +23,7 @@ def generator(source: Source) -> Converted:
     if known:
         mean = source.take("latent_avg").flatten()
         if len(mean) != STYLE_DIM:
-            raise ConversionError(f"latent_avg has {len(mean)} numbers, not {STYLE_DIM}")
+            raise ConversionError(f"invalid latent_avg: {len(mean)} numbers, expected {STYLE_DIM}")
         mapping.w_avg.copy_(mean)
     source.require_filters(r".*\.kernel", FILTER)
     noisy = bool(source.names(r"noises\..*"))

@@ -1,4 +1,4 @@
-"""Unpickles with a closed table: a name outside of it ends the reading, and a name inside makes an inert record.
+"""Unpickles with a closed table of names: those in it make inert records, and any other is refused.
 
 A pickle can make `pickle.Unpickler` do six things: look up a name (`find_class`: the table, nothing else), call a value
 (`Name.__call__` or a record type), make an instance of a type (record types only), set a state (``__setstate__`` of
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from export.checkpoints.errors import CheckpointError, DamagedError, UnsafePickleError, UnsupportedNetworkError
 from export.checkpoints.records import Name, Table, printable
 
-# What broken files raise in the standard library.
+# Errors of the standard library about broken files.
 BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -40,9 +40,9 @@ class ClosedUnpickler(pickle.Unpickler):
     """Reads one pickle into records.
 
     Args:
-        file: stands where the pickle begins, and ends up behind it.
-        table: the names that it may use.
-        persistent: makes a storage of torch's persistent identity; None refuses them.
+        file: positioned at the pickle; afterwards, after it.
+        table: the names that the pickle may use.
+        persistent: makes a storage from a persistent id of torch; None refuses them.
     """
 
     def __init__(self, file: BinaryIO, table: Table, persistent: Callable[[object], object] | None = None) -> None:
@@ -50,19 +50,17 @@ class ClosedUnpickler(pickle.Unpickler):
         self._table, self._persistent = table, persistent
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
-        """The entry of the table; nothing is imported and a dotted name is not taken apart."""
+        """The entry in the table; nothing is imported, and a dotted name is not split."""
         full = f"{module_name}.{global_name}"
         try:
             entry = self._table[module_name, global_name]
         except KeyError as missing:
             if module_name.startswith("dnnlib.tflib") or module_name == "tfutil":
                 raise UnsupportedNetworkError(
-                    "holds TensorFlow's networks; convert them to PyTorch with legacy.py of NVlabs' stylegan3 "
-                    "and read that"
+                    "holds networks of TensorFlow: convert them to PyTorch with legacy.py of NVlabs' stylegan3"
                 ) from missing
             raise UnsafePickleError(
-                f"names {printable(full)}, which is not in the table of what may stand in a checkpoint; "
-                "nothing of it was run"
+                f"names {printable(full)}, which no generator's checkpoint needs; nothing was run"
             ) from missing
         # Only types can be instantiated without a call (NEWOBJ), and only records are types.
         return entry if isinstance(entry, type) else Name(full, entry)
@@ -70,23 +68,23 @@ class ClosedUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: object, /) -> object:
         """A storage."""
         if self._persistent is None:
-            raise UnsafePickleError("refers to an object outside of the pickle")
+            raise UnsafePickleError("refers to an object outside the pickle")
         return self._persistent(pid)
 
 
 def unpickled(file: BinaryIO, table: Table, persistent: Callable[[object], object] | None = None) -> object:
-    """The value of the pickle that begins where the file stands.
+    """The value of the pickle at the file's position.
 
     Raises:
         UnsafePickleError, DamagedError, UnsupportedNetworkError: see `export.checkpoints.errors`.
     """
-    with broken_is_damaged("is cut short or no whole pickle"):
+    with broken_is_damaged("is not a whole pickle"):
         return ClosedUnpickler(file, table, persistent).load()
 
 
 @contextmanager
 def broken_is_damaged(message: str) -> Iterator[None]:
-    """Turn what the standard library raises for broken files into `DamagedError`."""
+    """Turn the standard library's errors about broken files into `DamagedError`."""
     try:
         yield
     except (CheckpointError, RecursionError):
@@ -94,7 +92,7 @@ def broken_is_damaged(message: str) -> Iterator[None]:
     except BROKEN as error:
         said = str(error)
         if "not callable" in said:
-            raise UnsafePickleError("calls something that is not in the table of what may be called") from error
+            raise UnsafePickleError("calls something that no generator's checkpoint calls") from error
         if isinstance(error, AttributeError | TypeError) and any(part in said for part in _NO_STATE):
             raise UnsafePickleError("sets the attributes of a value that has none") from error
         raise DamagedError(message) from error

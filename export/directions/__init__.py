@@ -1,1 +1,1 @@
-"""Directions of W: fits them, measures what they do, and writes their files."""
+"""Directions of W: fits them, measures their effects, and writes their files."""

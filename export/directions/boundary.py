@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 FOLDS = 5
-TOLERANCE = 0.03  # share of the best correlation that may be given up for a stronger penalty
-EXTREME = 0.2  # share of samples at either end of a score that the accuracy is measured on
+TOLERANCE = 0.03  # loss of correlation, as a share of the best, allowed for a stronger penalty
+EXTREME = 0.2  # share of samples at either end of a score, for the accuracy
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """A fitted direction and how well it tells samples that it was not fitted on (cross-validated).
+    """A fitted direction, and its cross-validated quality.
 
     Attributes:
         direction: float64 [512], of unit length, along which the score grows.
@@ -36,7 +36,7 @@ class Boundary:
 
 
 def independent(scores: Tensor) -> Tensor:
-    """Each score less what the others explain: float64 [N, K] from [N, K].
+    """Each score without what the others explain: float64 [N, K] -> [N, K].
 
     Scores enter by rank, as normal quantiles: an outlier (landmarks of a profile) then weighs no more than its rank.
     """

@@ -1,4 +1,4 @@
-"""Files of directions and statistics, each with a card (Markdown) that says what it is and where it comes from."""
+"""Files of directions and statistics, each with a Markdown card about its content and origin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the card of a direction tells; faces are believable at strengths from ``-reach`` to ``reach``."""
+    """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``."""
 
     name: str
     description: str

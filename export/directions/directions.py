@@ -34,12 +34,12 @@ SCORES = tuple(field.name for field in fields(Scores))
 
 
 class DirectionsError(ValueError):
-    """There are too few samples to fit a direction to."""
+    """Too few samples show a face."""
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A direction that is found by a score, and the strength up to which faces stay believable when f is kept."""
+    """A direction fitted to a score, and the largest strength at which faces stay believable with f kept."""
 
     name: str
     score: str
@@ -75,12 +75,12 @@ def score_samples(folder: Path, scorer: Scorer, *, count: int) -> tuple[Tensor, 
                     scores.append(torch.tensor(astuple(found)))
             progress.update()
     if len(latents) < LEAST:
-        raise DirectionsError(f"only {len(latents)} samples in {folder} show a face, {LEAST} are needed")
+        raise DirectionsError(f"only {len(latents)} samples in `{folder}` show a face: expected at least {LEAST}")
     return torch.stack(latents), torch.stack(scores)
 
 
 def fit_attributes(w: Tensor, scores: Tensor) -> dict[str, Boundary]:
-    """A boundary for each of ``ATTRIBUTES``, from [N, 512] and [N, 4]."""
+    """A boundary for each of ``ATTRIBUTES``, from w [N, 512] and scores [N, 4]."""
     alone = independent(scores)
     return {a.name: fit(w, alone[:, SCORES.index(a.score)]) for a in ATTRIBUTES}
 
@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compute and write everything; samples that are missing are rendered first."""
+    """Render missing samples, then compute and write everything."""
     generator = load_generator(args.domain)
     moments = statistics(generator.mapping, count=MAPPED)
     write_pnorm(LEARNED / args.domain, moments, generator=generator.fingerprint)

@@ -1,4 +1,4 @@
-"""What a direction does to rendered faces, by the scores of both its ends."""
+"""The effect of a direction on rendered faces, by their scores at both ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Effects:
 
 @torch.no_grad()
 def effects(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) -> Effects:
-    """Measure a step of W, float32 [512], on seeded faces at psi 0.7; ends that show no face are left out."""
+    """Measure a step of W, float32 [512], on seeded faces at psi 0.7; ends without a face are left out."""
     rng = torch.Generator().manual_seed(2_000_000)
     w = generator.mapping(torch.randn(faces, len(step), generator=rng), PSI)
     count = generator.synthesis.num_styles
@@ -53,7 +53,7 @@ def draw(generator: Generator, w_plus: Tensor) -> Image8:
 
 
 def _change(generator: Generator, scorer: Scorer, w: Tensor, step: Tensor) -> Tensor | None:
-    """Change of the scores a unit of strength, float32 [4], or None where an end shows no face."""
+    """Change of the scores per unit of strength, float32 [4], or None if an end shows no face."""
     low, high = (scorer(draw(generator, w + strength * step)) for strength in (-STRENGTH, STRENGTH))
     if low is None or high is None:
         return None

@@ -1,4 +1,4 @@
-"""Scores of a face image, by which directions in W are found.
+"""Scores of a face image, to which directions in W are fitted.
 
 Model files, taken out of hash-pinned wheels and run in ONNX Runtime; the packages themselves are never imported:
 
@@ -22,7 +22,7 @@ import numpy as np
 from assets.models import session
 from judges.faces import Face, FaceDetector, Floats, Image8, aligned
 
-# Where dlib's face chip with a padding of 0.2 has the middles of the eyes, as fractions of its side.
+# Centres of the eyes in dlib's face chip with a padding of 0.2, as fractions of its side.
 _CHIP_EYES = np.array([[0.305, 0.301], [0.681, 0.301]], np.float32)
 _CHIP_MEAN = np.array([122.782, 117.001, 104.298], np.float32)[:, None, None]
 

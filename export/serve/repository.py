@@ -39,14 +39,14 @@ def model(graph: Graph, variant: Variant, *, parameters: dict[str, str]) -> Serv
     file = variant.file(graph.name)
     record = recorded(file)
     if not file.exists() or not {"inputs", "outputs"} <= set(record):
-        raise RepositoryError(f"{file.name} is not there; run: python -m export graphs{variant.options}")
+        raise RepositoryError(f"no graph `{file.name}`: run `python -m export graphs{variant.options}`")
     inputs, outputs = (
         tuple(Tensor(name=name, dtype=dtype, dims=tuple(dims)) for name, dtype, dims in record[side])
         for side in ("inputs", "outputs")
     )
     role = ROLES[graph.name.rpartition("_")[2]]
     if missing := {t.name for t in inputs if any(d < 0 for d in t.dims)} - set(role.largest):
-        raise RepositoryError(f"the graph {graph.name} has an input without a bound: {', '.join(sorted(missing))}")
+        raise RepositoryError(f"the graph {graph.name} has an input without a limit: {', '.join(sorted(missing))}")
     return ServedModel(
         name=graph.name,
         backend=variant.backend,

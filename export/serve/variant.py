@@ -37,7 +37,9 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.format == "onnx" and self.precision == "bf16":
-            raise VariantError("ONNX Runtime has no convolutions in bf16: say --format torchscript or --precision fp16")
+            raise VariantError(
+                "ONNX Runtime has no convolutions in bf16: pass --format torchscript or --precision fp16"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -86,7 +86,7 @@ def compare(model: str, engine: str, expected: Arrays, found: Arrays, *, half: b
         value = found.get(name)
         if value is None or value.shape != reference.shape or value.dtype != reference.dtype:
             shape = "nothing" if value is None else f"{value.dtype} {value.shape}"
-            raise VerifyError(f"{model} by {engine}: {name} is {shape}, not {reference.dtype} {reference.shape}")
+            raise VerifyError(f"{name} of {model} by {engine} is {shape}: expected {reference.dtype} {reference.shape}")
         difference = np.abs(value.astype(np.float64) - reference.astype(np.float64))
         image = reference.dtype == np.uint8
         peak = 255.0 if image else float(np.abs(reference).max())
@@ -252,4 +252,4 @@ def run(args: argparse.Namespace) -> None:
     print(table(rows))
     failed = [f"{r.model} {r.output} ({r.engine})" for r in rows if not r.passed]
     if failed:
-        raise VerifyError("over the bound: " + ", ".join(failed))
+        raise VerifyError("above the bound: " + ", ".join(failed))

@@ -12,7 +12,7 @@ from export.training.looks.chips import DLIB
 
 
 class IdentityLoss(nn.Module):
-    """Squared distance of the descriptors of two images' faces; 0.36 is where dlib ends the same person."""
+    """Squared distance of the descriptors of two faces; below 0.36, dlib calls them the same person."""
 
     def __init__(self) -> None:
         super().__init__()

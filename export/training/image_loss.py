@@ -18,7 +18,7 @@ from networks.precision import half
 
 
 class RenderedLoss(nn.Module):
-    """Mean square error and distances of the images of codes: perceptual and, if it has a weight, of identities."""
+    """Loss of rendered codes: mean square error, perceptual distance and, if weighted, distance of identities."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Statistics of a generator's W: what P-norm+ and GANSpace's components are made from."""
+"""Statistics of a generator's W, for P-norm+ and the components of GANSpace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Moments:
         self._outer = torch.zeros(STYLE_DIM, STYLE_DIM, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """Take in rows, float32 [N, 512]."""
+        """Add rows, float32 [N, 512]."""
         x = rows.double() - self._centre
         self._count += len(x)
         self._sum += x.sum(dim=0)
@@ -36,7 +36,7 @@ class Moments:
         return self._centre + self._sum / self._count
 
     def principal(self) -> tuple[Tensor, Tensor]:
-        """Variances, float64 [512], falling, and their directions, float64 [512, 512], one a column.
+        """Variances, float64 [512], in descending order, and directions, float64 [512, 512], one per column.
 
         The largest entry of each direction is positive, so that a re-run gives the same signs.
         """
@@ -59,9 +59,9 @@ class Statistics:
 
 @torch.no_grad()
 def statistics(mapping: MappingNetwork, *, count: int, seed: int = 0) -> Statistics:
-    """Map ``count`` seeded latents (a multiple of 10 000) at psi 1 and take the moments."""
+    """Moments of ``count`` seeded latents, a multiple of 10 000, mapped at psi 1."""
     if count <= 0 or count % CHUNK:
-        raise ValueError(f"count must be a positive multiple of {CHUNK}, not {count}")
+        raise ValueError(f"invalid count {count}: expected a positive multiple of {CHUNK}")
     rng = torch.Generator().manual_seed(seed)
     w_moments = Moments(mapping.w_avg)
     p_moments = Moments(F.leaky_relu(mapping.w_avg, 1 / SLOPE))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from export.training.tasks import Task, TrainingError
 from networks.detail import Detail
 
-RIDGE = 0.01  # on standardised features: the share of the variance that counts as noise
+RIDGE = 0.01  # share of the standardised features' variance that counts as noise
 
 
 class Regression:
@@ -38,24 +38,24 @@ class Regression:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that a killed run goes on from."""
+        """The file from which a killed run continues."""
         return self.folder / "sums.pt"
 
     def resume(self) -> None:
-        """Go on from the sums if there are some.
+        """Continue from the saved sums, if they exist.
 
         Raises:
-            TrainingError: they belong to a run with other options.
+            TrainingError: they are from a run with other options.
         """
         if not self.checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         if state["identity"] != self.identity:
-            raise TrainingError(f"{self.checkpoint} is of a run with other options or samples; delete it")
+            raise TrainingError(f"`{self.checkpoint}` is from a run with other options or samples: delete it")
         self.sums, self.done, self.elapsed = state["sums"], state["done"], state["elapsed"]
 
     def fit(self, *, every: int) -> dict[str, float]:
-        """Pass over the samples, solve, and set the head; returns its errors on held-out samples."""
+        """Pass over the samples, solve, and set the head; returns the errors on held-out samples."""
         count = len(self.task.train)
         with tqdm(total=count, initial=self.done, desc="detail latents", disable=None) as bar:
             for n, index in enumerate(torch.split(torch.arange(self.done, count), self.batch), start=1):

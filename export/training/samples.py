@@ -1,4 +1,4 @@
-"""A cached set of generator samples to train on: images with the latents that made them.
+"""Samples of the generator to train on, cached: images and their latents.
 
 Most training samples mix the styles of two or three latents, changing from one to the next before a random layer
 (style mixing; StyleGAN, section 3.1): the encoder's ``f`` must not depend on the styles behind it, nor a fine style on
@@ -28,13 +28,13 @@ from networks.precision import half
 
 SHARD = 128
 IMAGE_SIZE = 256
-SOURCES = 3  # latents behind a sample
+SOURCES = 3  # latents of a sample
 SPLITS = {"train": 0, "heldout": 1_000_000}  # seed offsets
-PSI = {"train": (0.5, 1.0), "heldout": (0.7, 0.7)}  # heldout: the paper's, on which numbers are compared
+PSI = {"train": (0.5, 1.0), "heldout": (0.7, 0.7)}  # heldout: as in the paper, for comparison
 
 
 def latents(split: str, shard: int, generator: Generator) -> dict[str, Tensor]:
-    """What a shard is made from.
+    """The latents of a shard.
 
     Returns:
         ``w``: float32 [128, 3, 512], the latents. ``layers``: int64 [128, num_styles], which of them each layer takes.
@@ -46,7 +46,7 @@ def latents(split: str, shard: int, generator: Generator) -> dict[str, Tensor]:
     psi = low + (high - low) * torch.rand(SHARD, SOURCES, 1, generator=rng)
     w = generator.mapping.w_avg + psi * (w - generator.mapping.w_avg)
     count = generator.synthesis.num_styles
-    # A change before layer ``count`` never comes.
+    # A change at layer ``count`` never happens.
     before = torch.randint(1, count, (SHARD, SOURCES - 1), generator=rng)
     changes = torch.arange(SHARD) % SOURCES if split == "train" else torch.zeros(SHARD, dtype=torch.int64)
     before = torch.where(torch.arange(SOURCES - 1) < changes[:, None], before, count)
@@ -60,7 +60,7 @@ def styles(w: Tensor, layers: Tensor) -> Tensor:
 
 
 def at_size(image: Tensor) -> Tensor:
-    """[B, 3, S, S] to [B, 3, 256, 256], by area average; smaller ones are repeated."""
+    """[B, 3, S, S] -> [B, 3, 256, 256], by area average; smaller images are repeated."""
     side = image.shape[-1]
     if side < IMAGE_SIZE:
         return image.repeat_interleave(IMAGE_SIZE // side, dim=2).repeat_interleave(IMAGE_SIZE // side, dim=3)
@@ -68,13 +68,13 @@ def at_size(image: Tensor) -> Tensor:
 
 
 def shard_path(folder: Path, split: str, shard: int) -> Path:
-    """Where a shard lies."""
+    """The file of a shard."""
     return folder / f"{split}-{shard:05d}.safetensors"
 
 
 @torch.no_grad()
 def render(generator: Generator, folder: Path, *, split: str, shards: range) -> None:
-    """Fill in the missing shards; images are kept at 256 px (area average)."""
+    """Render the missing shards; images are stored at 256 px, by area average."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     synthesis = generator.synthesis.to(device)
@@ -85,7 +85,7 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
         return to_uint8(at_size(image))
 
     compiled = torch.compile(draw)
-    step = 16 if cuda else 1  # one at a time is the fastest on a CPU: the maps then fit its cache
+    step = 16 if cuda else 1  # one at a time is fastest on a CPU, because the maps fit the cache
     folder.mkdir(parents=True, exist_ok=True)
     missing = [s for s in shards if not shard_path(folder, split, s).exists()]
     for shard in tqdm(missing, desc=f"{split} samples", unit=f"x{SHARD}", disable=None):
@@ -100,21 +100,23 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
 
 
 def shards(folder: Path, split: str) -> Iterator[dict[str, Tensor]]:
-    """The shards that exist: ``image`` uint8 [128, 256, 256, 3] and the latents that made them."""
+    """The existing shards: ``image`` uint8 [128, 256, 256, 3] and their latents."""
     for path in sorted(folder.glob(f"{split}-*.safetensors")):
         yield load_file(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export samples``."""
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--shards", type=int, default=64, help=f"how many shards of {SHARD} samples (default: 64)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="samples to render (default: train)")
+    parser.add_argument("--shards", type=int, default=64, help=f"number of shards of {SHARD} samples (default: 64)")
     parser.add_argument("--first", type=int, default=0, help="number of the first shard (default: 0)")
-    parser.add_argument("--folder", type=Path, default=None, help="default: build/samples/DOMAIN")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder of the samples (default: build/samples/DOMAIN)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Render the samples that are missing."""
+    """Render the missing samples."""
     from assets.paths import samples_folder
 
     folder = args.folder or samples_folder(args.domain)

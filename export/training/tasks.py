@@ -1,4 +1,4 @@
-"""What is trained, and by which loss: the encoder, the detail head, or both.
+"""The tasks of training: the encoder, the detail head or both, and their losses.
 
 ``latents``: regression to the codes that made the samples, of f by gradient, normalised per channel, and of the styles
 by `regression`; nothing goes backward through the generator. ``image``: see `image_loss`.
@@ -33,14 +33,14 @@ from protocol.cuts import W_PLUS
 
 NETWORKS = ("encoder", "detail", "both")
 LOSSES = ("latents", "image")
-P_NORM = 0.2  # weight of the styles' error in P-norm+ coordinates beside that of the modulations
-CLIP = 3.0  # of v: truncated styles are far out on axes that no image shows
-ANCHOR = 0.1  # weight of the styles' regression beside the loss of images
+P_NORM = 0.2  # weight of the styles' error in P-norm+; that of the modulations has 1
+CLIP = 3.0  # bound of v: truncated styles are outliers on axes that no image shows
+ANCHOR = 0.1  # weight of the styles' regression in the loss of images
 MEASURED = 16  # held-out samples that are rendered
 
 
 class TrainingError(ValueError):
-    """Training cannot start: no samples, or a checkpoint of another run."""
+    """Training cannot start: there are no samples, or the checkpoint is from another run."""
 
 
 @dataclass(kw_only=True)
@@ -55,7 +55,7 @@ class Samples:
         return len(self.image)
 
     def w_plus(self, index: Tensor) -> Tensor:
-        """float32 [B, n, 512] of the samples of an index."""
+        """float32 [B, n, 512] of the samples at an index, int64 [B]."""
         return styles(self.w[index], self.layers[index])
 
 
@@ -63,17 +63,19 @@ def load_samples(folder: Path, split: str) -> Samples:
     """Read every shard of a split.
 
     Raises:
-        TrainingError: there is none, or they are of another version.
+        TrainingError: there are none, or they are from another version.
     """
     parts: dict[str, list[Tensor]] = {"image": [], "w": [], "layers": []}
     for shard in shards(folder, split):
         if not set(parts) <= set(shard):
-            raise TrainingError(f"the samples in {folder} are of another version; delete them and make them anew")
+            raise TrainingError(
+                f"the samples in `{folder}` are from another version: delete them, and run `python -m export samples`"
+            )
         parts["image"].append(shard["image"].permute(0, 3, 1, 2).contiguous())
         parts["w"].append(shard["w"])
         parts["layers"].append(shard["layers"])
     if not parts["image"]:
-        raise TrainingError(f"no {split} samples in {folder}; run: python -m export samples --split {split}")
+        raise TrainingError(f"no {split} samples in `{folder}`: run `python -m export samples --split {split}`")
     return Samples(**{k: torch.cat(v) for k, v in parts.items()})
 
 
@@ -123,14 +125,14 @@ class Task:
 
     @torch.no_grad()
     def measure_statistics(self) -> None:
-        """Channel statistics of f over the first samples, for the normalisation inside a new encoder."""
+        """Statistics of f per channel over the first samples, for a new encoder."""
         assert isinstance(self.encoder, Encoder)
         f = torch.cat([self._truth(i)[0] for i in torch.split(torch.arange(min(2048, len(self.train))), 64)])
         self.encoder.f_mean.copy_(f.mean(dim=(0, 2, 3)))
         self.encoder.f_std.copy_(f.std(dim=(0, 2, 3)))
 
     def start(self) -> None:
-        """Set the networks to training; batch norm keeps its statistics where batches are small."""
+        """Set the networks to training; with small batches, batch norm keeps its statistics."""
         self.encoder.eval()
         if self.detail is not None:
             self.detail.eval()
@@ -142,7 +144,7 @@ class Task:
 
     @torch.no_grad()
     def _truth(self, index: Tensor, samples: Samples | None = None) -> tuple[Tensor, Tensor]:
-        # -> f [B, C, cut, cut], w_m_plus [B, n, 512], of the images as they are
+        # -> f [B, C, cut, cut], w_m_plus [B, n, 512], of the images as rendered
         w_plus = (samples or self.train).w_plus(index).to(self.device)
         count = self.generator.synthesis.coarse_styles(self.cut)
         return self.generator.synthesis.coarse(w_plus[:, :count], cut=self.cut), w_plus[:, count:]
@@ -170,7 +172,7 @@ class Task:
     def _features(self, image: Tensor) -> Tensor:
         # image [B, 3, 256, 256] -> [B, 2310]
         with torch.no_grad(), half(self.device):
-            # One at a time is the fastest on a CPU: the maps then fit its cache.
+            # One at a time is fastest on a CPU, because the maps fit the cache.
             parts = torch.split(image, len(image) if image.is_cuda else 1)
             pooled: Tensor = torch.cat([self._pool(part) for part in parts])
         return pooled.float()
@@ -183,21 +185,21 @@ class Task:
 
     @torch.no_grad()
     def features(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """What the head learns from: features [B, 2310] of images, half of them moved, and true styles [B, n, 512]."""
+        """Training data of the head: features [B, 2310] of images, half of them moved, and their styles [B, n, 512]."""
         return self._features(self._seen(index, int(index[0]))[0]), self._truth(index)[1]
 
     def _style_loss(self, ours: Tensor, true: Tensor) -> Tensor:
-        # [B, n, 512] each: in the coordinates of P-norm+, and in what the generator makes of the styles
+        # [B, n, 512] each -> errors in P-norm+ and in the generator's modulations
         whitened = (self.pnorm(ours).clamp(-CLIP, CLIP) - self.pnorm(true).clamp(-CLIP, CLIP)).square() * self.axes
         total: Tensor = P_NORM * whitened.mean() + (self._modulations(ours) - self._modulations(true)).square().mean()
         return total
 
     def _modulations(self, w: Tensor) -> Tensor:
-        # w [B, n, 512] -> [B, C]: of all layers, each channel in its standard deviations, each layer of the same weight
+        # w [B, n, 512] -> [B, C]: the modulations of all layers, standardised, every layer with the same weight
         return torch.cat(self.generator.synthesis.modulations(w), dim=1) / self.scales
 
     def loss(self, index: Tensor, step: int) -> Tensor:
-        """The loss of one batch of sample indices: a scalar."""
+        """The loss of a batch of sample indices, a scalar."""
         image, theta = self._seen(index, step)
         true_f, true_w = self._truth(index)
         with torch.set_grad_enabled(self.network != "detail"):
@@ -217,7 +219,7 @@ class Task:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Errors on held-out samples, plain and, named ``moved_``, moved.
+        """Errors on held-out samples; those of moved ones have the prefix ``moved_``.
 
         Returns:
             ``f``: of f, where 1.0 is the error of the best number per channel; ``f_map``: of the best map per channel.

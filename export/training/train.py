@@ -37,30 +37,44 @@ DEFAULTS = {"steps": 20_000, "minutes": math.inf, "batch": 32, "learning_rate": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export train``."""
-    parser.add_argument("network", choices=(*NETWORKS, LOOKS))
+    parser.add_argument("network", choices=(*NETWORKS, LOOKS), help="the network to train")
     parser.add_argument(
-        "--cut", type=int, choices=(W_PLUS, *CUTS), default=16, help="default: 16; 4 is W+, a head alone"
+        "--cut",
+        type=int,
+        choices=(W_PLUS, *CUTS),
+        default=16,
+        help="16 (default), 8, or 4 for W+, which has a head only",
     )
-    parser.add_argument("--body", choices=BODIES, default="residual", help="of the encoder (default: residual)")
+    parser.add_argument("--body", choices=BODIES, default="residual", help="network of the encoder (default: residual)")
     parser.add_argument("--loss", choices=LOSSES, default="latents", help="latents first, then image")
-    parser.add_argument("--start", action="store_true", help="from the weights in --weights, not from random ones")
-    parser.add_argument("--steps", type=int, help="over all calls of this run (default: 20000; looks: no bound)")
-    parser.add_argument("--minutes", type=float, help="likewise (default: no bound; looks: 150, on a GPU 25)")
-    parser.add_argument("--batch", type=int, help="default: 32; looks: 6, on a GPU 48")
-    parser.add_argument("--learning-rate", type=float, help="default: 1e-3; looks: 3e-4, on a GPU 4e-4")
+    parser.add_argument("--start", action="store_true", help="start from the weights in --weights")
+    parser.add_argument("--steps", type=int, help="steps over all calls of this run (default: 20000; looks: no limit)")
+    parser.add_argument(
+        "--minutes", type=float, help="minutes over all calls of this run (default: no limit; looks: 150, on a GPU 25)"
+    )
+    parser.add_argument("--batch", type=int, help="batch size (default: 32; looks: 6, on a GPU 48)")
+    parser.add_argument("--learning-rate", type=float, help="learning rate (default: 1e-3; looks: 3e-4, on a GPU 4e-4)")
     parser.add_argument("--perceptual-weight", type=float, default=10.0, help="lambda of the image loss (default: 10)")
-    parser.add_argument("--identity-weight", type=float, default=0.0, help="of the identity loss (default: 0, without)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--identity-weight", type=float, default=0.0, help="weight of the identity loss (default: 0, off)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints (default: 250)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--samples", type=Path, default=None, help="default: build/samples/DOMAIN")
-    parser.add_argument("--folder", type=Path, default=None, help="checkpoints; default: build/training/...")
-    parser.add_argument("--weights", type=Path, default=None, help="folder; default: networks/weights/DOMAIN")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device to train on")
+    parser.add_argument(
+        "--samples", type=Path, default=None, help="folder of the samples (default: build/samples/DOMAIN)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="folder for checkpoints (default: under build/training)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="folder for the weights (default: networks/weights/DOMAIN)"
+    )
     looks.add_arguments(parser.add_argument_group("looks"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train the network that is named, the looks as :mod:`export.training.looks` does."""
+    """Train the named network; for the looks, see :mod:`export.training.looks`."""
     if args.network == LOOKS:
         looks.run(args)
         return
@@ -71,24 +85,22 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train on samples alone, then write the networks as fp16 safetensors, each with its card.
+    """Train on samples, then write the networks as float16 safetensors, each with its card.
 
     Raises:
         TrainingError: the options, the samples or the checkpoint do not fit.
     """
     if args.minutes <= 0 or args.every <= 0:
-        raise TrainingError("--minutes and --every must be above 0")
+        raise TrainingError("invalid `--minutes` or `--every`: expected a number above 0")
     if args.loss == "latents" and (args.network == "both" or (args.network == "detail" and args.start)):
-        raise TrainingError(
-            "latents are learned by one network at a time, a head by least squares, which need no start"
-        )
+        raise TrainingError("`--loss latents` trains one network at a time, and a head without `--start`")
     if args.cut == W_PLUS and args.network != "detail":
-        raise TrainingError("W+, the cut at 4, has a head alone: its f is the generator's constant")
+        raise TrainingError("`--cut 4` is W+, which has no encoder: train the network `detail`")
     generator, cut = load_generator(args.domain), args.cut
     weights = args.weights or encoder_file(args.domain, cut).parent
     files = {"encoder": weights / encoder_file("", cut).name, "detail": weights / detail_file("", cut).name}
     trained = [name for name in files if args.network in (name, "both")]
-    # A head learns images with the encoder as it is.
+    # For images, a head is trained with a fixed encoder.
     read = [name for name in files if (name in trained and args.start) or (name == "encoder" and needs_encoder(args))]
     recipe = TrainingPlan(
         domain=args.domain, network=args.network, cut=cut, body=args.body, loss=args.loss, steps=args.steps,
@@ -109,7 +121,9 @@ def train(args: argparse.Namespace) -> None:
     if "encoder" in read:
         encoder = load_encoder(files["encoder"], generator=generator.fingerprint)
         if (encoder.body_name, encoder.cut) != (args.body, cut):
-            raise TrainingError(f"{files['encoder'].name} has the body {encoder.body_name}; say --body")
+            raise TrainingError(
+                f"`{files['encoder'].name}` has the body {encoder.body_name}: pass `--body {encoder.body_name}`"
+            )
     if "detail" in read:
         detail = load_detail(files["detail"], generator=generator.fingerprint)
     task = Task(
@@ -145,7 +159,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def regress(task: Task, recipe: TrainingPlan, folder: Path, *, every: int) -> tuple[dict[str, float], str]:
-    """The head by least squares: its held-out errors, and what was done, for the card."""
+    """Fit the head by least squares; returns its held-out errors, and a description for the card."""
     identity = asdict(recipe) | {"samples": len(task.train)}
     task.start()
     regression = Regression(task, folder=folder, batch=recipe.batch, identity=identity)
@@ -157,7 +171,7 @@ def regress(task: Task, recipe: TrainingPlan, folder: Path, *, every: int) -> tu
 def descend(
     task: Task, recipe: TrainingPlan, folder: Path, *, minutes: float, every: int
 ) -> tuple[dict[str, float], str]:
-    """A run of the loop, as :func:`regress`."""
+    """Train by gradient descent; returns as :func:`regress`."""
     trainer = TrainingRun(recipe, task, folder=folder, minutes=minutes)
     trainer.resume()
     trainer.fit(every=every)
@@ -171,5 +185,5 @@ def descend(
 
 
 def needs_encoder(args: argparse.Namespace) -> bool:
-    """Whether a head alone is trained through images, which take f from the encoder."""
+    """Whether only a head is trained, on images, which need f from the encoder."""
     return bool(args.network == "detail" and args.loss != "latents" and args.cut != W_PLUS)

@@ -28,7 +28,7 @@ RATES = {"encoder": 1.0, "detail": 0.05}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What determines a run, together with its data."""
+    """The settings of a run; with its data, they determine the result."""
 
     domain: str
     network: str
@@ -44,17 +44,19 @@ class TrainingPlan:
     start: tuple[str, ...] = ()  # sha256 of the weights that the run started from
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run.
+        """Check the plan.
 
         Raises:
-            TrainingError: a number is out of its range, or a name unknown.
+            TrainingError: a number is out of range, or a name is unknown.
         """
         for name in ("steps", "batch", "learning_rate"):
             if not getattr(self, name) > 0:
-                raise TrainingError(f"{name.replace('_', ' ')} must be above 0")
+                raise TrainingError(
+                    f"invalid {name.replace('_', ' ')} {getattr(self, name)}: expected a number above 0"
+                )
         for name, known in (("network", NETWORKS), ("loss", LOSSES)):
             if getattr(self, name) not in known:
-                raise TrainingError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise TrainingError(f"unknown {name} `{getattr(self, name)}`: expected {', '.join(known)}")
 
 
 def batches(count: int, *, batch: int, seed: int, start: int) -> Iterator[Tensor]:
@@ -69,11 +71,11 @@ def batches(count: int, *, batch: int, seed: int, start: int) -> Iterator[Tensor
 
 
 class TrainingRun:
-    """One training run: task, optimiser, and where it stands."""
+    """A training run: task, optimiser and progress."""
 
     def __init__(self, recipe: TrainingPlan, task: Task, *, folder: Path, minutes: float = math.inf) -> None:
         if len(task.train) < recipe.batch:
-            raise TrainingError(f"there are {len(task.train)} samples, fewer than a batch of {recipe.batch}")
+            raise TrainingError(f"{len(task.train)} samples do not fill a batch of {recipe.batch}: render more")
         self.recipe, self.task, self.folder, self.minutes = recipe, task, folder, minutes
         task.start()
         self.parameters = [p for network in task.trained.values() for p in network.parameters()]
@@ -84,11 +86,11 @@ class TrainingRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The file that a killed run goes on from."""
+        """The file from which a killed run continues."""
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all, with the history and its plot."""
+        """Write the checkpoint, atomically, and the history with its plot."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "recipe": self._identity(),
@@ -105,17 +107,17 @@ class TrainingRun:
         plot(self.history, self.folder / "history.png")
 
     def resume(self) -> None:
-        """Go on from the checkpoint if there is one.
+        """Continue from the checkpoint, if it exists.
 
         Raises:
-            TrainingError: it belongs to a run with other options.
+            TrainingError: it is from a run with other options.
         """
         if not self.checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True, map_location=self.task.device)
         if state["recipe"] != self._identity():
             raise TrainingError(
-                f"{self.checkpoint} is of a run with other options or samples; delete it or choose another --folder"
+                f"`{self.checkpoint}` is from a run with other options or samples: delete it, or pass another --folder"
             )
         for name, network in self.task.trained.items():
             network.load_state_dict(state["networks"][name])
@@ -127,11 +129,11 @@ class TrainingRun:
 
     @property
     def progress(self) -> float:
-        """0 to 1: the further of steps and minutes."""
+        """Progress from 0 to 1, by steps or minutes, whichever is further."""
         return max(self.step / self.recipe.steps, self.elapsed / 60 / self.minutes)
 
     def fit(self, *, every: int) -> None:
-        """Train to the end, with a checkpoint and a held-out measurement every so many steps."""
+        """Train to the end; every so many steps, write a checkpoint and measure on held-out samples."""
         recipe, task = self.recipe, self.task
         stream = batches(len(task.train), batch=recipe.batch, seed=recipe.seed, start=self.step)
         bar = tqdm(total=recipe.steps, initial=self.step, desc=f"{recipe.network} {recipe.loss}", disable=None)

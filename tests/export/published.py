@@ -159,7 +159,7 @@ def read(data: bytes, folder: Path) -> PublishedGenerator:
         try:
             child.write(child.read(file), out.file)
         except CheckpointError as error:
-            raise type(error)(f"{path.name} {error}") from error
+            raise type(error)(f"cannot read `{path.name}`: it {error}") from error
         out.flush()
         return loaded(Path(out.name))
 

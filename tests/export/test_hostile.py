@@ -127,7 +127,7 @@ def test_names_outside_the_table_are_refused(full: str, place: str, tmp_path: Pa
         payload = Call(named(full), filled(HOSTILE.get(full, ("{}",)), marker), opcode)
         with pytest.raises(UnsafePickleError) as refused:
             read(PLACES[place](payload), tmp_path)
-        assert f"file.bin names {full}, which" in str(refused.value)
+        assert f"cannot read `file.bin`: it names {full}, which" in str(refused.value)
         assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 
 
@@ -256,7 +256,7 @@ def test_the_reading_process_is_ended_before_anything_runs(statement: str, tmp_p
 @pytest.mark.parametrize("full", ["posix.system", "builtins.exec"])
 def test_the_reading_process_refuses_the_same(full: str, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    with pytest.raises(UnsafePickleError, match=rf"^file\.bin names {full}, which"):
+    with pytest.raises(UnsafePickleError, match=rf"^cannot read `file\.bin`: it names {full}, which"):
         read_in_child(assembled(Call(named(full), filled(HOSTILE[full], marker))), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 

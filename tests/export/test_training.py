@@ -230,7 +230,7 @@ def test_options_out_of_range_are_refused(option: str, value: object) -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="16 samples, fewer than a batch of 17"):
+    with pytest.raises(TrainingError, match="16 samples do not fill a batch of 17"):
         trainer(folder, tmp_path, batch=17)
 
 
