@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from assets.paths import DIRECTIONS, ROOT
 from bench.coders import Coder, EncoderCoder, LooksCoder
-from client.files.atomic import write_all
+from client.atomic import write_all
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
 from export.training.looks.faces import ffhq_square, read_faces

@@ -20,8 +20,8 @@ from bench.quality_report import SHEET, Result, Row, markdown, strips
 from bench.reconstructions import METHODS, Measurement, Reconstructions, mean_style
 from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
 from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
-from client.files.atomic import write_all
-from client.sidecar.record import RefineOptions
+from client.atomic import write_all
+from client.files.record import RefineOptions
 from client.triton.grpc_sync import TritonTransport
 from judges.reconstruction import Judge
 from sidecar.optimise.recipe import PRESETS

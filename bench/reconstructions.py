@@ -21,11 +21,11 @@ from tqdm import tqdm
 from assets.paths import ROOT
 from bench.targets import Image8
 from client.api import DEFAULT_DOMAIN, Inverter
-from client.files.atomic import write_all
+from client.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.files.sheet import TILE, png
-from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Checkpoint, Refined
 from client.triton.transport import Transport
 from client.wire.timeout import Timeout

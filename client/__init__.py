@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from client.files.direction import Direction as Direction
     from client.files.inversion import Inversion as Inversion
     from client.files.photo import Photo as Photo
+    from client.files.record import Refinement as Refinement
+    from client.files.record import RefineOptions as RefineOptions
     from client.frames.frame import Frame as Frame
-    from client.sidecar.record import Refinement as Refinement
-    from client.sidecar.record import RefineOptions as RefineOptions
     from client.sidecar.resume import Checkpoint as Checkpoint
     from client.sidecar.resume import Refined as Refined
     from client.sidecar.resume import RefineEvent as RefineEvent
@@ -95,7 +95,7 @@ _MODULES: Final = {
     "client.files.inversion": "Inversion",
     "client.files.photo": "Photo",
     "client.frames.frame": "Frame",
-    "client.sidecar.record": "RefineOptions Refinement",
+    "client.files.record": "RefineOptions Refinement",
     "client.sidecar.resume": "Checkpoint RefineEvent Refined Waiting",
     "client.sidecar.transport": "AsyncRefineTransport RefineTransport",
     "client.triton.status": "InversionResult ModelStatus Status",

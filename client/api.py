@@ -17,9 +17,9 @@ from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.files.sheet import png
 from client.frames.frame import Frame
-from client.sidecar.record import RefineOptions
 from client.sidecar.resume import RefineEvent, Refiner, refine_async
 from client.sidecar.transport import AsyncRefineTransport
 from client.text import quoted

@@ -28,12 +28,12 @@ COMMANDS = {
 
 
 MODULES = {
-    "import": "checkpoints.importer",
+    "import": "importer",
     "fetch": "fetch",
     "graphs": "serve.graphs",
     "repository": "serve.repository",
     "verify": "serve.verify",
-    "samples": "training.samples",
+    "samples": "samples",
     "train": "training.train",
     "kit": "training.looks.kit",
     "directions": "directions.directions",

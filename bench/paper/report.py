@@ -20,7 +20,7 @@ from bench.paper.contenders import CONTENDERS
 from bench.paper.figures import curves, grid_one, grid_two
 from bench.paper.runs import Record
 from bench.table import head, mean, row
-from client.files.atomic import write_all
+from client.atomic import write_all
 
 MARK = "paper"
 COLUMNS = {

@@ -21,11 +21,11 @@ from bench.paper.measures import Measured, Measures
 from bench.reconstructions import JUDGES, digest, finished
 from bench.targets import Image8
 from client.api import Inverter
-from client.files.atomic import write_all
+from client.atomic import write_all
 from client.files.inversion import SUFFIX
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.files.sheet import TILE, png
-from client.sidecar.record import RefineOptions
 from sidecar.optimise.recipe import PRESETS
 
 _OWN = Path(__file__).with_name("measures.py").read_bytes()

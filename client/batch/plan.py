@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.api import AsyncInverter
+from client.atomic import write_all
 from client.batch.manifest import Item
 from client.errors import AnswerRefused, ParameterError
 from client.files import direction as directions
-from client.files.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.files.sheet import jpeg, png
 from client.frames.frame import Frame
-from client.sidecar.record import RefineOptions
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method
 from client.wire.request_id import SERVICE, named

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.api import AsyncInverter
+from client.atomic import sweep, write_all
 from client.batch import cluster, report
 from client.batch.cluster import Assignment
 from client.batch.ledger import Ledger
@@ -32,7 +33,6 @@ from client.commands.report import Report, distinct, parsed_edit, progress
 from client.commands.text import ACCESS, PHOTOS
 from client.errors import ClientError, ParameterError
 from client.exit_codes import FAILED, OK, Terminated
-from client.files.atomic import sweep, write_all
 from client.text import quoted
 
 MORE = (

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from client.api import Inverter
+from client.atomic import write_all
 from client.commands.groups import OutputOptions, ServerOptions, connection
 from client.commands.options import REQUIRED, group, option, required, switch
 from client.commands.report import Edited, Report, add_edits, distinct, edit_lines, progress
 from client.commands.text import ACCESS
 from client.errors import ParameterError
 from client.files import direction as directions
-from client.files.atomic import write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part, stem_of
 from client.files.sheet import png, sheet

@@ -9,12 +9,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from client.atomic import write_all
 from client.commands.report import progress
 from client.errors import ClientError
 from client.exit_codes import Terminated
-from client.files.atomic import write_all
 from client.files.inversion import Inversion
-from client.sidecar.record import Refinement
+from client.files.record import Refinement
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
 from client.text import shown
 from client.wire.retry import retrying

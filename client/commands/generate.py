@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from client.api import DEFAULT_DOMAIN, Inverter
+from client.atomic import write_all
 from client.commands.groups import OutputOptions, ServerOptions, connection
 from client.commands.options import group, option, required, switch
 from client.commands.report import Report, progress
 from client.commands.text import ACCESS
-from client.files.atomic import write_all
 from client.files.sheet import png
 from client.text import shown
 

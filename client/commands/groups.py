@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from client.commands.options import option, repeated, switch
 from client.errors import ParameterError
-from client.sidecar.record import RefineOptions
+from client.files.record import RefineOptions
 from client.text import quoted
 from client.triton.checks import checked_method
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL

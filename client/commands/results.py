@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.api import Inverter
+from client.atomic import refuse_to_replace, write_all
 from client.commands.follow import account_lines, patiently
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, progress
 from client.errors import InversionError
-from client.files.atomic import refuse_to_replace, write_all
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
 from client.files.photo import Photo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
+from client.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 
 PHOTOS: Final = (
     f"Photos: {FORMAT_NAMES}, at most {MAX_MEGAPIXELS} megapixels (checked before decoding) and "

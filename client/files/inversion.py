@@ -23,8 +23,8 @@ from PIL import Image
 
 from client.errors import GeneratorMismatch, InversionError, ParameterError, PhotoError
 from client.files import tensors
+from client.files.record import Refinement
 from client.frames.frame import Frame
-from client.sidecar.record import Refinement
 from client.text import quoted, shown
 from protocol import cuts
 from protocol.cuts import W_PLUS

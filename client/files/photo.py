@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from client.atomic import read_bounded
 from client.errors import PhotoError
-from client.files.atomic import read_bounded
 from client.files.colour import adobe_rgb, by_code_points
-from client.files.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
 from client.frames.cut import cut
 from client.frames.frame import Frame
+from client.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 from client.text import quoted, shown
 from photos.decoding import Crashed, Decoding, Refused, TooSlow
 from photos.jpeg import MAX_SCANS, MAX_WORK, ended, scans

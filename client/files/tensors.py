@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import numpy as codec
 
+from client.atomic import read_bounded, write_all
 from client.errors import ClientError
-from client.files.atomic import read_bounded, write_all
 from client.text import quoted
 
 Stored = NDArray[np.float32] | NDArray[np.uint8]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from client.errors import PhotoError
-from client.files.limits import MIN_SIDE
+from client.limits import MIN_SIDE
 from client.text import quoted
 
 Kind = Literal["aligned", "upright", "square", "crop"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from client.errors import AnswerRefused, ParameterError, ServerBusy, ServerError, ServerTimeout, ServerUnavailable
 from client.files.inversion import Inversion
-from client.sidecar.record import Refinement, RefineOptions, check_optimiser
+from client.files.record import Refinement, RefineOptions, check_optimiser
 from client.sidecar.silence import SidecarSilent
 from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 from client.text import clause

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from client.atomic import read_bounded
 from client.errors import AccessDenied, ParameterError
-from client.files.atomic import read_bounded
 from client.text import quoted
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from client.atomic import read_bounded
 from client.errors import ParameterError
-from client.files.atomic import read_bounded
 from client.text import quoted, shown
 from client.wire.access import Access, token_of
 from client.wire.defaults import DEFAULT_REFINE_URL, DEFAULT_URL

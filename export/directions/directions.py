@@ -23,8 +23,8 @@ from export.directions.cards import Card, write_direction, write_pnorm
 from export.directions.effects import Effects, effects
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
-from export.training.latents import Statistics, statistics
-from export.training.samples import SHARD, render, shards
+from export.latents import Statistics, statistics
+from export.samples import SHARD, render, shards
 from networks.generator_file import Generator
 
 MAPPED = 1_000_000

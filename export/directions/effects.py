@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from export.directions.scorers import Scorer, Scores
-from export.training.samples import at_size
+from export.samples import at_size
 from judges.faces import Image8
 from networks.generator_file import Generator
 from networks.pixels import to_array

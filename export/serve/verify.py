@@ -25,12 +25,12 @@ from tritonclient.utils import np_to_triton_dtype
 
 from assets.paths import REPOSITORY
 from export.generator import load_generator
+from export.samples import at_size
 from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph
 from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs, sent
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
-from export.training.samples import at_size
 from networks.mapping import STYLE_DIM
 from protocol.cuts import prefix
 from server.triton import LocalTriton

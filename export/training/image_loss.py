@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from assets.perceptual import stlpips
+from export.samples import at_size
 from export.training.identity_loss import IdentityLoss
-from export.training.samples import at_size
 from networks.generator_file import Generator
 from networks.precision import half
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assets.perceptual import stlpips
+from export.samples import shards, styles
 from export.training.image_loss import RenderedLoss, sample_by_sample
 from export.training.moves import MoveRanges, draw_moves, tint
-from export.training.samples import shards, styles
 from networks.detail import Detail
 from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator

@@ -18,8 +18,8 @@ import torch
 
 from assets.paths import detail_file, encoder_file, pnorm_file, samples_folder, training_folder
 from assets.perceptual import stlpips
-from export.directions.cards import write_network
 from export.generator import load_generator
+from export.training.card import write_network
 from export.training.looks import command as looks
 from export.training.regression import Regression
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError

@@ -13,7 +13,7 @@ from bench.reconstructions import Reconstructions, mean_style
 from bench.targets import Image8
 from client.api import Inverter
 from client.files.inversion import Inversion
-from client.sidecar.record import RefineOptions
+from client.files.record import RefineOptions
 from judges.reconstruction import Quality
 from protocol.messages import Message, RefineRequest
 from tests.client.calls import Call, Infer

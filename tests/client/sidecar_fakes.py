@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from PIL import Image
 
-from client.sidecar.record import RefineOptions
+from client.files.record import RefineOptions
 from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
 from protocol.messages import Finished, Message, Preview, Progress, Queued, RefineRequest, State

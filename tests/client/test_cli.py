@@ -257,7 +257,7 @@ def test_a_failed_edit_leaves_no_inversion_behind(place, capsys):
 
 
 def test_a_full_disk_leaves_nothing_behind(place, capsys, monkeypatch):
-    from client.files import atomic as writing
+    from client import atomic as writing
 
     calls = []
 

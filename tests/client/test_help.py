@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from client import cli
-from client.files.limits import MAX_MEGAPIXELS
+from client.limits import MAX_MEGAPIXELS
 
 README = Path(__file__).parents[2] / "README.md"
 

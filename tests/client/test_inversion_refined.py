@@ -24,7 +24,7 @@ from client import (
     Terms,
 )
 from client.files.inversion import REFINED_SCHEMA, SCHEMA
-from client.sidecar.record import REASONS
+from client.files.record import REASONS
 from protocol.methods import PRESETS
 from protocol.terms import TERMS
 from tests.client.fakes import check_sentence, unhurried

@@ -77,7 +77,7 @@ def test_a_triton_that_comes_back_renders(place, sidecar):
 
 
 def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
-    from client.files import atomic as writing
+    from client import atomic as writing
 
     calls = []
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from client import Direction, DirectionError, Inversion, InversionError, OutputError, ParameterError, cli
-from client.files.atomic import sweep, write_all
+from client.atomic import sweep, write_all
 from client.wire.access import is_local, token_of
 from client.wire.settings import Given, endpoints
 from tests.client.fakes import FakeTriton, direction_file, serving

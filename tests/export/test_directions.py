@@ -17,7 +17,7 @@ from export.directions.cards import Card, write_direction
 from export.directions.directions import ATTRIBUTES, COMPONENTS, DirectionsError, fit_attributes, score_samples
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
-from export.training.samples import shard_path
+from export.samples import shard_path
 from judges.faces import Image8
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "reference" / "directions"

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from export import importer
 from export.__main__ import main
-from export.checkpoints import importer
 from tests.export.publishers import rosinality_file, stylegan2
 
 

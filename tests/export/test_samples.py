@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from assets.paths import generator_file
 from export.generator import load_generator
+from export.samples import latents, render, shard_path, shards, styles
 from export.training.moves import MoveRanges, draw_moves, tint
-from export.training.samples import latents, render, shard_path, shards, styles
 from networks.similarity import IDENTITY, move
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
@@ -74,7 +74,7 @@ def test_styles_are_mixed_in_training_and_not_in_heldout_samples() -> None:
 
 @pytest.mark.slow
 def test_rendered_samples_are_what_their_latents_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.training.samples.SHARD", 4)
+    monkeypatch.setattr("export.samples.SHARD", 4)
     monkeypatch.setattr("torch.compile", lambda function: function)
     generator = load_generator("ffhq")
     render(generator, tmp_path, split="train", shards=range(1))

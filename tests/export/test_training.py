@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from assets.paths import generator_file, pnorm_file
 from export.__main__ import main as export_main
 from export.generator import load_generator
+from export.samples import latents, shard_path, styles
 from export.training import identity_loss
 from export.training.image_loss import RenderedLoss, sample_by_sample
 from export.training.regression import Regression
-from export.training.samples import latents, shard_path, styles
 from export.training.tasks import Task, TrainingError, load_samples
 from export.training.training import TrainingPlan, TrainingRun, batches
 from networks.descriptor import Descriptor

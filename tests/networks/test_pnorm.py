@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from assets.paths import LEARNED, generator_file
-from export.training.latents import CHUNK, Moments, statistics
+from export.latents import CHUNK, Moments, statistics
 from networks.mapping import MappingNetwork
 from networks.pnorm import PNorm, load_pnorm
 

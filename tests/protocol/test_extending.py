@@ -19,7 +19,7 @@ SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MUL
 
 RUN = """
 import numpy as np
-from client.sidecar.record import RefineOptions
+from client.files.record import RefineOptions
 from protocol import codec
 from protocol.options import Options
 from protocol.terms import TERMS, Terms

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client.errors import PhotoError
-from client.files.limits import MIN_SIDE
 from client.files.photo import Photo
 from client.frames.frame import Frame, fault
+from client.limits import MIN_SIDE
 from tests.client.fakes import check_sentence, unhurried
 
 # An upright face: eyes 20 apart, the mouth 20 below them.

@@ -21,9 +21,9 @@ from export.checkpoints.reader import read_checkpoint
 from export.directions.cards import write_pnorm
 from export.directions.directions import write_components
 from export.generator import mean_w
+from export.latents import statistics
+from export.samples import at_size
 from export.serve import graphs, repository
-from export.training.latents import statistics
-from export.training.samples import at_size
 from networks.generator_file import (
     Generator,
     description,
