@@ -70,20 +70,20 @@ TENSORS: dict[str, tuple[object, object, object, object]] = {
 
 
 SAID = {
-    "expanded": "reaches beyond",
-    "expanded within": "reaches beyond",
-    "overlapping": "reaches beyond",
-    "beyond": "reaches beyond",
-    "striding beyond": "reaches beyond",
-    "offset": "reaches beyond",
+    "expanded": "larger than its storage",
+    "expanded within": "larger than its storage",
+    "overlapping": "larger than its storage",
+    "beyond": "larger than its storage",
+    "striding beyond": "larger than its storage",
+    "offset": "larger than its storage",
     "large": "larger than any generator's",
     "overflowing and empty": "larger than any generator's",
-    "backwards": "a malformed shape",
-    "negative": "a malformed shape",
-    "fraction": "a malformed shape",
-    "boolean": "a malformed shape",
-    "before": "contradicts itself",
-    "strides": "contradicts itself",
+    "backwards": "an invalid shape",
+    "negative": "an invalid shape",
+    "fraction": "an invalid shape",
+    "boolean": "an invalid shape",
+    "before": "an inconsistent tensor",
+    "strides": "an inconsistent tensor",
 }
 
 

@@ -168,18 +168,33 @@ def edited(state: State, change: Callable[[State], object]) -> PublishedGenerato
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4)}), "another filter than the published"),
-        (lambda s: s.update({"conv1.noise.weight": torch.zeros(2)}), r"conv1.noise.weight is \[2\], and must be \[1\]"),
-        (lambda s: s.update({"input.input": torch.zeros(1, 2000, 4, 4)}), "a layer has 2000 channels, more than 1024"),
-        (lambda s: s.pop("noises.noise_6"), "no tensor noises.noise_6"),
-        (lambda s: s.pop("convs.3.activate.bias"), "no tensor convs.3.activate.bias"),
-        (lambda s: s.update({"extra.weight": torch.zeros(2)}), "belong to no network known here: extra.weight"),
-        (lambda s: s["conv1.conv.weight"].fill_(torch.nan), "conv1.conv.weight holds numbers that are not finite"),
-        (lambda s: s.update({"style.2.weight": torch.zeros(512, 64)}), r"style.2.weight is \[512, 64\], and must be"),
-        (lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4, 4)}), "another filter than the published"),
+        (
+            lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4)}),
+            "invalid filter to_rgbs.0.upsample.kernel: expected the published",
+        ),
+        (
+            lambda s: s.update({"conv1.noise.weight": torch.zeros(2)}),
+            r"invalid conv1.noise.weight \[2\]: expected \[1\]",
+        ),
+        (
+            lambda s: s.update({"input.input": torch.zeros(1, 2000, 4, 4)}),
+            "a layer has 2000 channels: expected at most 1024",
+        ),
+        (lambda s: s.pop("noises.noise_6"), "lacks the tensor noises.noise_6"),
+        (lambda s: s.pop("convs.3.activate.bias"), "lacks the tensor convs.3.activate.bias"),
+        (lambda s: s.update({"extra.weight": torch.zeros(2)}), "tensors of an unknown network: extra.weight"),
+        (
+            lambda s: s["conv1.conv.weight"].fill_(torch.nan),
+            "invalid conv1.conv.weight: it has numbers that are not finite",
+        ),
+        (lambda s: s.update({"style.2.weight": torch.zeros(512, 64)}), r"invalid style.2.weight \[512, 64\]: expected"),
+        (
+            lambda s: s.update({"to_rgbs.0.upsample.kernel": torch.ones(4, 4)}),
+            "invalid filter to_rgbs.0.upsample.kernel: expected the published",
+        ),
         (lambda s: [s.pop(k) for k in list(s) if k.startswith("style.")], "no mapping network"),
-        (lambda s: s.update({"convs.2.conv.weight": torch.zeros(1, 16, 7, 3, 3)}), "is|fit"),
-        (lambda s: [s.pop(k) for k in list(s) if "convs.5" in k], "no tensor convs.5.conv.weight"),
+        (lambda s: s.update({"convs.2.conv.weight": torch.zeros(1, 16, 7, 3, 3)}), "invalid|fit"),
+        (lambda s: [s.pop(k) for k in list(s) if "convs.5" in k], "lacks the tensor convs.5.conv.weight"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(change: Callable[[State], object], said: str) -> None:
@@ -202,11 +217,14 @@ def test_networks_of_less_than_32_pixels_are_refused() -> None:
 @pytest.mark.parametrize(
     ("attributes", "said"),
     [
-        ({"synthesis.b8.architecture": "orig"}, "neither the architecture skip nor resnet"),
-        ({"synthesis.b8.architecture": ["skip"]}, "contradicts itself"),
-        ({"synthesis.b8.conv0.conv_clamp": 3.0, "synthesis.b8.conv1.conv_clamp": 4.0}, "different bounds"),
-        ({"synthesis.b8.conv0.conv_clamp": "wide"}, "no number above 0"),
-        ({"synthesis.b8.conv0.conv_clamp": [1]}, "contradicts itself"),
+        (
+            {"synthesis.b8.architecture": "orig"},
+            "unknown architecture of the synthesis network: expected skip or resnet",
+        ),
+        ({"synthesis.b8.architecture": ["skip"]}, "is inconsistent"),
+        ({"synthesis.b8.conv0.conv_clamp": 3.0, "synthesis.b8.conv1.conv_clamp": 4.0}, "different conv_clamp"),
+        ({"synthesis.b8.conv0.conv_clamp": "wide"}, "invalid conv_clamp: expected a number above 0"),
+        ({"synthesis.b8.conv0.conv_clamp": [1]}, "is inconsistent"),
     ],
 )
 @pytest.mark.usefixtures("nvlabs_modules")

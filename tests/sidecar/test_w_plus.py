@@ -56,5 +56,5 @@ def test_the_domain_needs_its_encoder() -> None:
         load_generator("ffhq"), pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"),
         judge=Judge(), domain="ffhq", device=torch.device("cpu"), compiled=False,
     )  # fmt: skip
-    with pytest.raises(ContractError, match="no encoder into W\\+ of ffhq"):
+    with pytest.raises(ContractError, match="needs an encoder into W\\+, and ffhq has none"):
         bare.open(w_plus_start(), Options(preset="idinvert"))
