@@ -17,7 +17,7 @@ from client import (
     Terms,
 )
 from client.files.sheet import png
-from tests.client.fakes import check_sentence
+from tests.client.fakes import SIDE, check_sentence
 
 
 def made(**changes: object) -> Inversion:
@@ -62,6 +62,11 @@ def rewritten(path, *, tensors=None, drop=(), **metadata):
 
 def target(side: int = 32) -> bytes:
     return png(np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def held() -> Inversion:
+    """An inversion that holds its target."""
+    return made(target=target(SIDE))
 
 
 def refinement(**changes: object) -> Refinement:

@@ -166,3 +166,10 @@ def refining(servicer: refine_pb2_grpc.RefinementServicer, port: int = 0) -> Ite
         yield f"127.0.0.1:{bound}"
     finally:
         server.stop(None).wait()
+
+
+def stalling(at: int) -> FakeSidecar:
+    """A side-car that gets no further than this step."""
+    servicer = FakeSidecar()
+    servicer.on_step = lambda step, _context: step < at or servicer.over.wait(60)
+    return servicer

@@ -87,7 +87,7 @@ def test_entangled_attributes_come_apart() -> None:
 
 
 def test_too_few_samples_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DirectionsError, match=r"only 0 samples .* 500 are needed"):
+    with pytest.raises(DirectionsError, match=r"only 0 samples in .* show a face: expected at least 500"):
         score_samples(tmp_path, Scorer.__new__(Scorer), count=3)
 
 
