@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("assets", "judges", "networks", "protocol", "sidecar")
+FOLDERS = ("assets", "judges", "networks", "photos", "protocol", "sidecar")
 # protocol/__main__.py regenerates the stubs; traces are an extra; _typeshed is for type checkers alone.
 ELSEWHERE = {"grpc_tools", "opentelemetry", "_typeshed"}
 
