@@ -183,9 +183,9 @@ def test_a_killed_launcher_stops_both(repository: Path, job: Make) -> None:
 
 def test_a_start_that_fails_says_why(sidecar: LocalSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = int(sidecar.url.rpartition(":")[2])
-    with pytest.raises(ExitedError, match=f"before it was ready: Cannot listen on {sidecar.url}"):
+    with pytest.raises(ExitedError, match=f"before it was ready: cannot listen on {sidecar.url}"):
         LocalSidecar(port=port, arguments=SIDECAR).start()
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
-    with pytest.raises(ExitedError, match=r"Cannot find `\S+`; run: python -m export fetch --judges"):
+    with pytest.raises(ExitedError, match=r"cannot find `\S+`: run `python -m export fetch --judges`"):
         LocalSidecar(arguments=SIDECAR).start()
     assert sidecar.is_running

@@ -246,7 +246,7 @@ def load_engine(
         EngineError: weights are missing, or there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("There is no CUDA device on this machine.")
+        raise EngineError("this machine has no CUDA device: pass `--device cpu`")
     generator = build_dir() / "weights" / domain / "generator.safetensors"
     missing = [
         p
@@ -254,7 +254,7 @@ def load_engine(
         if not p.exists()
     ]
     if missing:
-        raise EngineError(f"Cannot find `{missing[0]}`; run: python -m export fetch --judges")
+        raise EngineError(f"cannot find `{missing[0]}`: run `python -m export fetch --judges`")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))

@@ -18,7 +18,7 @@ Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class ServeError(ValueError):
-    """The side-car cannot start; the message says why in one sentence."""
+    """The side-car cannot start; the message says why in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def token_of(path: Path) -> str:
     """
     token = _read(path).decode(errors="replace").strip()
     if not (token and token.isascii() and token.isprintable()):
-        raise ServeError(f"`{path}` holds no token (expected printable ASCII characters).")
+        raise ServeError(f"no token in `{path}`: expected printable ASCII characters")
     return token
 
 
@@ -102,4 +102,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise ServeError(f"Cannot read `{path}`: {exc.strerror}.") from exc
+        raise ServeError(f"cannot read `{path}`: {exc.strerror}") from exc

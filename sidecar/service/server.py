@@ -173,7 +173,7 @@ def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
             return server.add_insecure_port(where)
         return server.add_secure_port(where, settings.door.tls.credentials())
     except RuntimeError as exc:
-        raise ServeError(f"Cannot listen on {where}: the address is in use or the certificate is unusable.") from exc
+        raise ServeError(f"cannot listen on {where}: the address is in use or the certificate is unusable") from exc
 
 
 def _pages(meters: Meters, settings: ServiceSettings, *, ready: Callable[[], bool]) -> Pages:
@@ -181,7 +181,7 @@ def _pages(meters: Meters, settings: ServiceSettings, *, ready: Callable[[], boo
         return Pages(meters.registry, ready=ready, address=settings.address, port=settings.metrics_port)
     except OSError as exc:
         where = _where(settings.address, settings.metrics_port)
-        raise ServeError(f"Cannot serve metrics on {where}: {exc.strerror}.") from exc
+        raise ServeError(f"cannot serve metrics on {where}: {exc.strerror}") from exc
 
 
 async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:

@@ -71,5 +71,5 @@ def test_a_broken_checkpoint_is_refused(
 
 def test_missing_weights_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
-    with pytest.raises(EngineError, match="run: python -m export fetch --judges"):
+    with pytest.raises(EngineError, match="run `python -m export fetch --judges`"):
         load_engine(device="cpu")

@@ -89,7 +89,7 @@ def test_a_start_can_be_stopped() -> None:
 
 @pytest.mark.parametrize(
     ("field", "sentence"),
-    [("port", "Cannot listen on {}"), ("metrics_port", "Cannot serve metrics on {}")],
+    [("port", "cannot listen on {}"), ("metrics_port", "cannot serve metrics on {}")],
 )
 def test_a_taken_port_is_no_start(field: str, sentence: str) -> None:
     with socket.socket() as taken:
@@ -199,7 +199,7 @@ def test_only_who_may_is_answered(locked: tuple[str, Running], certificates: Pat
 
 def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
     tls = Tls(certificate=tmp_path / "nothing.pem", key=tmp_path / "nothing.key")
-    with pytest.raises(ServeError, match=r"Cannot read `\S+nothing\.key`: No such file or directory\.$"):
+    with pytest.raises(ServeError, match=r"cannot read `\S+nothing\.key`: No such file or directory$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
@@ -209,13 +209,13 @@ def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, 
     garbage.write_text("garbage")
     files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
     tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
-    with pytest.raises(ServeError, match=r"the certificate is unusable\.$"):
+    with pytest.raises(ServeError, match=r"the certificate is unusable$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
 def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
     tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
-    with pytest.raises(ServeError, match=r"the certificate is unusable\.$"):
+    with pytest.raises(ServeError, match=r"the certificate is unusable$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
@@ -295,7 +295,7 @@ def test_a_start_that_fails_exits_with_1_and_one_sentence() -> None:
         port = taken.getsockname()[1]
         done = sidecar("--port", str(port), "--metrics-port", "0")
     assert (done.returncode, done.stdout) == (1, "")
-    sentence = f"error: Cannot listen on 127.0.0.1:{port}: the address is in use or the certificate is unusable."
+    sentence = f"error: cannot listen on 127.0.0.1:{port}: the address is in use or the certificate is unusable"
     # gRPC may write lines of its own.
     assert done.stderr.splitlines()[-1] == sentence
 
