@@ -15,6 +15,9 @@ BUDGET ?= 120
 # HARDENED=1 serves with TLS, client certificates and tokens from SECRETS, created if missing.
 HARDENED ?=
 SECRETS ?= build/secrets
+# MINUTES and SEED of make chaos.
+MINUTES ?= 5
+SEED ?= 0
 # RUNTIME=gpu installs onnxruntime-gpu instead of onnxruntime.
 RUNTIME ?= export
 SIDECAR := $(if $(filter gpu,$(RUNTIME)),sidecar-gpu,sidecar)
@@ -36,7 +39,7 @@ sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py netw
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help invert serve test lint format verify bench images clean
+.PHONY: help invert serve test lint format verify bench chaos images clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +77,9 @@ bench: $(VENV)/.dev $(repository) build/.judges ## Run the benchmarks
 	@python -m bench batch
 	@python -m bench refine
 	@python -m server run -- python -m bench quality
+
+chaos: $(VENV)/.dev ## Break servers, clients and connections at random during batches: MINUTES=5 SEED=0
+	@python -m server_tests.chaos --minutes $(MINUTES) --seed $(SEED)
 
 images: build/.judges ## Build the container images of the side-car and the client; BASE=debootstrap needs no registry
 	@docker/images.sh

@@ -1,0 +1,1 @@
+"""Real servers and clients while processes die and hang, connections are cut, disks are full: ``make chaos``."""
