@@ -24,6 +24,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from client.atomic import read_bounded
 from client.errors import PhotoError
 from client.files.colour import adobe_rgb, by_code_points
+from client.files.depth import scaled_colour, scaled_grey
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
 from client.frames.cut import cut
 from client.frames.frame import Frame
@@ -39,8 +40,6 @@ SUFFIXES = (
     *(".avif", ".heic", ".heif"),
 )
 BACKGROUND = (128, 128, 128)
-# Sensors of 10 and 12 bits, whose values are stored in 16: near-black if they are not scaled.
-_DEPTHS = ((512, 1023), (1024, 4095))
 # What Pillow's decoders put into `info`, and of which type: text of a file can have the same keys.
 _INFO: Final[dict[str, type | tuple[type, ...]]] = {
     "background": (int, tuple),
@@ -128,6 +127,8 @@ class Photo:
             if whole is None:
                 raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged {image.format} file") from problem
             image, note = whole, "the end marker of the JPEG file is missing, but every pixel is there"
+        if (deep := scaled_colour(image, png.data if png else data)) is not None:
+            image = deep
         _drop_untyped(image)
         named = image.info.get("icc_profile") or (
             by_code_points(png.primaries, png.transfer) if png else _profile_of_exif(image)
@@ -229,7 +230,7 @@ def _too_large(name: str, what: str) -> str:
 
 def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _scaled_grey(image, name).convert("RGB")
+        return scaled_grey(image, name).convert("RGB")
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
@@ -251,16 +252,3 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         # A damaged profile, or one of another colour space: the numbers are taken as sRGB.
         return image
     return converted if converted is not None else image
-
-
-def _scaled_grey(image: Image.Image, name: str) -> Image.Image:
-    """Scale deep greys to 8 bits; where the mode leaves the range open, the least usual one that holds the maximum."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all() or values.min() < 0:
-        raise PhotoError(f"{quoted(name)} has grey values that are negative or not finite")
-    if image.mode.startswith("I;16"):
-        full = next((float(top) for low, top in _DEPTHS if low <= values.max() <= top), 65535.0)
-    else:
-        ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        full = next((top for top in ranges if values.max() <= top), float(values.max()))
-    return Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))

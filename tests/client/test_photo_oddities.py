@@ -120,6 +120,24 @@ def test_profiles_that_are_made_here_are_right():
     assert colour.by_code_points(200, 13) is None
 
 
+@pytest.mark.parametrize(("top", "bits"), [(1023, 10), (4095, 12), (1500, 12), (65535, 16), (20_000, 16), (257, 16)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_ten_and_twelve_bits_are_as_bright_as_they_are_meant(top, bits, channels):
+    values = np.linspace(0, top, 48 * 64 * channels).astype(">u2").reshape(48, 64, channels)
+    if channels == 4:
+        values[..., 3] = 2**bits - 1
+    header = struct.pack(">IIBBBBB", 64, 48, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    # Pillow cuts off the lower 8 of 16 bits, and rounds nothing.
+    allowed = 1 if bits == 16 else 0.51
+    meant = values[..., :3].astype(float) * (255 / (2**bits - 1))
+    assert np.abs(pixels(data) - meant).max() <= allowed
+
+
 @pytest.mark.parametrize("points", [(12, 13), (9, 16), (9, 18), (1, 8)])
 def test_the_code_points_of_a_png_are_applied(points):
     profile = colour.by_code_points(*points)
