@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+
+# Until the command line is there to say that it was interrupted, Ctrl-C just ends the process: no traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C while it loads is no traceback either."""
-    try:
-        from client.cli import main as run
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
+    """Run the command line."""
+    from client.cli import main as run
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return run()
 
 

@@ -88,6 +88,12 @@ def test_sigterm_leaves_the_last_checkpoint(place, sidecar):
     assert Inversion.load(FILE).refinement.step == 20
 
 
+def test_ctrl_c_at_the_very_start_is_no_traceback(place):
+    early = "import client.__main__, os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    done = subprocess.run([sys.executable, "-c", early], cwd=place, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.parametrize("attempt", range(4))
 def test_ctrl_c_while_it_loads_is_no_traceback(attempt, place):
     command = [*CLIENT, "invert", "--fast", "me.png", "--url", "127.0.0.1:1", "--timeout", "20"]
