@@ -41,11 +41,16 @@ class Outbox:
             self._loop.call_soon_threadsafe(self.ended.set)
         self.wake()
 
-    async def take(self, *, seconds: float) -> list[pb.RefineEvent]:
-        """The waiting events, oldest first, once there is one, the outbox was woken, or so many seconds have passed."""
-        with suppress(TimeoutError):
+    async def take(self, *, seconds: float | None = None) -> list[pb.RefineEvent]:
+        """The waiting events, oldest first, once there is one or the outbox was woken.
+
+        After so many ``seconds``, a sign of life: an event of no kind.
+        """
+        try:
             async with asyncio.timeout(seconds):
                 await self._ready.wait()
+        except TimeoutError:
+            return self.rest() or [pb.RefineEvent()]
         self._ready.clear()
         return self.rest()
 

@@ -79,8 +79,7 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         expiry = asyncio.create_task(self._expire(outbox, asyncio.current_task(), context))
         try:
             while not ticket.closed:
-                # An event of no kind is a sign of life.
-                for event in await outbox.take(seconds=ALIVE_S) or [pb.RefineEvent()]:
+                for event in await outbox.take(seconds=ALIVE_S):
                     yield event
             for event in outbox.rest():
                 yield event
