@@ -9,15 +9,23 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from client.api import Inverter
 from client.atomic import write_all
+from client.commands.groups import OutputOptions, ServerOptions, connection
 from client.commands.report import progress
 from client.errors import ClientError
 from client.exit_codes import Terminated
-from client.files.inversion import Inversion
+from client.files.inversion import SUFFIX, Inversion
+from client.files.names import stem_of
 from client.files.record import Refinement
+from client.files.sheet import png
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
 from client.text import shown
 from client.wire.retry import retrying
+from client.wire.timeout import Timeout
 from protocol.messages import Preview, Progress, Queued
 
 T = TypeVar("T")
@@ -36,8 +44,10 @@ class Reached:
 
 
 @contextmanager
-def kept(path: Path) -> Iterator[Reached]:
+def kept(path: Path, render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[Reached]:
     """Where the body is stopped, write the newest inversion to ``path``, and say so in the message.
+
+    Its picture comes after it, where ``render`` answers soon.
 
     Raises:
         KeyboardInterrupt, ClientError: what stopped the body, with the longer message.
@@ -53,9 +63,25 @@ def kept(path: Path) -> Iterator[Reached]:
                 # From here to the end of the command another Ctrl-C would only lose what is kept.
                 signal.signal(number, signal.SIG_IGN)
         write_all({path: reached.inversion.encode()})
+        pictured = False
+        with suppress(ClientError):
+            picture = path.with_name(f"{stem_of(path.name, SUFFIX)}.reconstruction.png")
+            write_all({picture: png(render(reached.inversion))})
+            pictured = True
         default = "terminated" if isinstance(problem, Terminated) else "interrupted"
         what = str(problem).rstrip(".") or default
-        raise type(problem)(f"{what}; {_whereabouts(reached.inversion, path)}") from problem
+        raise type(problem)(f"{what}; {_whereabouts(reached.inversion, path, pictured=pictured)}") from problem
+
+
+def soon(output: OutputOptions, server: ServerOptions) -> Callable[[Inversion], NDArray[np.uint8]]:
+    """Return what renders an inversion within a few seconds, or raises a ``ServerError``."""
+
+    def render(inversion: Inversion) -> NDArray[np.uint8]:
+        timeout = Timeout(connect=min(2.0, server.timeout), request=min(5.0, server.timeout))
+        with Inverter(**{**connection(output, server), "timeout": timeout}) as inverter:
+            return inverter.render(inversion)
+
+    return render
 
 
 def follow(
@@ -132,10 +158,10 @@ def _show(event: RefineEvent, bar: Any) -> None:
             bar.refresh()
 
 
-def _whereabouts(inversion: Inversion, path: Path) -> str:
+def _whereabouts(inversion: Inversion, path: Path, *, pictured: bool) -> str:
     where = shown(path, limit=4096)
     refinement = inversion.refinement
     if refinement is not None and refinement.reason is not None:
-        return f"the refined inversion is in {where}, without its picture"
+        return f"the refined inversion is in {where}{'' if pictured else ', without its picture'}"
     step = refinement.step if refinement is not None else 0
     return f"the inversion of step {step} is in {where}: continue with `client refine {shlex.quote(where)}`"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from client.api import Inverter
-from client.commands.follow import follow, kept
+from client.commands.follow import follow, kept, soon
 from client.commands.groups import (
     EDIT,
     MethodOptions,
@@ -82,7 +82,7 @@ def run(options: InvertFlags) -> Report:
             inversion = start().inversion
         for direction, _ in edits:
             inverter.check_edit(inversion, direction)
-        with kept(path) as reached:
+        with kept(path, soon(options.output, options.server)) as reached:
             events = inverter.refine(inversion, photo, wanted)
             preview = Path(refinement.preview) if refinement.preview else None
             inversion = follow(events, reached, preview=preview, keep_start=True, json=quiet)

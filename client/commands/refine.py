@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from client.api import Inverter
-from client.commands.follow import follow, kept
+from client.commands.follow import follow, kept, soon
 from client.commands.groups import OutputOptions, RefinementOptions, ServerOptions, connection, deadlines
 from client.commands.options import group, option, required, switch
 from client.commands.report import Report
@@ -61,7 +61,7 @@ def run(options: RefineFlags) -> Report:
     path = place_of_refined(source, inversion, options.out, force=options.force)
     with (
         Inverter(**connection(options.output, options.server, refinement, refines=True)) as inverter,
-        kept(path) as reached,
+        kept(path, soon(options.output, options.server)) as reached,
     ):
         events = inverter.refine(inversion, photo, wanted)
         preview = Path(refinement.preview) if refinement.preview else None

@@ -23,6 +23,8 @@ log = logging.getLogger("sidecar")
 
 # Upper bound of a slice where steps are slow: a drain must reach the next checkpoint within its grace period.
 _SLICE_SECONDS = 2.0
+# A client that is stopped keeps its last checkpoint: where steps are slow, that is to be the step that it shows.
+_CHECKPOINT_SECONDS = 1.0
 # Before the first step.
 _UNKNOWN = Terms(**dict.fromkeys(("total", *TERMS), 0.0))
 
@@ -140,6 +142,7 @@ class Batcher:
 
     def _admit(self, ticket: Ticket) -> None:
         self._active.append(ticket)
+        ticket.kept = time.monotonic()
         log.info(
             "job started",
             extra={
@@ -192,7 +195,7 @@ class Batcher:
                 self._judging.append(ticket)
                 self._gauge()
             self._judges.submit(self._finish, ticket)
-        elif job.step % wanted.checkpoint_every == 0:
+        elif job.step % wanted.checkpoint_every == 0 or time.monotonic() - ticket.kept >= _CHECKPOINT_SECONDS:
             self._checkpoint(ticket)
 
     def _preview(self, ticket: Ticket) -> None:
@@ -206,7 +209,7 @@ class Batcher:
     def _checkpoint(self, ticket: Ticket) -> None:
         if ticket.checkpointed != ticket.job.step:
             ticket.outbox.put(codec.to_event(ticket.job.state()))
-            ticket.checkpointed = ticket.job.step
+            ticket.checkpointed, ticket.kept = ticket.job.step, time.monotonic()
 
     def _finish(self, ticket: Ticket) -> None:
         """Judge a result and send it; in the judges' thread."""

@@ -17,6 +17,7 @@ class Ticket:
 
     Attributes:
         failure: why the stream ends without ``Done``; set before the last wake-up of the outbox.
+        kept: when it was started, or its last checkpoint sent.
         closed: whether the outbox is complete.
     """
 
@@ -31,3 +32,4 @@ class Ticket:
     position: int | None = None
     arrived: float = field(default_factory=time.monotonic)
     checkpointed: int = -1
+    kept: float = field(default_factory=time.monotonic)

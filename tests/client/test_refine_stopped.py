@@ -90,7 +90,7 @@ def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
     code, message = failed(capsys, "invert", "me.png")
     assert code == 2
     assert "no space left on device; the refined inversion is in" in message
-    assert files(place) == RESULTS[:3]
+    assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.reason == "steps"
 
 
@@ -126,7 +126,8 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_refine_goes_on(place, sidecar):
     assert (code, output) == (130, "")
     sentence = f"error: interrupted; the inversion of step 20 is in {FILE}: continue with `client refine {FILE}`\n"
     assert error == sentence
-    assert files(place) == RESULTS[:3]
+    # With its picture.
+    assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.step == 20
     code, output, error = interrupt(place, sidecar, "refine", FILE, "--json", at=30)
     assert code == 130
@@ -160,7 +161,7 @@ def test_more_than_one_ctrl_c_leaves_a_whole_file_or_none(place, sidecar, times)
     assert code in (130, -signal.SIGINT)
     assert output == ""
     if "step 20" in error:
-        assert files(place) == RESULTS[:3]
+        assert files(place) == RESULTS[:4]
         assert Inversion.load(FILE).refinement.step == 20
     else:
         # The second came before the first was dealt with.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -14,7 +16,14 @@ from protocol.options import Options
 from sidecar.job import Start
 from sidecar.optimise.engine import LEARNED, TorchEngine, load_engine
 from sidecar.optimise.optimisation import Optimisation
+from sidecar.service import batcher
 from tests.sidecar.samples import at_f_o, middle_engine, sample, small_start
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is slow must not change which events a test sees."""
+    monkeypatch.setattr(batcher, "_CHECKPOINT_SECONDS", math.inf)
 
 
 @pytest.fixture(scope="session")

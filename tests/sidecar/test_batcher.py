@@ -12,6 +12,7 @@ from PIL import Image
 
 from protocol import refine_pb2 as pb
 from protocol.codec import from_tensor
+from sidecar.service import batcher
 from sidecar.service.outbox import Outbox
 from tests.sidecar.fakes import after, failure, kinds, running, until, wait_until
 
@@ -34,6 +35,15 @@ def test_the_stream_of_one_job() -> None:
         assert from_tensor(done.f, "f").max() == after(5)
         assert from_tensor(done.w_m_plus, "w").shape == (14, 512)
         assert list(call) == []
+
+
+def test_slow_steps_have_a_checkpoint_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "_CHECKPOINT_SECONDS", 0)
+    with running(slice_steps=1) as side:
+        call = side.refine(steps=9, checkpoint_every=100)
+        for step in range(1, 8):
+            side.engine.go()
+            assert until(call, "checkpoint").step == step
 
 
 def test_checkpoints_and_previews_come_when_they_are_due() -> None:
