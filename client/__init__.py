@@ -44,6 +44,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from client.api import AsyncInverter as AsyncInverter
     from client.api import Inverter as Inverter
+    from client.change.paste import Paste as Paste
+    from client.change.paste import paste as paste
     from client.errors import AccessDenied as AccessDenied
     from client.errors import AnswerRefused as AnswerRefused
     from client.errors import ClientError as ClientError
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
 # Loaded on first use: `client --help` imports neither NumPy nor Pillow.
 _MODULES: Final = {
     "client.api": "AsyncInverter Inverter",
+    "client.change.paste": "Paste paste",
     "client.errors": "AccessDenied AnswerRefused ClientError DirectionError GeneratorMismatch InversionError "
     "ModelMissing OutputError ParameterError PhotoError RefinementDiverged RequestRejected ServerBusy ServerError "
     "ServerTimeout ServerUnavailable",

@@ -12,7 +12,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import InversionError, ParameterError, PhotoError
+from client.change.paste import Paste
+from client.errors import InversionError, ParameterError
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
@@ -164,21 +165,34 @@ class Inverter:
             for event in events:
                 yield event
 
-    def edit(self, inversion: Inversion, direction: Direction | str, strengths: Sequence[float]) -> NDArray[np.uint8]:
-        """Return one image per strength: uint8 RGB [n, 1024, 1024, 3].
+    def edit(
+        self,
+        inversion: Inversion,
+        direction: Direction | str,
+        strengths: Sequence[float],
+        photo: Photo | str | os.PathLike[str] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Return one image per strength: the whole photo with the change in it, uint8 RGB [n, H, W, 3].
 
         Args:
             inversion: what to edit; only ``w_m_plus`` is moved.
             direction: a direction, its name, or the path of a ``.safetensors`` file.
             strengths: in the direction's units, from -100 to 100; any number of them.
+            photo: the photo that was inverted; without it, the images are the generator's, uint8 RGB
+                [n, 1024, 1024, 3]. For large photos, make one at a time with ``Paste``.
 
         Raises:
+            PhotoError: the photo cannot be read, or is not the one that was inverted.
             GeneratorMismatch: the server runs another generator.
             DirectionError: the direction is unknown, or for another generator.
             ParameterError: no strength, or one out of range.
         """
         chosen = inline(_direction, self._session.domain, direction)
-        return self._session.edit(inversion, chosen, strengths)
+        images = self._session.edit(inversion, chosen, strengths)
+        if photo is None:
+            return images
+        plain = self._session.render(inversion)
+        return inline(_pasted, photo, inversion, plain, images)
 
     def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
@@ -207,14 +221,23 @@ def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | N
     name = quoted(inversion.photo_name)
     if photo is not None:
         opened = _opened(photo)
-        if opened.sha256 != inversion.photo_sha256:
-            raise PhotoError(f"{quoted(opened.name)} is not the photo that was inverted: expected {name}")
+        inversion.require_photo(opened)
         return replace(inversion, target=png(opened.pixels(inversion.frame, side)))
     if inversion.target is None:
         raise ParameterError(f"the inversion does not hold its photo: pass {name} itself")
     if inversion.target_pixels().shape[0] != side:
         raise InversionError(f"the target of the inversion of {name} is not {side}x{side} pixels")
     return inversion
+
+
+def _pasted(
+    photo: Photo | str | os.PathLike[str], inversion: Inversion, plain: NDArray[np.uint8], images: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return the photo with each change in it: uint8 RGB [n, H, W, 3]."""
+    opened = _opened(photo)
+    inversion.require_photo(opened)
+    whole = Paste(opened, inversion.frame, plain)
+    return np.stack([np.asarray(whole(image)) for image in images])
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

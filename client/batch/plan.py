@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,15 @@ from PIL import Image
 from client.api import AsyncInverter
 from client.atomic import write_all
 from client.batch.manifest import Item
+from client.change.paste import Paste
 from client.errors import AnswerRefused, ParameterError
 from client.files import direction as directions
+from client.files.formats import FORMATS, Format, Show
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part
 from client.files.photo import Photo
 from client.files.record import RefineOptions
-from client.files.sheet import jpeg, png
+from client.files.sheet import Picture, encoded, fitted
 from client.frames.frame import Frame
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method
@@ -30,8 +32,6 @@ from client.wire.request_id import SERVICE, named
 from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
 
-Format = Literal["jpeg", "png"]
-FORMATS: Final[Mapping[Format, str]] = {"jpeg": ".jpg", "png": ".png"}
 Image8 = NDArray[np.uint8]
 
 
@@ -46,6 +46,7 @@ class Plan:
         cut: side of f; None is the method's own.
         refine: options of the refinement; None leaves it out.
         format: of the pictures.
+        show: the whole photo with an edit in it, or the generator's picture.
     """
 
     edits: tuple[tuple[str, tuple[float, ...]], ...]
@@ -54,6 +55,7 @@ class Plan:
     cut: int | None = None
     refine: RefineOptions | None = None
     format: Format = "jpeg"
+    show: Show = "photo"
     _directions: dict[str, directions.Direction] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,10 +79,6 @@ class Plan:
         if self.refine is not None:
             values["refine"] = {**values["refine"], "weights": dict(self.refine.weights)}
         return values
-
-    def picture(self, image: Image8) -> bytes:
-        """Return a picture as a file of the plan's format."""
-        return png(image) if self.format == "png" else jpeg(image)
 
     def files(self, folder: Path, item: Item) -> dict[str, Path]:
         """Return where the results of a photo go: ``inversion``, ``reconstruction``, and ``NAME+S`` for each edit."""
@@ -108,15 +106,23 @@ class Plan:
         if self.refine is not None:
             inversion = await self._refined(inverter, inversion, photo)
             image = await inverter.render(inversion)
-        pictures = {"reconstruction": image}
+        pictures: dict[str, bytes] = {"reconstruction": encoded(image, self.format)}
+        whole = None
+        if self.edits and self.show == "photo":
+            whole = await asyncio.to_thread(Paste, photo, inversion.frame, image)
         for name, strengths in self.edits:
             direction = self._directions[name]
             images = await inverter.edit(inversion, direction, strengths)
-            pictures |= {f"{direction.name}{s:+.9g}": found for s, found in zip(strengths, images, strict=True)}
+            for strength, found in zip(strengths, images, strict=True):
+                key = f"{direction.name}{strength:+.9g}"
+                pictures[key] = await asyncio.to_thread(self._picture, whole, found)
         await asyncio.to_thread(self._write, self.files(folder, item), pictures, inversion)
 
-    def _write(self, places: dict[str, Path], pictures: dict[str, Image8], inversion: Inversion) -> None:
-        contents = {places[name]: self.picture(found) for name, found in pictures.items()}
+    def _picture(self, whole: Paste | None, image: Image8) -> bytes:
+        return encoded(image if whole is None else whole(image), self.format)
+
+    def _write(self, places: dict[str, Path], pictures: dict[str, bytes], inversion: Inversion) -> None:
+        contents = {places[name]: found for name, found in pictures.items()}
         # The inversion comes last: where it is, all are.
         write_all({**contents, places["inversion"]: inversion.encode()})
 
@@ -134,6 +140,16 @@ def request_of(item: Item) -> str:
 
 def thumbnail(path: Path, side: int) -> Image8:
     """Return a picture of the results, small: uint8 RGB [side, side, 3]."""
-    with Image.open(path) as picture:
-        picture.draft("RGB", (side, side))
-        return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+    with warnings.catch_warnings():
+        # It is our own file: photos may be larger than what Pillow warns of.
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            picture.draft("RGB", (side, side))
+            return tile_of(picture.convert("RGB"), side)
+
+
+def tile_of(picture: Picture, side: int) -> Image8:
+    """Return a picture in the middle of a white square: uint8 RGB [side, side, 3]."""
+    page, small = Image.new("RGB", (side, side), "white"), fitted(picture, side)
+    page.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    return np.asarray(page)

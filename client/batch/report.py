@@ -8,11 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from client.batch.ledger import Entry, Ledger
-from client.batch.plan import Plan, request_of, thumbnail
+from client.batch.plan import Plan, request_of, thumbnail, tile_of
 from client.errors import PhotoError
 from client.files.photo import Photo
 from client.files.sheet import jpeg
-from client.frames.frame import Frame
 from client.text import shown
 
 SLOWEST: Final = 5
@@ -67,9 +66,7 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
     tiles = []
     try:
         photo = Photo.open(entry.item.path)
-        crop = entry.item.crop
-        frame = Frame.square(photo.size) if crop is None else Frame.parse_crop(crop)
-        tiles.append(photo.pixels(frame, TILE))
+        tiles.append(tile_of(photo.image, TILE))
     except (PhotoError, OSError, ValueError):
         # It was readable when it was inverted.
         tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from client.api import AsyncInverter
 from client.atomic import sweep, write_all
@@ -18,7 +18,7 @@ from client.batch.ledger import Ledger
 from client.batch.maker import Maker
 from client.batch.manifest import Shard, items, left_out
 from client.batch.pipeline import Pipeline
-from client.batch.plan import FORMATS, Format, Plan
+from client.batch.plan import Plan
 from client.commands.groups import (
     EDIT,
     MethodOptions,
@@ -33,6 +33,7 @@ from client.commands.report import Report, distinct, parsed_edit, progress
 from client.commands.text import ACCESS, PHOTOS
 from client.errors import ClientError, ParameterError
 from client.exit_codes import FAILED, OK, Terminated
+from client.files.formats import FORMATS, Format, Show
 from client.text import quoted
 
 MORE = (
@@ -67,6 +68,12 @@ class BatchFlags:
         "--concurrency", "photos at a time, up to 256 (default: 4)", default=4, type=int, metavar="N"
     )
     format: Format = option("--format", "of the pictures (default: jpeg)", default="jpeg", choices=tuple(FORMATS))
+    show: Show = option(
+        "--show",
+        "of an edit: the whole photo with the change in it, or the generator's picture (default: photo)",
+        default="photo",
+        choices=get_args(Show),
+    )
     engine: str = option(
         "--engine", "this process, or a Ray cluster (default: local)", default="local", choices=("local", "ray")
     )
@@ -168,6 +175,7 @@ def _plan(options: BatchFlags) -> Plan:
         cut=options.method.cut,
         refine=None if preset is None else options.refinement.chosen(preset=preset),
         format=options.format,
+        show=options.show,
     )
 
 

@@ -8,15 +8,17 @@ from typing import Final
 
 from client.api import Inverter
 from client.atomic import write_all
-from client.commands.groups import OutputOptions, ServerOptions, connection
+from client.commands.groups import OutputOptions, PictureOptions, ServerOptions, connection
 from client.commands.options import REQUIRED, group, option, required, switch
 from client.commands.report import Edited, Report, add_edits, distinct, edit_lines, progress
 from client.commands.text import ACCESS
+from client.commands.whole import place_in
+from client.commands.whole import shown as shown_in
 from client.errors import ParameterError
 from client.files import direction as directions
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part, stem_of
-from client.files.sheet import png, sheet
+from client.files.sheet import Picture, png, sheet
 from client.text import quoted, shown
 from client.triton.checks import MAX_STRENGTH
 
@@ -48,7 +50,13 @@ class EditFlags:
         "folder for the results, created if missing (default: out/INVERSION/, without its suffix)",
         metavar="DIR",
     )
+    photo: str | None = option(
+        "--photo",
+        "the photo that was inverted (default: the file of its name beside INVERSION or in this folder)",
+        metavar="PHOTO",
+    )
     force: bool = switch("--force", "replace pictures that differ")
+    pictures: PictureOptions = group(PictureOptions)
     output: OutputOptions = group(OutputOptions)
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
 
@@ -66,6 +74,9 @@ def run(options: EditFlags) -> Report:
         )
     direction = directions.load(options.output.domain, options.direction[0])
     inversion = Inversion.load(options.inversion)
+    if options.pictures.show == "render" and options.photo is not None:
+        raise ParameterError("--photo does nothing with --show render")
+    place = place_in(inversion, Path(options.inversion), options.photo) if options.pictures.show == "photo" else None
     stem = stem_of(Path(options.inversion).name, SUFFIX)
     folder = Path(options.out or Path("out") / stem)
     with (
@@ -75,10 +86,12 @@ def run(options: EditFlags) -> Report:
         plain = inverter.render(inversion)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
+        pictures = shown_in(place, plain, list(images))
         bar.update()
     files: dict[Path, bytes] = {}
-    tiles = [("inversion", plain)]
-    reports = add_edits(files, tiles, folder / stem, [Edited(direction, strengths, images)])
+    tiles: list[tuple[str, Picture]] = [("inversion", plain)]
+    edits = [Edited(direction, strengths, pictures)]
+    reports = add_edits(files, tiles, folder / stem, edits, options.pictures.format)
     page = png(sheet(tiles))
     sheet_path = _sheet_path(folder / f"{stem}.{distinct_part(direction.name)}", strengths, page)
     files[sheet_path] = page

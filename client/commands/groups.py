@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from client.commands.options import option, repeated, switch
 from client.errors import ParameterError
+from client.files.formats import FORMATS, Format, Show
 from client.files.record import RefineOptions
 from client.text import quoted
 from client.triton.checks import checked_method
@@ -66,6 +67,19 @@ class ServerOptions:
         """Return the addresses and the access, from flags, environment and configuration file."""
         given = {name: value for name, value in asdict(self).items() if name != "timeout"}
         return endpoints(Given(**given, refine_url=refine_url))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What the pictures of edits show, and their format."""
+
+    show: Show = option(
+        "--show",
+        "of an edit: the whole photo with the change in it, or the generator's picture (default: photo)",
+        default="photo",
+        choices=get_args(Show),
+    )
+    format: Format = option("--format", "of the edits' pictures (default: png)", default="png", choices=tuple(FORMATS))
 
 
 @dataclass(frozen=True, kw_only=True)

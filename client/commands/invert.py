@@ -13,6 +13,7 @@ from client.commands.groups import (
     EDIT,
     MethodOptions,
     OutputOptions,
+    PictureOptions,
     RefinementOptions,
     ServerOptions,
     connection,
@@ -48,6 +49,7 @@ class InvertFlags:
         "--out", "folder for the results, created if missing (default: out/PHOTO/, without its suffix)", metavar="DIR"
     )
     force: bool = switch("--force", "replace a finished inversion of the same photo")
+    pictures: PictureOptions = group(PictureOptions)
     output: OutputOptions = group(OutputOptions)
     method: MethodOptions = group(MethodOptions, "method")
     refinement: RefinementOptions = group(RefinementOptions, "refinement")
@@ -68,6 +70,7 @@ def run(options: InvertFlags) -> Report:
     warn(photo)
     frame = crop or Frame.square(photo.size)
     frame.require_photo(photo.size, name=photo.name)
+    place, form = (photo, frame) if options.pictures.show == "photo" else None, options.pictures.format
     path = place_of(photo, options.out, force=options.force)
     with Inverter(**connection(options.output, options.server, refinement, refines=not method.fast)) as inverter:
         start = partial(inverter.invert, photo, frame, method=method.method, cut=method.cut)
@@ -75,9 +78,10 @@ def run(options: InvertFlags) -> Report:
             with progress("inverting", 1 + len(edits), json=quiet) as bar:
                 result = start()
                 bar.update()
-                done = [edited(inverter, result.inversion, edit, bar) for edit in edits]
+                plain = result.reconstruction
+                done = [edited(inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
             tile = photo.pixels(frame, TILE)
-            return written(path, result.inversion, result.reconstruction, tile=tile, edits=done)
+            return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
         with progress("inverting", 1, json=quiet):
             inversion = start().inversion
         for direction, _ in edits:
@@ -87,4 +91,6 @@ def run(options: InvertFlags) -> Report:
             preview = Path(refinement.preview) if refinement.preview else None
             inversion = follow(events, reached, preview=preview, keep_start=True, json=quiet)
             patience = deadlines(options.server, refinement).patience
-            return rendered(inverter, path, inversion, edits=edits, patience=patience, quiet=quiet)
+            return rendered(
+                inverter, path, inversion, edits=edits, place=place, form=form, patience=patience, quiet=quiet
+            )

@@ -67,4 +67,4 @@ def run(options: RefineFlags) -> Report:
         preview = Path(refinement.preview) if refinement.preview else None
         inversion = follow(events, reached, preview=preview, keep_start=False, json=quiet)
         patience = deadlines(options.server, refinement).patience
-        return rendered(inverter, path, inversion, edits=[], patience=patience, quiet=quiet)
+        return rendered(inverter, path, inversion, patience=patience, quiet=quiet)

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from client.errors import ParameterError
 from client.exit_codes import OK
 from client.files import direction as directions
 from client.files.direction import Direction
+from client.files.formats import FORMATS, Format
 from client.files.names import distinct_part
 from client.files.photo import Photo
-from client.files.sheet import png
+from client.files.sheet import TILE, Picture, encoded, fitted
 from client.text import quoted, shown
 from client.triton.checks import checked_strengths
 
@@ -37,11 +36,11 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """The pictures along one direction: ``images``, uint8 RGB [n, H, W, 3], one for each strength."""
+    """The pictures along one direction: ``images``, uint8 RGB [H, W, 3] each, one for each strength."""
 
     direction: Direction
     strengths: list[float]
-    images: NDArray[np.uint8]
+    images: Sequence[Picture]
 
 
 def progress(doing: str, total: int | None, *, json: bool) -> Any:
@@ -81,18 +80,19 @@ def parsed_edit(text: str, domain: str) -> Edit:
 
 def add_edits(
     files: dict[Path, bytes],
-    tiles: list[tuple[str, NDArray[np.uint8]]],
+    tiles: list[tuple[str, Picture]],
     prefix: Path,
     edited: Sequence[Edited],
+    form: Format = "png",
 ) -> list[dict[str, Any]]:
     """Add the edits' files and tiles; return what the report says of them."""
     reports = []
     for done in edited:
         name = done.direction.name
         for strength, image in zip(done.strengths, done.images, strict=True):
-            path = prefix.with_name(f"{prefix.name}.{distinct_part(name)}{strength:+.9g}.png")
-            files[path] = png(image)
-            tiles.append((f"{name} {strength:+.9g}", image))
+            path = prefix.with_name(f"{prefix.name}.{distinct_part(name)}{strength:+.9g}{FORMATS[form]}")
+            files[path] = encoded(image, form)
+            tiles.append((f"{name} {strength:+.9g}", fitted(image, TILE)))
             reports.append({"direction": name, "strength": strength, "image": str(path)})
     return reports
 

@@ -15,11 +15,14 @@ from client.api import Inverter
 from client.atomic import refuse_to_replace, write_all
 from client.commands.follow import account_lines, patiently
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, progress
+from client.commands.whole import Place
+from client.commands.whole import shown as shown_in
 from client.errors import InversionError
+from client.files.formats import Format
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
 from client.files.photo import Photo
-from client.files.sheet import png, sheet
+from client.files.sheet import Picture, png, sheet
 from client.text import shown
 
 Image8 = NDArray[np.uint8]
@@ -58,7 +61,8 @@ def place_of_refined(source: Path, inversion: Inversion, out: str | None, *, for
     if force:
         return source
     own = {source.name, f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
-    edits = [each for each in source.parent.glob("*.png") if each.name.startswith(f"{stem}.") and each.name not in own]
+    pictures = (*source.parent.glob("*.png"), *source.parent.glob("*.jpg"))
+    edits = [each for each in pictures if each.name.startswith(f"{stem}.") and each.name not in own]
     # Edits of the inversion as it was would not match its new picture.
     if is_interrupted(inversion) and not edits:
         return source
@@ -76,40 +80,56 @@ def clear_edits(path: Path) -> None:
     """Remove the pictures of edits beside an inversion that ``--force`` replaces: they show the old one."""
     stem = stem_of(path.name, SUFFIX)
     own = {f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
-    for each in path.parent.glob("*.png"):
+    for each in (*path.parent.glob("*.png"), *path.parent.glob("*.jpg")):
         if each.name.startswith(f"{stem}.") and not each.name.startswith(f"{stem}.refined") and each.name not in own:
             each.unlink(missing_ok=True)
 
 
 def rendered(
-    inverter: Inverter, path: Path, inversion: Inversion, *, edits: Sequence[Edit], patience: float, quiet: bool
+    inverter: Inverter,
+    path: Path,
+    inversion: Inversion,
+    *,
+    edits: Sequence[Edit] = (),
+    place: Place | None = None,
+    form: Format = "png",
+    patience: float,
+    quiet: bool,
 ) -> Report:
     """Have Triton render what was refined, and write it: what is shown is what the served generator shows."""
     with progress("rendering", 1 + len(edits), json=quiet) as bar:
         reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
         bar.update()
-        done = [patiently(partial(edited, inverter, inversion, edit, bar), seconds=patience) for edit in edits]
-    return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done)
+        done = []
+        for edit in edits:
+            images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
+            done.append(edited(images, edit, reconstruction, place, bar))
+    return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 
 
-def edited(inverter: Inverter, inversion: Inversion, edit: Edit, bar: Any) -> Edited:
-    """Have Triton make the pictures of one edit."""
-    direction, strengths = edit
-    images = inverter.edit(inversion, direction, strengths)
+def edited(images: Image8, edit: Edit, plain: Image8, place: Place | None, bar: Any) -> Edited:
+    """Put one edit's renders, uint8 RGB [n, S, S, 3], into the photo."""
+    pictures = shown_in(place, plain, list(images))
     bar.update()
-    return Edited(direction, strengths, images)
+    return Edited(*edit, pictures)
 
 
 def written(
-    path: Path, inversion: Inversion, reconstruction: Image8, *, tile: Image8, edits: Sequence[Edited]
+    path: Path,
+    inversion: Inversion,
+    reconstruction: Image8,
+    *,
+    tile: Image8,
+    edits: Sequence[Edited],
+    form: Format = "png",
 ) -> Report:
     """Write the inversion to ``path``, and its pictures beside it."""
     stem = stem_of(path.name, SUFFIX)
     reconstruction_path = path.with_name(f"{stem}.reconstruction.png")
     sheet_path = path.with_name(f"{stem}.sheet.png")
     files = {path: inversion.encode(), reconstruction_path: png(reconstruction)}
-    tiles = [("photo", tile), ("inversion", reconstruction)]
-    reports = add_edits(files, tiles, path.with_name(stem), edits)
+    tiles: list[tuple[str, Picture]] = [("photo", tile), ("inversion", reconstruction)]
+    reports = add_edits(files, tiles, path.with_name(stem), edits, form)
     files[sheet_path] = png(sheet(tiles))
     if path.exists():
         clear_edits(path)

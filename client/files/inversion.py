@@ -23,6 +23,7 @@ from PIL import Image
 
 from client.errors import GeneratorMismatch, InversionError, ParameterError, PhotoError
 from client.files import tensors
+from client.files.photo import Photo
 from client.files.record import Refinement
 from client.frames.frame import Frame
 from client.text import quoted, shown
@@ -186,6 +187,17 @@ class Inversion:
             raise GeneratorMismatch(
                 f"the inversion of {quoted(self.photo_name)} was cut at {self.cut}x{self.cut}, "
                 f"but the server cuts at {cut}x{cut}"
+            )
+
+    def require_photo(self, photo: Photo) -> None:
+        """Refuse another photo than the one that was inverted.
+
+        Raises:
+            PhotoError: its file has another digest, or it has another size.
+        """
+        if photo.sha256 != self.photo_sha256 or photo.size != self.photo_size:
+            raise PhotoError(
+                f"{quoted(photo.name)} is not the photo that was inverted: expected {quoted(self.photo_name)}"
             )
 
     def _tensors(self) -> dict[str, tensors.Stored]:

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from client.files.formats import Format
+
+Picture = Image.Image | NDArray[np.uint8]
 TILE = 512
 COLUMNS = 6
 _MARGIN = 12
@@ -16,11 +19,11 @@ _CAPTION = 40
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def sheet(pictures: Sequence[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
+def sheet(pictures: Sequence[tuple[str, Picture]]) -> Image.Image:
     """Lay captioned pictures side by side, in rows of at most ``COLUMNS``.
 
     Args:
-        pictures: captions, and uint8 RGB [H, W, 3], each resampled to a tile of ``TILE`` pixels.
+        pictures: captions, and pictures, uint8 RGB [H, W, 3], each resampled to fit a tile of ``TILE`` pixels.
 
     Returns:
         An RGB image on white, the captions below the tiles.
@@ -32,32 +35,47 @@ def sheet(pictures: Sequence[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
     page = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=24)
-    for index, (caption, pixels) in enumerate(pictures):
+    for index, (caption, whole) in enumerate(pictures):
         left = _MARGIN + index % COLUMNS * (TILE + _MARGIN)
         top = _MARGIN + index // COLUMNS * (TILE + _CAPTION + _MARGIN)
-        picture = Image.fromarray(pixels)
-        if picture.size != (TILE, TILE):
-            picture = picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
-        page.paste(picture, (left, top))
+        picture = fitted(whole, TILE)
+        page.paste(picture, (left + (TILE - picture.width) // 2, top + (TILE - picture.height) // 2))
         text = _fitted(caption, font)
         draw.text((left + TILE / 2, top + TILE + _CAPTION / 2), text, fill=_INK, font=font, anchor="mm")
     return page
 
 
-def png(picture: Image.Image | NDArray[np.uint8]) -> bytes:
+def fitted(picture: Picture, side: int) -> Image.Image:
+    """Return a picture whose longer side is ``side`` pixels."""
+    image = _image(picture)
+    scale = side / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def encoded(picture: Picture, form: Format) -> bytes:
+    """Return a picture as a file of a format."""
+    return png(picture) if form == "png" else jpeg(picture)
+
+
+def png(picture: Picture) -> bytes:
     """Return a PNG file's bytes."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image = _image(picture)
     buffer = io.BytesIO()
     # The default level takes several times as long for a few percent.
     image.save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
 
 
-def jpeg(picture: NDArray[np.uint8], *, quality: int = 95) -> bytes:
+def jpeg(picture: Picture, *, quality: int = 95) -> bytes:
     """Return a JPEG file's bytes, without subsampled colours; the same for the same picture."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    _image(picture).save(buffer, format="JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
+
+
+def _image(picture: Picture) -> Image.Image:
+    return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
 
 
 def _fitted(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

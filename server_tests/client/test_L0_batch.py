@@ -55,7 +55,8 @@ def test_every_photo_is_edited(triton: LocalTriton, photos: Path) -> None:
         folder = photos.parent / f"out/{number}.png"
         assert Inversion.load(folder / "photo.inversion.safetensors").cut == 16
         shown = [np.asarray(Image.open(folder / f"{name}.jpg")) for name in ("age-2", "reconstruction", "age+2")]
-        assert all(picture.shape == (1024, 1024, 3) for picture in shown)
+        photo = np.asarray(Image.open(photos / f"{number}.png"))
+        assert [picture.shape for picture in shown] == [photo.shape, (1024, 1024, 3), photo.shape]
         assert np.abs(shown[0].astype(int) - shown[2]).mean() > 3
     assert report(photos.parent, *BATCH, "--out", "out", "--resume", url=triton.url)["run"]["made"] == 0
 

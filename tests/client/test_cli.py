@@ -79,7 +79,7 @@ def test_edit(place, capsys):
     assert cli.main(["invert", "--fast", "me.png"]) == 0
     capsys.readouterr()
     command = ["edit", "out/me/me.inversion.safetensors", "--direction", "age", "--strength", "-3", "--strength", "3"]
-    assert cli.main([*command, "--json"]) == 0
+    assert cli.main([*command, "--show", "render", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["sheet"] == "out/me/me.age.sheet.png"
     assert [(edit["direction"], edit["strength"]) for edit in report["edits"]] == [("age", -3.0), ("age", 3.0)]

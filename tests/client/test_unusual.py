@@ -223,7 +223,9 @@ def test_another_photo_of_the_same_name_has_its_own_results(capsys):
     Inversion.load("me.inversion.safetensors")
     Image.effect_noise((80, 80), 90).save("e/me.age+1.png")
     code, message = failed(
-        capsys, "edit", "me.inversion.safetensors", "--direction", "age", "--strength", "1", "--out", "e"
+        capsys,
+        *("edit", "me.inversion.safetensors", "--photo", "d2/me.jpg"),
+        *("--direction", "age", "--strength", "1", "--out", "e"),
     )
     assert code == 2
     assert "already exists" in message

@@ -1,0 +1,114 @@
+"""Edits that go into the whole photo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Inversion, Inverter, Paste, Photo, PhotoError, cli
+from tests.client.fakes import SIDE
+from tests.client.running import failed, opened
+
+FILE = "out/me/me.inversion.safetensors"
+EDIT = ["edit", FILE, "--direction", "age", "--strength", "3"]
+
+
+@pytest.fixture
+def inverted(place: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert cli.main(["invert", "--fast", "me.png", "--crop", "20,10,60"]) == 0
+    capsys.readouterr()
+    return place
+
+
+def image_of(capsys: pytest.CaptureFixture[str], command: list[str]) -> tuple[Image.Image, str]:
+    """The picture that a command makes, and what it warns of."""
+    assert cli.main([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    return opened(json.loads(said.out)["edits"][0]["image"]), said.err
+
+
+@pytest.mark.usefixtures("inverted")
+def test_an_edit_is_the_whole_photo_with_the_change_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    image, warning = image_of(capsys, EDIT)
+    assert warning == ""
+    before, after = np.asarray(opened("me.png"), int), np.asarray(image, int)
+    assert after.shape == before.shape
+    inside = np.s_[10:70, 20:80]
+    # The pretended server draws the inversion brighter than the edit.
+    assert (after[inside] - before[inside]).mean() < -5
+    outside = np.ones(before.shape[:2], bool)
+    outside[inside] = False
+    assert np.array_equal(after[outside], before[outside])
+
+
+@pytest.mark.usefixtures("place")
+def test_invert_gives_it_too_and_the_render_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["invert", "--fast", "me.png", "--edit", "age=3"]
+    whole, _ = image_of(capsys, command)
+    assert whole.size == (120, 90)
+    render, _ = image_of(capsys, [*command, "--show", "render", "--force"])
+    assert render.size == (SIDE, SIDE)
+    lossy, _ = image_of(capsys, [*command, "--format", "jpeg", "--force"])
+    assert (lossy.format, lossy.size) == ("JPEG", (120, 90))
+    assert not Path("out/me/me.age+3.png").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_a_refined_inversion_is_edited_in_the_whole_photo(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, _ = image_of(capsys, ["invert", "me.png", "--edit", "age=3"])
+    assert whole.size == (120, 90)
+
+
+@pytest.mark.usefixtures("inverted")
+def test_another_photo_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (120, 90)).save("other.png")
+    code, message = failed(capsys, *EDIT, "--photo", "other.png")
+    assert code == 2
+    assert "`other.png` is not the photo that was inverted: expected `me.png`" in message
+    with pytest.raises(PhotoError, match="not the photo that was inverted"):
+        Inversion.load(FILE).require_photo(Photo.open("other.png"))
+    code, message = failed(capsys, *EDIT, "--photo", "me.png", "--show", "render")
+    assert code == 2
+    assert "--photo does nothing with --show render" in message
+
+
+@pytest.mark.usefixtures("inverted")
+def test_without_the_photo_a_warning_says_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("me.png").rename("elsewhere.png")
+    image, warning = image_of(capsys, EDIT)
+    assert image.size == (SIDE, SIDE)
+    assert (
+        "warning: `me.png` is not beside the inversion, so this edits the generator's picture: pass --photo" in warning
+    )
+    # A photo of the same name that is another one.
+    Image.new("RGB", (120, 90)).save("me.png")
+    _, warning = image_of(capsys, [*EDIT, "--out", "again"])
+    assert "pass --photo" in warning
+    image, warning = image_of(capsys, [*EDIT, "--photo", "elsewhere.png", "--out", "whole"])
+    assert (image.size, warning) == ((120, 90), "")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_refined_inversion_holds_its_square(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["invert", "me.png"]) == 0
+    capsys.readouterr()
+    Path("me.png").unlink()
+    image, warning = image_of(capsys, EDIT)
+    assert image.size == (SIDE, SIDE)
+    assert "so this edits the square that was inverted" in warning
+
+
+@pytest.mark.usefixtures("inverted")
+def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
+    with Inverter(url) as inverter:
+        inversion = Inversion.load(FILE)
+        renders = inverter.edit(inversion, "age", [-3.0, 3.0])
+        whole = inverter.edit(inversion, "age", [-3.0, 3.0], "me.png")
+        paste = Paste(Photo.open("me.png"), inversion.frame, inverter.render(inversion))
+    assert renders.shape == (2, SIDE, SIDE, 3)
+    assert whole.shape == (2, 90, 120, 3)
+    assert all(np.array_equal(paste(render), picture) for render, picture in zip(renders, whole, strict=True))
