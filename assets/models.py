@@ -33,10 +33,10 @@ def session(wheel: str, member: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return ort.InferenceSession(_dequantised(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(dequantised(path).SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _dequantised(path: Path) -> bytes:
+def dequantised(path: Path) -> onnx.ModelProto:
     """An ONNX file with its block-quantised constants as plain floats.
 
     ONNX Runtime refuses some of YuNet's, where one block holds the whole tensor.
@@ -56,5 +56,4 @@ def _dequantised(path: Path) -> bytes:
     inputs = [i for i in graph.input if i.name in used]
     del graph.input[:]
     graph.input.extend(inputs)
-    fixed: bytes = model.SerializeToString()
-    return fixed
+    return model

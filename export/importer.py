@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assets.paths import DIRECTIONS, LEARNED, REPOSITORY, encoder_file, generator_file
+from assets.yunet import face_finder
 from export.checkpoints.conversion import convert
 from export.checkpoints.errors import CheckpointError
 from export.checkpoints.reader import read_checkpoint
 from export.directions.cards import write_pnorm
 from export.directions.directions import write_components
-from export.generator import mean_w
+from export.generator import FACES, mean_w
 from export.latents import statistics
 from export.samples import at_size
 from export.serve import graphs, repository
@@ -89,13 +90,16 @@ def run(args: argparse.Namespace) -> None:
     moments = statistics(mapping, count=args.mapped)
 
     source = f"{checkpoint.kind} checkpoint {args.file.name}"
-    save_generator(mapping, synthesis, target, domain=domain, metadata={"source": source})
+    faces = has_faces(picture)
+    metadata = {"source": source, FACES: "true" if faces else "false"}
+    save_generator(mapping, synthesis, target, domain=domain, metadata=metadata)
     shown = target.with_name("samples.png")
     Image.fromarray(picture).save(shown)
     write_pnorm(args.weights or LEARNED / domain, moments, generator=mark)
     write_components(args.directions or DIRECTIONS / domain, moments, None, generator=mark, styles=synthesis.num_styles)
     print(f"generator {mark}: {target}")
     print(f"  {described(synthesis)}, from a checkpoint of {checkpoint.kind}; samples: {shown}", flush=True)
+    print(f"  its samples show {'faces: photos are aligned by them' if faces else 'no faces'}", flush=True)
     say("exporting the graphs, which takes minutes")
     graphs.run(args)
     repository.run(args)
@@ -138,6 +142,12 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     grid = pixels.reshape(2, SHOWN // 2, *pixels.shape[1:]).permute(0, 3, 1, 4, 2)
     sheet: NDArray[np.uint8] = grid.reshape(2 * grid.shape[1], -1, 3).numpy()
     return sheet
+
+
+def has_faces(picture: NDArray[np.uint8]) -> bool:
+    """Whether half of the samples or more are faces; uint8 [H, W, 3], as of :func:`contact_sheet`."""
+    *_, scores = face_finder()(torch.from_numpy(picture))
+    return int((scores > 0).sum()) >= SHOWN // 2
 
 
 def described(synthesis: Synthesis) -> str:

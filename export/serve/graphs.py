@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assets.paths import ROOT, detail_file, encoder_file, generator_file
-from export.generator import load_generator
+from export.generator import load_generator, shows_faces
 from export.serve.exporters import OPSET, signature, to_onnx, to_torchscript
+from export.serve.faces import faces_graph
 from export.serve.graph import Graph
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
@@ -40,6 +41,7 @@ CUT = DEFAULT_CUT  # its models have the plain names
 EVERY_CUT = (CUT, 8, W_PLUS)
 CODE = (
     "export/serve/exporters.py",
+    "export/serve/faces.py",
     "export/serve/graph.py",
     "export/serve/graphs.py",
     "networks/detail.py",
@@ -54,6 +56,7 @@ CODE = (
     "networks/stylegan.py",
     "networks/stylegan2.py",
     "networks/synthesis.py",
+    "networks/yunet.py",
     "protocol/cuts.py",
 )
 
@@ -179,8 +182,9 @@ def graphs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> list[Graph]:
             weights=(weights,),
         ),
     )
+    shared = (faces_graph(),) if shows_faces(domain) else ()
     for cut in cuts:
-        every += [*(common if cut == CUT else ()), *_cut_graphs(domain, cut, shape)]
+        every += [*((*common, *shared) if cut == CUT else ()), *_cut_graphs(domain, cut, shape)]
     return [graph for graph in every if all(path.exists() for path in graph.weights)]
 
 

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assets.paths import REPOSITORY
-from export.generator import load_generator
+from export.generator import load_generator, shows_faces
 from export.serve.graph import Graph
 from export.serve.graphs import EVERY_CUT, add_cuts, graphs, recorded
 from export.serve.triton_config import EnsembleStep, ServedModel, Tensor
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from protocol.cuts import prefix
-from protocol.roles import ROLES, Role
+from protocol.roles import FACE_FINDER, FACES, ROLES, Role
 
 VERSION = "1"
 
@@ -122,11 +122,16 @@ def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int]
     common = {"domain": domain, "generator": generator.fingerprint}
     if variant.precision != "fp32":
         common["precision"] = variant.precision
+    if shows_faces(domain):
+        common[FACE_FINDER] = FACES
     found = []
     for cut in cuts:
         name = prefix(domain, cut)
         parameters = common | {"cut": str(cut), "coarse_styles": str(generator.synthesis.coarse_styles(cut))}
-        served = {graph.name: model(graph, variant, parameters=parameters) for graph in graphs(domain, [cut])}
+        served = {
+            graph.name: model(graph, variant, parameters={} if graph.name == FACES else parameters)
+            for graph in graphs(domain, [cut])
+        }
         found += [*served.values(), *ensembles(name, served, parameters=parameters)]
     return found
 

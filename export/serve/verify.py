@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tritonclient.utils import np_to_triton_dtype
 
 from assets.paths import REPOSITORY
-from export.generator import load_generator
+from export.generator import load_generator, shows_faces
 from export.samples import at_size
 from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph
@@ -33,6 +33,7 @@ from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
 from protocol.cuts import prefix
+from protocol.roles import FACES
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -119,6 +120,8 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
         f"{domain}_mapping": {"z": z, "psi": psi},
         f"{domain}_coarse": {"w": w_plus[:, : synthesis.coarse_styles(CUT)]},
     }
+    if CUT in cuts and shows_faces(domain):
+        tensors[FACES] = {"image": image[0]}
     for cut in cuts:
         name, count = prefix(domain, cut), synthesis.coarse_styles(cut)
         f, w_m_plus = synthesis.coarse(w_plus[:, :count], cut=cut), w_plus[:, count:]

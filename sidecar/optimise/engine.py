@@ -17,7 +17,7 @@ from torch import Tensor
 from assets.models import model_file
 from assets.paths import build_dir
 from assets.perceptual import lpips, stlpips, stlpips_file
-from judges.faces import YUNET
+from assets.yunet import yunet_file
 from judges.identity import SFACE
 from judges.reconstruction import Judge
 from networks.detail import Detail
@@ -250,7 +250,7 @@ def load_engine(
     generator = build_dir() / "weights" / domain / "generator.safetensors"
     missing = [
         p
-        for p in (generator, stlpips_file("vgg"), stlpips_file("alex"), model_file(YUNET), model_file(SFACE))
+        for p in (generator, stlpips_file("vgg"), stlpips_file("alex"), yunet_file(), model_file(SFACE))
         if not p.exists()
     ]
     if missing:

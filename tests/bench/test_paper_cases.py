@@ -14,7 +14,6 @@ from bench.paper import cases, command
 from bench.paper.cases import DEGREES, figure_one, figure_two, move_of, read_photos
 from bench.paper.measures import background_change
 from bench.targets import SIDE, Image8, moved
-from judges.alignment import aligned_square, square_of
 from judges.faces import Face
 
 
@@ -66,44 +65,6 @@ def test_a_folder_without_photos_is_an_error(folder: Path, capsys: pytest.Captur
     assert main(["paper", "--photos", str(folder / name)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: no ") and error.count("\n") == 1
-
-
-def test_the_square_is_that_of_ffhq() -> None:
-    middle, along = square_of(UPRIGHT)
-    # Eyes 20 apart, mouth 20 below: 4 x 20 against 3.6 x 20; the middle a tenth of the way down to the mouth.
-    np.testing.assert_allclose(middle, [50, 52], atol=1e-4)
-    np.testing.assert_allclose(along, [80, 0], atol=1e-4)
-    long = face((40, 50), (60, 50), (50, 65), (42, 90), (58, 90))
-    np.testing.assert_allclose(square_of(long)[1], [3.6 * 40, 0], atol=1e-3)
-
-
-@pytest.mark.parametrize(("degrees", "scale"), [(0, 1.0), (30, 1.0), (-75, 1.7), (180, 0.8)])
-def test_a_face_is_aligned_wherever_it_was(degrees: float, scale: float) -> None:
-    """Dots at the landmarks of a rotated and scaled face end up where those of the upright face do."""
-    turn = scale * np.exp(1j * math.radians(degrees))
-    points = UPRIGHT.landmarks[:, 0] + 1j * UPRIGHT.landmarks[:, 1]
-    turned = (points - (50 + 55j)) * turn + (150 + 140j)
-    image = np.full((300, 320, 3), 60, np.uint8)
-    y, x = np.mgrid[:300, :320] + 0.5
-    for point in turned[[0, 1]]:
-        image[np.hypot(x - point.real, y - point.imag) < 4 * scale] = 255
-    found = aligned_square(image, face(*[(p.real, p.imag) for p in turned]), size=160)
-    assert found.shape == (160, 160, 3)
-    # The square has 80 of the upright face's pixels, from (10, 12) on.
-    y, x = np.mgrid[:160, :160] + 0.5
-    for left, right, place in ((0, 80, (40 - 10) * 2), (80, 160, (60 - 10) * 2)):
-        weight = found[:, left:right, 0].astype(float) - 60
-        assert (weight * x[:, left:right]).sum() / weight.sum() == pytest.approx(place, abs=0.5)
-        assert (weight * y[:, left:right]).sum() / weight.sum() == pytest.approx((50 - 12) * 2, abs=0.5)
-
-
-def test_outside_the_photo_an_aligned_face_is_reflected() -> None:
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (100, 80, 3), np.uint8)
-    found = aligned_square(image, UPRIGHT, size=80)
-    # From (10, 12) on, pixel for pixel; behind column 79 the columns before it come again.
-    np.testing.assert_array_equal(found[:80, :70], image[12:92, 10:80])
-    np.testing.assert_array_equal(found[:, 70:], image[12:92, 78:68:-1])
 
 
 def test_a_move_has_its_degree_and_one_way_for_each_face() -> None:

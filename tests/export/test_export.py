@@ -76,7 +76,7 @@ def test_the_committed_configurations_are_what_the_graphs_give(tmp_path: Path) -
     repository.write("ffhq", tmp_path)
     committed = {p.parent.name: p.read_text() for p in REPOSITORY.glob("*/config.pbtxt")}
     generated = {p.parent.name: p.read_text() for p in tmp_path.glob("*/config.pbtxt")}
-    assert len(generated) == 20
+    assert len(generated) == 21
     assert generated == committed
 
 
@@ -95,7 +95,7 @@ def test_every_served_input_has_a_bound() -> None:
         for tensor in message.input:
             is_variable = any(dim < 0 for dim in tensor.dims)
             assert is_variable == (f"largest_{tensor.name}" in message.parameters), f"{message.name}: {tensor.name}"
-        assert message.max_batch_size or "largest_strengths" in message.parameters
+        assert message.max_batch_size or {"largest_strengths", "largest_image"} & set(message.parameters)
 
 
 @built
@@ -104,7 +104,7 @@ def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
-    assert len(repository.write("ffhq", tmp_path)) == 20
+    assert len(repository.write("ffhq", tmp_path)) == 21
     assert repository.write("ffhq", tmp_path) == []
     (tmp_path / "ffhq_shift" / "1" / "model.onnx").write_bytes(b"damaged")
     assert repository.write("ffhq", tmp_path) == ["ffhq_shift"]
