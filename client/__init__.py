@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from client.files.photo import Photo as Photo
     from client.files.record import Refinement as Refinement
     from client.files.record import RefineOptions as RefineOptions
+    from client.frames.choice import Framing as Framing
+    from client.frames.choice import Wanted as Wanted
+    from client.frames.face import Face as Face
     from client.frames.frame import Frame as Frame
     from client.sidecar.resume import Checkpoint as Checkpoint
     from client.sidecar.resume import Refined as Refined
@@ -97,6 +100,8 @@ _MODULES: Final = {
     "client.files.direction": "Direction",
     "client.files.inversion": "Inversion",
     "client.files.photo": "Photo",
+    "client.frames.choice": "Framing Wanted",
+    "client.frames.face": "Face",
     "client.frames.frame": "Frame",
     "client.files.record": "RefineOptions Refinement",
     "client.sidecar.resume": "Checkpoint RefineEvent Refined Waiting",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from types import TracebackType
 
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from client.api_sync import Inverter
 from client.change.paste import Paste
-from client.errors import InversionError, ParameterError
+from client.errors import InversionError, ModelMissing, ParameterError
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.record import RefineOptions
 from client.files.sheet import png
+from client.frames.choice import Framing, Wanted, framing
+from client.frames.face import Face
 from client.frames.frame import Frame
 from client.sidecar.resume import RefineEvent, Refiner, refine_async
 from client.sidecar.transport import AsyncRefineTransport
@@ -116,6 +118,36 @@ class AsyncInverter:
         """
         opened = await in_thread(_opened, photo)
         return await self._session.invert(opened, frame, method=method, cut=cut)
+
+    async def faces(self, photo: Photo | str | os.PathLike[str]) -> list[Face]:
+        """Return the faces of a photo, the largest first; at most ``protocol.roles.MAX_FACES``, the clearest.
+
+        Args:
+            photo: a decoded photo or the path of one.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            ModelMissing: the domain shows no faces, or the server has no face finder.
+        """
+        return await self._session.faces(await in_thread(_opened, photo))
+
+    async def frames(self, photo: Photo | str | os.PathLike[str], wanted: Wanted | None = None) -> Framing:
+        """Return the frames of a photo that are meant, to invert each.
+
+        Args:
+            photo: a decoded photo or the path of one.
+            wanted: which rule for which faces; by default the best one for the largest face, and the centred square of
+                a photo without a face, which ``Framing.note`` says.
+
+        Raises:
+            PhotoError: the photo cannot be read, there is no such face, or it cannot be framed.
+        """
+        opened, wanted = await in_thread(_opened, photo), wanted or Wanted()
+        faces = None
+        if wanted.needs_faces:
+            with suppress(ModelMissing):
+                faces = await self._session.faces(opened)
+        return framing(wanted, opened.size, faces, name=opened.name)
 
     async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion: uint8 RGB [1024, 1024, 3].

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from types import TracebackType
 
@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.change.paste import Paste
-from client.errors import InversionError, ParameterError
+from client.errors import InversionError, ModelMissing, ParameterError
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.record import RefineOptions
 from client.files.sheet import png
+from client.frames.choice import Framing, Wanted, framing
+from client.frames.face import Face
 from client.frames.frame import Frame
 from client.sidecar.resume import RefineEvent, Refiner, refine
 from client.sidecar.transport import RefineTransport
@@ -114,6 +116,36 @@ class Inverter:
         """
         opened = inline(_opened, photo)
         return self._session.invert(opened, frame, method=method, cut=cut)
+
+    def faces(self, photo: Photo | str | os.PathLike[str]) -> list[Face]:
+        """Return the faces of a photo, the largest first; at most ``protocol.roles.MAX_FACES``, the clearest.
+
+        Args:
+            photo: a decoded photo or the path of one.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            ModelMissing: the domain shows no faces, or the server has no face finder.
+        """
+        return self._session.faces(inline(_opened, photo))
+
+    def frames(self, photo: Photo | str | os.PathLike[str], wanted: Wanted | None = None) -> Framing:
+        """Return the frames of a photo that are meant, to invert each.
+
+        Args:
+            photo: a decoded photo or the path of one.
+            wanted: which rule for which faces; by default the best one for the largest face, and the centred square of
+                a photo without a face, which ``Framing.note`` says.
+
+        Raises:
+            PhotoError: the photo cannot be read, there is no such face, or it cannot be framed.
+        """
+        opened, wanted = inline(_opened, photo), wanted or Wanted()
+        faces = None
+        if wanted.needs_faces:
+            with suppress(ModelMissing):
+                faces = self._session.faces(opened)
+        return framing(wanted, opened.size, faces, name=opened.name)
 
     def render(self, inversion: Inversion) -> NDArray[np.uint8]:
         """Return the image of an inversion: uint8 RGB [1024, 1024, 3].

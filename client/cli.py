@@ -26,6 +26,7 @@ from client.text import quoted, reason
 # Each command, its module in `client.commands`, and its line in the help.
 COMMANDS: Final = {
     "invert": ("invert", "Invert a photo: an inversion file, its picture, and a side-by-side sheet."),
+    "faces": ("faces", "List the faces of a photo: number, place and size of each, and a picture of them."),
     "batch edit": ("batch", "Invert and edit many photos: a folder of results for each, a report, and a sheet."),
     "refine": ("refine", "Refine an inversion, going on exactly where it was interrupted."),
     "edit": ("edit", "Edit an inversion along a direction: a picture per strength, and a sheet."),

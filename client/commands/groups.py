@@ -9,6 +9,8 @@ from client.commands.options import option, repeated, switch
 from client.errors import ParameterError
 from client.files.formats import FORMATS, Format, Show
 from client.files.record import RefineOptions
+from client.frames.choice import Wanted
+from client.frames.frame import Frame
 from client.text import quoted
 from client.triton.checks import checked_method
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
@@ -80,6 +82,36 @@ class PictureOptions:
         choices=get_args(Show),
     )
     format: Format = option("--format", "of the edits' pictures (default: png)", default="png", choices=tuple(FORMATS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Which square of the photo to invert."""
+
+    frame: str | None = option(
+        "--frame",
+        "auto (the face, aligned as FFHQ's are; the centred square without a face), aligned, upright (aligned, but not "
+        "rotated), square (the largest centred one), or x,y,size in pixels of the photo as shown (default: auto)",
+        metavar="FRAME",
+    )
+    face: str | None = option(
+        "--face", "largest, all, or a number of `client faces` (default: largest)", metavar="FACE"
+    )
+    crop: str | None = option("--crop", "same as --frame X,Y,SIZE", metavar="X,Y,SIZE")
+
+    def wanted(self) -> Wanted:
+        """Return what was asked for.
+
+        Raises:
+            ParameterError, PhotoError: there is no such frame or face, or two frames were given.
+        """
+        if self.crop is None:
+            return Wanted.parse(self.frame, self.face)
+        if self.frame is not None:
+            raise ParameterError("--crop and --frame both say which square to invert: pass one of them")
+        if self.face is not None:
+            raise ParameterError("--crop needs no --face: pass one of them")
+        return Wanted(Frame.parse_crop(self.crop))
 
 
 @dataclass(frozen=True, kw_only=True)

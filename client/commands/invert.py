@@ -11,6 +11,7 @@ from client.api import Inverter
 from client.commands.follow import follow, kept, soon
 from client.commands.groups import (
     EDIT,
+    FrameOptions,
     MethodOptions,
     OutputOptions,
     PictureOptions,
@@ -20,11 +21,13 @@ from client.commands.groups import (
     deadlines,
 )
 from client.commands.options import group, option, repeated, required, switch
-from client.commands.report import Report, parsed_edit, progress, warn
+from client.commands.report import Edit, Report, parsed_edit, progress, warn
 from client.commands.results import edited, place_of, rendered, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.files.sheet import TILE
+from client.frames.choice import ALL, LARGEST, framing
 from client.frames.frame import Frame
 
 MORE = f"Triton's encoder makes the start, and the side-car refines it. {STOPPED} {PHOTOS}"
@@ -35,11 +38,6 @@ class InvertFlags:
     """The options of ``client invert``."""
 
     photo: str = required("PHOTO", "an image file")
-    crop: str | None = option(
-        "--crop",
-        "the square to invert, in pixels of the photo as shown (default: the largest centred square)",
-        metavar="X,Y,SIZE",
-    )
     edit: tuple[str, ...] = repeated(
         "--edit",
         "also edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
@@ -51,6 +49,7 @@ class InvertFlags:
     force: bool = switch("--force", "replace a finished inversion of the same photo")
     pictures: PictureOptions = group(PictureOptions)
     output: OutputOptions = group(OutputOptions)
+    framing: FrameOptions = group(FrameOptions, "frame")
     method: MethodOptions = group(MethodOptions, "method")
     refinement: RefinementOptions = group(RefinementOptions, "refinement")
     server: ServerOptions = group(ServerOptions, "servers", ACCESS)
@@ -61,36 +60,66 @@ OPTIONS: Final = InvertFlags
 
 def run(options: InvertFlags) -> Report:
     """Invert a photo, refine it unless that is left out, and edit it."""
-    quiet, method, refinement = options.output.json, options.method, options.refinement
+    method, refinement = options.method, options.refinement
     preset = method.preset(refinement)
     wanted = None if preset is None else refinement.chosen(preset=preset)
-    crop = Frame.parse_crop(options.crop) if options.crop else None
+    frame = options.framing.wanted()
     edits = [parsed_edit(text, options.output.domain) for text in options.edit]
     photo = Photo.open(options.photo)
-    warn(photo)
-    frame = crop or Frame.square(photo.size)
-    frame.require_photo(photo.size, name=photo.name)
-    place, form = (photo, frame) if options.pictures.show == "photo" else None, options.pictures.format
-    path = place_of(photo, options.out, force=options.force)
+    warn(photo.name, photo.note)
+    if not frame.needs_faces:
+        # Refused here, a crop outside the photo asks no server.
+        framing(frame, photo.size, None, name=photo.name)
     with Inverter(**connection(options.output, options.server, refinement, refines=not method.fast)) as inverter:
-        start = partial(inverter.invert, photo, frame, method=method.method, cut=method.cut)
-        if wanted is None:
-            with progress("inverting", 1 + len(edits), json=quiet) as bar:
-                result = start()
-                bar.update()
-                plain = result.reconstruction
-                done = [edited(inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
-            tile = photo.pixels(frame, TILE)
-            return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
-        with progress("inverting", 1, json=quiet):
-            inversion = start().inversion
-        for direction, _ in edits:
-            inverter.check_edit(inversion, direction)
-        with kept(path, soon(options.output, options.server)) as reached:
-            events = inverter.refine(inversion, photo, wanted)
-            preview = Path(refinement.preview) if refinement.preview else None
-            inversion = follow(events, reached, preview=preview, keep_start=True, json=quiet)
-            patience = deadlines(options.server, refinement).patience
-            return rendered(
-                inverter, path, inversion, edits=edits, place=place, form=form, patience=patience, quiet=quiet
-            )
+        found = inverter.frames(photo, frame)
+        warn(photo.name, found.note)
+        several = frame.face != LARGEST
+        parts = [f"face-{number}" for number in found.numbers] if several else [""]
+        # Every place is checked before anything is inverted.
+        paths = [place_of(photo, options.out, part=part, force=options.force) for part in parts]
+        reports = [
+            _inverted(options, inverter, photo, each, path=path, wanted=wanted, edits=edits)
+            for each, path in zip(found.frames, paths, strict=True)
+        ]
+    for report, number in zip(reports, found.numbers, strict=False):
+        report.data["face"] = number
+    for report in reports:
+        report.data["note"] = found.note or None
+    if frame.face != ALL:
+        return reports[0]
+    lines = [line for report in reports for line in report.lines]
+    return Report({"inversions": [report.data for report in reports], "note": found.note or None}, lines)
+
+
+def _inverted(
+    options: InvertFlags,
+    inverter: Inverter,
+    photo: Photo,
+    frame: Frame,
+    *,
+    path: Path,
+    wanted: RefineOptions | None,
+    edits: list[Edit],
+) -> Report:
+    """Invert one frame of a photo."""
+    quiet, method, refinement = options.output.json, options.method, options.refinement
+    place, form = (photo, frame) if options.pictures.show == "photo" else None, options.pictures.format
+    start = partial(inverter.invert, photo, frame, method=method.method, cut=method.cut)
+    if wanted is None:
+        with progress("inverting", 1 + len(edits), json=quiet) as bar:
+            result = start()
+            bar.update()
+            plain = result.reconstruction
+            done = [edited(inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
+        tile = photo.pixels(frame, TILE)
+        return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
+    with progress("inverting", 1, json=quiet):
+        inversion = start().inversion
+    for direction, _ in edits:
+        inverter.check_edit(inversion, direction)
+    with kept(path, soon(options.output, options.server)) as reached:
+        events = inverter.refine(inversion, photo, wanted)
+        preview = Path(refinement.preview) if refinement.preview else None
+        inversion = follow(events, reached, preview=preview, keep_start=True, json=quiet)
+        patience = deadlines(options.server, refinement).patience
+        return rendered(inverter, path, inversion, edits=edits, place=place, form=form, patience=patience, quiet=quiet)

@@ -17,7 +17,6 @@ from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.formats import FORMATS, Format
 from client.files.names import distinct_part
-from client.files.photo import Photo
 from client.files.sheet import TILE, Picture, encoded, fitted
 from client.text import quoted, shown
 from client.triton.checks import checked_strengths
@@ -48,11 +47,11 @@ def progress(doing: str, total: int | None, *, json: bool) -> Any:
     return tqdm(total=total, desc=doing, leave=False, disable=json or not sys.stderr.isatty())
 
 
-def warn(photo: Photo) -> None:
-    """Say what is odd about a photo, on the standard error."""
-    if photo.note:
+def warn(photo: str, note: str) -> None:
+    """Say what is odd about a photo, on the standard error; nothing without a note."""
+    if note:
         with suppress(OSError):
-            print(f"warning: {quoted(photo.name)}: {photo.note}", file=sys.stderr)
+            print(f"warning: {quoted(photo)}: {note}", file=sys.stderr)
 
 
 def distinct(strengths: Sequence[float]) -> list[float]:

@@ -28,18 +28,21 @@ from client.text import shown
 Image8 = NDArray[np.uint8]
 
 
-def place_of(photo: Photo, out: str | None, *, force: bool) -> Path:
-    """Return where the inversion of a photo goes; another photo of the same name gets a digest.
+def place_of(photo: Photo, out: str | None, *, part: str = "", force: bool) -> Path:
+    """Return where the inversion of a photo, or of a ``part`` of it, goes.
+
+    Another photo of the same name gets a digest.
 
     Raises:
         OutputError: a finished inversion of this photo is there, and ``force`` is off.
     """
     stem = stem_of(photo.name, Path(photo.name).suffix)
-    path = _in(out, stem)
+    end = f".{part}" if part else ""
+    path = _in(out, stem, end)
     if force:
         return path
     if (there := _there(path)) is not None and there.photo_sha256 != photo.sha256:
-        path = _in(out, f"{stem}-{photo.sha256[:8]}")
+        path = _in(out, f"{stem}-{photo.sha256[:8]}", end)
         there = _there(path)
     if there is None or not is_interrupted(there):
         refuse_to_replace([path])
@@ -60,9 +63,7 @@ def place_of_refined(source: Path, inversion: Inversion, out: str | None, *, for
         return path
     if force:
         return source
-    own = {source.name, f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
-    pictures = (*source.parent.glob("*.png"), *source.parent.glob("*.jpg"))
-    edits = [each for each in pictures if each.name.startswith(f"{stem}.") and each.name not in own]
+    edits = _edits(source)
     # Edits of the inversion as it was would not match its new picture.
     if is_interrupted(inversion) and not edits:
         return source
@@ -78,11 +79,8 @@ def is_interrupted(inversion: Inversion) -> bool:
 
 def clear_edits(path: Path) -> None:
     """Remove the pictures of edits beside an inversion that ``--force`` replaces: they show the old one."""
-    stem = stem_of(path.name, SUFFIX)
-    own = {f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
-    for each in (*path.parent.glob("*.png"), *path.parent.glob("*.jpg")):
-        if each.name.startswith(f"{stem}.") and not each.name.startswith(f"{stem}.refined") and each.name not in own:
-            each.unlink(missing_ok=True)
+    for each in _edits(path, others=("refined",)):
+        each.unlink(missing_ok=True)
 
 
 def rendered(
@@ -168,8 +166,18 @@ def written(
     return Report(data, lines)
 
 
-def _in(out: str | None, stem: str) -> Path:
-    return Path(out or Path("out") / stem) / f"{stem}{SUFFIX}"
+def _in(out: str | None, stem: str, end: str) -> Path:
+    return Path(out or Path("out") / stem) / f"{stem}{end}{SUFFIX}"
+
+
+def _edits(path: Path, *, others: tuple[str, ...] = ()) -> list[Path]:
+    """The pictures of edits beside an inversion, without those of inversions whose names begin with its own."""
+    stem = stem_of(path.name, SUFFIX)
+    own = {path.name, f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
+    foreign = tuple(f"{stem}.{other}" for other in ("face-", *others))
+    pictures = (*path.parent.glob("*.png"), *path.parent.glob("*.jpg"))
+    beside = (each for each in pictures if each.name.startswith(f"{stem}.") and not each.name.startswith(foreign))
+    return [each for each in beside if each.name not in own]
 
 
 def _there(path: Path) -> Inversion | None:

@@ -43,7 +43,7 @@ def place_in(inversion: Inversion, source: Path, given: str | None) -> Place | N
     if given is not None:
         photo = Photo.open(given)
         inversion.require_photo(photo)
-        warn(photo)
+        warn(photo.name, photo.note)
         return photo, inversion.frame
     for path in dict.fromkeys((source.parent / inversion.photo_name, Path(inversion.photo_name))):
         if _is(path, inversion.photo_sha256):

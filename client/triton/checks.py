@@ -99,8 +99,8 @@ def generator_of(config: ModelConfig) -> str:
 
 
 def number_of(config: ModelConfig, name: str) -> int:
-    """Return a whole number from a model's parameters, ``cut`` or ``coarse_styles``."""
+    """Return a whole number from a model's parameters, for example ``cut``."""
     text = config.parameters.get(name, "")
     if not (text.isascii() and text.isdecimal() and len(text) <= 4):
-        raise AnswerRefused(f"the served model {config.name} does not say where the generator is cut ({name})")
+        raise AnswerRefused(f"the served model {config.name} does not say its {name}")
     return int(text)

@@ -20,7 +20,9 @@ from client.errors import (
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
+from client.frames.face import Face, faces_of, shrunk
 from client.frames.frame import Frame
+from client.text import shown
 from client.triton.checks import (
     checked_domain,
     checked_method,
@@ -32,14 +34,14 @@ from client.triton.checks import (
     side_of,
     spec_of,
 )
-from client.triton.status import MODELS, MORE, MORE_CUTS, InversionResult, ModelStatus, Status
+from client.triton.status import MODELS, MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
 from client.triton.transport import Array, AsyncTransport, ModelConfig, ServerInfo
 from client.wire.retry import ATTEMPTS, async_retrying, remaining
 from client.wire.threads import in_thread
 from client.wire.timeout import Timeout
 from protocol.cuts import DEFAULT_CUT, prefix
 from protocol.methods import DEFAULT
-from protocol.roles import MAX_STRENGTHS
+from protocol.roles import FACE_FINDER, MAX_STRENGTHS
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]
@@ -107,6 +109,22 @@ class AsyncSession:
         )
         return InversionResult(inversion, answer["reconstruction"])
 
+    async def faces(self, photo: Photo) -> list[Face]:
+        """Photo to its faces, the largest first.
+
+        Raises:
+            ModelMissing: the domain shows no faces, or the server has no finder.
+        """
+        said = await self._config("fine")
+        name = said.parameters.get(FACE_FINDER, "")
+        if not name:
+            raise ModelMissing(f"the server at {self._transport.url} finds no faces for the domain {self.domain}")
+        config = await self._named(shown(name))
+        image = await in_thread(shrunk, photo.image, number_of(config, "largest_image"))
+        answer = await self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
+        scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
+        return faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+
     async def render(self, inversion: Inversion) -> Image8:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""
         config = await self._config("fine", inversion.cut)
@@ -171,11 +189,13 @@ class AsyncSession:
         said: ModelConfig | None = None
         names = [(f"{self.domain}_{model}", True) for model in MODELS]
         names += [(f"{prefix(self.domain, cut)}_{model}", False) for cut in MORE_CUTS for model in MORE]
+        names += [(model, False) for model in SHARED]
         for name, needed in names:
             try:
                 versions = await self._persist(self._transport.versions, name)
                 model_ready = await self._persist(self._transport.ready, name)
-                said = said or await self._persist(self._transport.config, name)
+                if name not in SHARED:
+                    said = said or await self._persist(self._transport.config, name)
             except ModelMissing:
                 if needed:
                     models.append(ModelStatus(name, served=False, ready=False, versions=()))
@@ -215,8 +235,10 @@ class AsyncSession:
         return self._server
 
     async def _config(self, model: str, cut: int = DEFAULT_CUT) -> ModelConfig:
+        return await self._named(f"{prefix(self.domain, cut)}_{model}")
+
+    async def _named(self, name: str) -> ModelConfig:
         await self._reach()
-        name = f"{prefix(self.domain, cut)}_{model}"
         if name not in self._configs:
             self._configs[name] = await self._persist(self._transport.config, name)
         return self._configs[name]

@@ -21,7 +21,9 @@ from client.errors import (
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
+from client.frames.face import Face, faces_of, shrunk
 from client.frames.frame import Frame
+from client.text import shown
 from client.triton.checks import (
     checked_domain,
     checked_method,
@@ -33,14 +35,14 @@ from client.triton.checks import (
     side_of,
     spec_of,
 )
-from client.triton.status import MODELS, MORE, MORE_CUTS, InversionResult, ModelStatus, Status
+from client.triton.status import MODELS, MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
 from client.triton.transport import Array, ModelConfig, ServerInfo, Transport
 from client.wire.retry import ATTEMPTS, remaining, retrying
 from client.wire.threads import inline
 from client.wire.timeout import Timeout
 from protocol.cuts import DEFAULT_CUT, prefix
 from protocol.methods import DEFAULT
-from protocol.roles import MAX_STRENGTHS
+from protocol.roles import FACE_FINDER, MAX_STRENGTHS
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]
@@ -108,6 +110,22 @@ class Session:
         )
         return InversionResult(inversion, answer["reconstruction"])
 
+    def faces(self, photo: Photo) -> list[Face]:
+        """Photo to its faces, the largest first.
+
+        Raises:
+            ModelMissing: the domain shows no faces, or the server has no finder.
+        """
+        said = self._config("fine")
+        name = said.parameters.get(FACE_FINDER, "")
+        if not name:
+            raise ModelMissing(f"the server at {self._transport.url} finds no faces for the domain {self.domain}")
+        config = self._named(shown(name))
+        image = inline(shrunk, photo.image, number_of(config, "largest_image"))
+        answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
+        scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
+        return faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+
     def render(self, inversion: Inversion) -> Image8:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""
         config = self._config("fine", inversion.cut)
@@ -172,11 +190,13 @@ class Session:
         said: ModelConfig | None = None
         names = [(f"{self.domain}_{model}", True) for model in MODELS]
         names += [(f"{prefix(self.domain, cut)}_{model}", False) for cut in MORE_CUTS for model in MORE]
+        names += [(model, False) for model in SHARED]
         for name, needed in names:
             try:
                 versions = self._persist(self._transport.versions, name)
                 model_ready = self._persist(self._transport.ready, name)
-                said = said or self._persist(self._transport.config, name)
+                if name not in SHARED:
+                    said = said or self._persist(self._transport.config, name)
             except ModelMissing:
                 if needed:
                     models.append(ModelStatus(name, served=False, ready=False, versions=()))
@@ -216,8 +236,10 @@ class Session:
         return self._server
 
     def _config(self, model: str, cut: int = DEFAULT_CUT) -> ModelConfig:
+        return self._named(f"{prefix(self.domain, cut)}_{model}")
+
+    def _named(self, name: str) -> ModelConfig:
         self._reach()
-        name = f"{prefix(self.domain, cut)}_{model}"
         if name not in self._configs:
             self._configs[name] = self._persist(self._transport.config, name)
         return self._configs[name]

@@ -13,7 +13,9 @@ from client.triton.transport import ServerInfo
 from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
 from protocol.roles import ROLES
 
-MODELS: Final = tuple(ROLES)
+MODELS: Final = tuple(name for name, role in ROLES.items() if not role.shared)
+# Of all domains.
+SHARED: Final = tuple(name for name, role in ROLES.items() if role.shared)
 # Of the other cuts, which a server may leave out.
 MORE: Final = tuple(name for name, role in ROLES.items() if role.each_cut)
 MORE_CUTS: Final = tuple(cut for cut in (*CUTS, W_PLUS) if cut != DEFAULT_CUT)

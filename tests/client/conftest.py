@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from client import Inverter, Photo
-from tests.client.fakes import FakeTransport, FakeTriton, direction_file, serving
+from tests.client.fakes import MARK, FakeTransport, FakeTriton, direction_file, serving
 from tests.client.sidecar_fakes import FakeSidecar, refining
 
 
@@ -34,7 +34,10 @@ def place(tmp_path, monkeypatch, url, sidecar):
     monkeypatch.setattr("client.files.direction.FOLDER", tmp_path / "installed")
     direction_file(tmp_path / "installed/ffhq/age.safetensors", unit="one standard deviation", suggested_range="-3,3")
     direction_file(tmp_path / "installed/ffhq/smile.safetensors")
-    picture().save("me.png")
+    # A face, so that nothing has to be said about its absence.
+    found = picture()
+    found.putpixel((60, 45), MARK)
+    found.save("me.png")
     with refining(sidecar) as address:
         monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
         yield tmp_path

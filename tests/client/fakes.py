@@ -30,9 +30,18 @@ F, M_PLUS = (512, 16, 16), (12, 512)
 SHAPES = {16: (F, M_PLUS), 8: ((512, 8, 8), (14, 512)), 4: ((512, 4, 4), (16, 512))}
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 IMAGE, SMALL = (U8, (SIDE, SIDE, 3)), (U8, (PHOTO_SIDE, PHOTO_SIDE, 3))
+# What a face of the fake finder is made of, around its middle, in pixels.
+FACE = np.array([[-10, -10], [10, -10], [0, 0], [-8, 10], [8, 10]], np.float32)
+MARK = (255, 0, 255)
+MOST = 64
 TABLE: dict[str, tuple[int, dict, dict]] = {
     "mapping": (64, {"z": (F32, (512,)), "psi": (F32, (1,))}, {"w": (F32, (512,))}),
     "coarse": (16, {"w": (F32, (4, 512))}, {"f": (F32, F)}),
+    "faces": (
+        0,
+        {"image": (U8, (-1, -1, 3))},
+        {"boxes": (F32, (MOST, 4)), "landmarks": (F32, (MOST, 5, 2)), "scores": (F32, (MOST,))},
+    ),
 }
 for _cut, (_f, _w) in SHAPES.items():
     _code = {"f": (F32, _f), "w_m_plus": (F32, _w)}
@@ -58,17 +67,19 @@ def cut_of(model: str) -> int:
 def config(name: str, *, generator: str = GENERATOR, domain: str = "ffhq") -> ModelConfig:
     batch, inputs, outputs = TABLE[name.removeprefix(f"{domain}_")]
     cut = cut_of(name)
+    own = {
+        "generator": generator,
+        "domain": domain,
+        "cut": str(cut),
+        "coarse_styles": str(16 - SHAPES[cut][1][0]),
+        "face_finder": "faces",
+    }
     return ModelConfig(
         name=name,
         max_batch=batch,
         inputs={key: TensorSpec(*value) for key, value in inputs.items()},
         outputs={key: TensorSpec(*value) for key, value in outputs.items()},
-        parameters={
-            "generator": generator,
-            "domain": domain,
-            "cut": str(cut),
-            "coarse_styles": str(16 - SHAPES[cut][1][0]),
-        },
+        parameters={"largest_image": "1920"} if name == "faces" else own,
     )
 
 
@@ -76,6 +87,8 @@ def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arithmetic that shows in the result which inputs it was given."""
     f_shape, styles = SHAPES[cut_of(model)]
     match model.rpartition("_")[2]:
+        case "faces":
+            return marked(inputs["image"])
         case "invert":
             value = np.float32(inputs["image"].mean() / 255)
             f = np.full((1, *f_shape), value, np.float32)
@@ -99,6 +112,18 @@ def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 "images": np.ones((len(moved), SIDE, SIDE, 3), np.uint8) * moved.astype(np.uint8)[:, None, None, None]
             }
     raise AssertionError(model)
+
+
+def marked(image: np.ndarray) -> dict[str, np.ndarray]:
+    """The faces of a photo, uint8 [H, W, 3]: an upright one around each pixel of the colour ``MARK``."""
+    places = np.argwhere((image == MARK).all(axis=2))[:MOST, ::-1].astype(np.float32) + 0.5
+    boxes, landmarks = np.zeros((MOST, 4), np.float32), np.zeros((MOST, 5, 2), np.float32)
+    scores, count = np.zeros(MOST, np.float32), len(places)
+    # The further to the right, the larger the box.
+    size = 40 + places[:, :1] / 100
+    boxes[:count], scores[:count] = np.concatenate([places - size / 2, size, size], axis=1), 0.9
+    landmarks[:count] = places[:, None] + FACE
+    return {"boxes": boxes, "landmarks": landmarks, "scores": scores}
 
 
 def check_sentence(error: BaseException) -> None:

@@ -31,7 +31,7 @@ def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[st
 
 
 def test_every_command_and_option_has_help():
-    assert set(subcommands()) == {"invert", "batch edit", "refine", "edit", "generate", "directions", "status"}
+    assert set(subcommands()) == {"invert", "faces", "batch edit", "refine", "edit", "generate", "directions", "status"}
     for name, command in subcommands().items():
         assert command.description, name
         for action in command._actions:
@@ -42,7 +42,7 @@ def test_every_command_and_option_has_help():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "invert", "batch", "batch edit", "refine", "edit", "generate", "directions", "status"]
+    "name", ["", "invert", "faces", "batch", "batch edit", "refine", "edit", "generate", "directions", "status"]
 )
 def test_help_is_printed(name, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -238,7 +238,7 @@ def test_status(asynchronous):
     assert status.usable
     assert (status.server.name, status.server.version) == ("triton", "2.51.0")
     assert (status.generator, status.cut) == (GENERATOR, 16)
-    assert [model.name for model in status.models] == [f"ffhq_{model}" for model in MODELS]
+    assert [model.name for model in status.models] == [*(f"ffhq_{model}" for model in MODELS), "faces"]
     assert all(model.ready and model.versions == ("1",) for model in status.models)
 
 
@@ -247,7 +247,7 @@ def test_status_tells_of_other_cuts_and_does_without_them():
         result_of("status", transport=FakeTransport(cuts=(16, 8, 4), missing=missing))
         for missing in ((), ("ffhq_cut4_detail", "ffhq_cut4_invert"))
     ]
-    assert [len(status.models) for status in found] == [20, 18]
+    assert [len(status.models) for status in found] == [21, 19]
     assert all(status.usable and status.cut == 16 for status in found)
 
 

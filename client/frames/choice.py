@@ -1,0 +1,130 @@
+"""Which frames of a photo are meant: ``--frame`` and ``--face``, and what they come to for the faces of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from client.errors import ParameterError, PhotoError
+from client.frames.face import Face
+from client.frames.frame import Frame, fault
+from client.text import quoted
+from protocol.roles import MAX_FACES
+
+Rule = Literal["auto", "aligned", "upright", "square"]
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+LARGEST: Final = "largest"
+ALL: Final = "all"
+# What `auto` is where there is a face, by measurement: docs/quality.md.
+AUTO: Final = "aligned"
+MORE_FACES: Final = f"there may be more faces: at most {MAX_FACES} are found, the clearest"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for.
+
+    Attributes:
+        frame: a rule, or a frame.
+        face: ``largest``, ``all``, or a number from 1, the largest face, on.
+    """
+
+    frame: Rule | Frame = "auto"
+    face: int | str = LARGEST
+
+    @classmethod
+    def parse(cls, frame: str | None, face: str | None) -> Wanted:
+        """Read ``auto``, ``aligned``, ``upright``, ``square`` or ``x,y,size``; and ``largest``, ``all`` or a number.
+
+        Raises:
+            ParameterError: it is none of them, or a face is asked for that the frame does not need.
+            PhotoError: the crop is malformed.
+        """
+        rule: Rule | Frame
+        if frame is None or frame in RULES:
+            rule = "auto" if frame is None else frame
+        elif "," in frame:
+            rule = Frame.parse_crop(frame)
+        else:
+            raise ParameterError(f"unknown frame {quoted(frame, limit=40)}: expected {', '.join(RULES)} or x,y,size")
+        if face is None or face in (LARGEST, ALL):
+            chosen: int | str = face or LARGEST
+        elif face.isascii() and face.isdecimal() and 0 < len(face) < 7 and int(face) > 0:
+            chosen = int(face)
+        else:
+            raise ParameterError(f"invalid face {quoted(face, limit=40)}: expected {LARGEST}, {ALL} or a number from 1")
+        if face is not None and (isinstance(rule, Frame) or rule == "square"):
+            raise ParameterError("a crop or a square needs no face: leave --face out, or pass another --frame")
+        return cls(rule, chosen)
+
+    @property
+    def needs_faces(self) -> bool:
+        """Whether the photo's faces have to be found."""
+        return self.frame in ("auto", "aligned", "upright")
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The frames of a photo.
+
+    Attributes:
+        frames: at least one.
+        numbers: of the face in each frame, from 1 on; empty where no face was looked for, or none is there.
+        note: a sentence for the user where it is not quite what was asked for; usually nothing.
+    """
+
+    frames: tuple[Frame, ...]
+    numbers: tuple[int, ...] = ()
+    note: str = ""
+
+
+def framing(wanted: Wanted, size: tuple[int, int], faces: Sequence[Face] | None, *, name: str) -> Framing:
+    """Return the frames that are meant.
+
+    Args:
+        wanted: what was asked for.
+        size: width and height of the photo.
+        faces: the largest first; None where the server has no finder for this domain.
+        name: of the photo.
+
+    Raises:
+        PhotoError: there is no face, or not the one that was asked for; or it is not usable.
+    """
+    if isinstance(wanted.frame, Frame) or wanted.frame == "square":
+        frame = wanted.frame if isinstance(wanted.frame, Frame) else Frame.square(size)
+        frame.require_photo(size, name=name)
+        return Framing((frame,))
+    if not faces:
+        why = "no face found" if faces is not None else "the server has no face finder for this domain"
+        if wanted.frame == "auto" and wanted.face == LARGEST:
+            return Framing((Frame.square(size),), note=f"{why}: inverting the centred square")
+        raise PhotoError(f"cannot frame {quoted(name)}: {why}: pass --frame square or --frame x,y,size")
+    numbers = _numbers(wanted, faces, name)
+    rule = AUTO if wanted.frame == "auto" else wanted.frame
+    make = Frame.aligned if rule == "aligned" else Frame.upright
+    frames = []
+    for number in numbers:
+        try:
+            frame = make(faces[number - 1].landmarks)
+            frame.require_photo(size, name=name)
+        except PhotoError as problem:
+            raise PhotoError(f"face {number} of {quoted(name)} cannot be framed: {problem}") from problem
+        frames.append(frame)
+    left = len(faces) - len(numbers) if wanted.face == ALL else 0
+    notes = [f"{left} of the faces cannot be framed, and are left out"] * bool(left)
+    if wanted.face == ALL and len(faces) >= MAX_FACES:
+        notes.append(MORE_FACES)
+    return Framing(tuple(frames), tuple(numbers), "; ".join(notes))
+
+
+def _numbers(wanted: Wanted, faces: Sequence[Face], name: str) -> list[int]:
+    if isinstance(wanted.face, int):
+        if wanted.face > len(faces):
+            there = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+            raise PhotoError(f"there is no face {wanted.face} in {quoted(name)}, which shows {there}")
+        return [wanted.face]
+    usable = [number for number, face in enumerate(faces, start=1) if fault(face.landmarks) is None]
+    # Where none is usable, the largest one says why.
+    usable = usable or [1]
+    return usable if wanted.face == ALL else usable[:1]

@@ -1,0 +1,75 @@
+"""``Face``: what the served face finder says of one face of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.errors import AnswerRefused
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face, in pixels of the photo as shown.
+
+    Attributes:
+        box: left, top, width, height, float64 [4]; it may reach outside the photo.
+        landmarks: float64 [5, 2], x and y of the eye at the left of the image, the other eye, the nose's tip, the
+            mouth's corner at the left, the other corner.
+        score: how sure the finder is, 0 to 1.
+    """
+
+    box: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Of the box, in pixels."""
+        return float(self.box[2] * self.box[3])
+
+    def report(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"box": self.box.tolist(), "landmarks": self.landmarks.tolist(), "score": self.score}
+
+
+def shrunk(image: Image.Image, largest: int) -> NDArray[np.uint8]:
+    """Return a photo as the finder takes it: uint8 RGB [H, W, 3], its longer side at most ``largest`` pixels."""
+    scale = min(1.0, largest / max(image.size))
+    if scale == 1:
+        return np.array(image)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def faces_of(
+    boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32], scale: Sequence[float]
+) -> list[Face]:
+    """Return the faces of an answer, the largest first.
+
+    Args:
+        boxes: float32 [N, 4].
+        landmarks: float32 [N, 5, 2].
+        scores: float32 [N]; 0 where there is no face.
+        scale: pixels of the photo for each pixel of the image that was sent, along x and y.
+
+    Raises:
+        AnswerRefused: the answer is malformed.
+    """
+    count = len(scores)
+    if boxes.shape != (count, 4) or landmarks.shape != (count, 5, 2):
+        raise AnswerRefused("the face finder's answer has faces of different numbers")
+    factor = np.asarray(scale, np.float64)
+    faces = [
+        Face(box * np.tile(factor, 2), points * factor, float(score))
+        for box, points, score in zip(boxes, landmarks, scores, strict=True)
+        if score > 0
+    ]
+    if any((face.box[2:] <= 0).any() for face in faces):
+        raise AnswerRefused("the face finder's answer has a face without a size")
+    return sorted(faces, key=lambda face: -face.area)
