@@ -38,7 +38,8 @@ def test_the_side_car_refuses_and_goes_on(sidecar: LocalSidecar, job: Make) -> N
                 with pytest.raises(grpc.RpcError) as caught:
                     list(bad_stub.Refine(wrong, timeout=120))
                 assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, (kind, caught.value)
-                assert str(caught.value.details()).endswith("."), kind
+                details = str(caught.value.details())
+                assert details[0].islower() and not details.endswith((".", ":")), kind
         assert len(seen) == 18
         assert min(seen.values()) > 20
         assert (good.wrong, good.right > 1) == (0, True)
