@@ -34,6 +34,7 @@ from server_tests.chaos.wrong import Wrong
 PHOTOS = 12
 QUIET_BATCHES = 4
 PLATEAU = 1.1
+FULL = 60 * 1024
 TINY = [sys.executable, "-m", "server_tests.chaos.tiny"]
 
 
@@ -81,7 +82,7 @@ class Chaos:
             self.batch(calm=True)
             plateau.append(self.servers())
         wrong.stop()
-        wrong.join()
+        wrong.join(60)
         assert self.launcher is not None
         self.launcher.terminate()
         self.launcher.wait(60)
@@ -151,8 +152,10 @@ class Chaos:
                 cwd=self.folder,
                 stdout=said,
                 stderr=said,
-                preexec_fn=_full if full else None,  # noqa: PLW1509
             )
+            if full:
+                # No file grows beyond this: as on a full disk, writing fails in the middle.
+                resource.prlimit(self.client.pid, resource.RLIMIT_FSIZE, (FULL, FULL))
             next_harm = time.monotonic() + self.draw.uniform(0, 4)
             while self.client.poll() is None:
                 time.sleep(0.05)
@@ -221,12 +224,6 @@ class Chaos:
         self.different += len(different) - len(extra)
         if bad or missing or extra or different:
             self.troubles.append({"bad": bad, "missing": sorted(missing), "extra": sorted(extra), "said": said[-500:]})
-
-
-def _full() -> None:
-    """No file grows beyond 60 KiB: as on a full disk, writing fails in the middle."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60 * 1024, resource.RLIM_INFINITY))
 
 
 def main() -> int:
