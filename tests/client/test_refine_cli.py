@@ -192,7 +192,7 @@ def test_a_loss_that_diverges_leaves_the_last_checkpoint(place, capsys, sidecar)
     assert code == 3
     assert "NaN; the inversion of step 20 is in out/me/me.inversion.safetensors" in message
     assert f"`client refine {FILE}`" in message
-    assert files(place) == RESULTS[:3]
+    assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.step == 20
 
 

@@ -52,7 +52,7 @@ def test_a_crash_is_of_one_photo(decoding: Decoding) -> None:
 @pytest.mark.parametrize(
     ("decoder", "says", "refusal"),
     [
-        ("sleeping", "decoding takes longer than 60 seconds", "Decoding the photo takes longer than 10 seconds."),
+        ("sleeping", "decoding takes longer than 60 seconds", "cannot decode the photo within 10 seconds"),
         ("crashing", "the decoder crashed, or ran out of memory", served.DAMAGED),
     ],
 )
@@ -77,5 +77,5 @@ def test_the_side_car_refuses_many_scans() -> None:
     Image.new("L", (64, 64)).save(data, "JPEG", progressive=True)
     start = data.getvalue().index(b"\xff\xda")
     bomb = data.getvalue()[:-2] + data.getvalue()[start:-2] * 200 + data.getvalue()[-2:]
-    with pytest.raises(ContractError, match=r"a JPEG file of \d+ scans, which takes too long to decode"):
+    with pytest.raises(ContractError, match=r"a JPEG file of \d+ scans takes too long to decode"):
         served.square(pb.RefineRequest(encoded=bomb), resolution=64)
