@@ -45,6 +45,16 @@ def detail_file(domain: str, cut: int) -> Path:
     return LEARNED / domain / f"detail{cut}.safetensors"
 
 
+def coarse_look_file(domain: str, cut: int) -> Path:
+    """The trained coarse look that ships with the project, fp16 safetensors."""
+    return LEARNED / domain / f"coarse_look{cut}.safetensors"
+
+
+def short_head_file(domain: str, cut: int) -> Path:
+    """The trained short head that ships with the project, fp16 safetensors."""
+    return LEARNED / domain / f"short_head{cut}.safetensors"
+
+
 def pnorm_file(domain: str) -> Path:
     """The P-norm+ statistics of the generator's W."""
     return LEARNED / domain / "pnorm.safetensors"

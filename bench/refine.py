@@ -38,7 +38,8 @@ from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
 from client.files.sheet import png, sheet
 from export.generator import load_generator
-from export.serve.graphs import DetailGraph, EncoderGraph, sent
+from export.serve.graph import sent
+from export.serve.graphs import DetailGraph, EncoderGraph
 from judges.reconstruction import Judge, shrunk
 from networks.learned_file import load_detail, load_encoder
 from networks.pixels import from_array

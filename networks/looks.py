@@ -172,6 +172,36 @@ class CoarseLook(nn.Module):
         return w.view(-1, self.coarse, STYLE_DIM)
 
 
+class CoarseStyles(nn.Module):
+    """A photo and where its face lies, to the coarse styles w_1..M-1: a coarse look with the statistics of W.
+
+    Args:
+        coarse: number of coarse styles.
+    """
+
+    w_mean: Tensor
+    w_std: Tensor
+
+    def __init__(self, *, coarse: int) -> None:
+        super().__init__()
+        self.look = CoarseLook(coarse=coarse)
+        self.register_buffer("w_mean", torch.zeros(STYLE_DIM))
+        self.register_buffer("w_std", torch.ones(STYLE_DIM))
+
+    @classmethod
+    def of(cls, looks: TwoLooks) -> CoarseStyles:
+        """Share the coarse look of ``looks``."""
+        made = cls(coarse=looks.coarse)
+        made.look, made.w_mean, made.w_std = looks.coarse_look, looks.w_mean, looks.w_std
+        return made
+
+    def forward(self, photo: Tensor, theta: Tensor) -> Tensor:
+        """As :meth:`TwoLooks.look_at_face`."""
+        face = resample(photo, inverse_of(theta), (FACE, FACE))
+        styles: Tensor = self.look(face) * self.w_std + self.w_mean
+        return styles
+
+
 class TwoLooks(nn.Module):
     """The three looks, and the statistics that normalise codes.
 

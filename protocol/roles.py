@@ -15,12 +15,14 @@ class Role:
         largest_batch: 0 for a model that makes a batch of one request by itself.
         largest: the largest size of an input's variable dimension, by its name; every such input has one.
         each_cut: whether every cut has its own; otherwise only the default one has it.
+        each_domain: whether every domain has it; otherwise only those whose networks are trained.
         shared: whether one model, of the role's own name, serves all domains.
     """
 
     largest_batch: int
     largest: Mapping[str, int] = field(default_factory=dict)
     each_cut: bool = True
+    each_domain: bool = True
     shared: bool = False
 
 
@@ -38,6 +40,8 @@ ROLES: Final[Mapping[str, Role]] = {
     "fine": Role(largest_batch=8),
     "encoder": Role(largest_batch=16),
     "detail": Role(largest_batch=16),
+    "styles": Role(largest_batch=16, each_cut=False, each_domain=False),
+    "preview": Role(largest_batch=16, each_cut=False, each_domain=False),
     "invert": Role(largest_batch=8),
     "shift": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),
     "edit": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),

@@ -5,7 +5,8 @@ for older versions, where it is a square of whole pixels; files of theirs have `
 
 Schema 1 holds ``f``, ``w_m_plus`` and ``f_o``. Schema 2 adds what a refinement leaves, each optional: the square of the
 photo as the bytes of a PNG file (``target``, uint8), the tensors of the optimiser (``optimiser.NAME``, float32), and an
-account of the refinement as JSON in the metadata (``refinement``).
+account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds with what edits move ``f``
+(``w_coarse`` and ``transform``, float32).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 
 from client.errors import GeneratorMismatch, InversionError, ParameterError, PhotoError
 from client.files import tensors
+from client.files.face_styles import FaceStyles
 from client.files.photo import Photo
 from client.files.record import Refinement
 from client.frames.frame import Frame
@@ -32,6 +34,8 @@ from protocol.cuts import W_PLUS
 
 SCHEMA: Final = "unaligned.inversion/1"
 REFINED_SCHEMA: Final = "unaligned.inversion/2"
+FACE_SCHEMA: Final = "unaligned.inversion/3"
+SCHEMAS: Final = (SCHEMA, REFINED_SCHEMA, FACE_SCHEMA)
 SUFFIX: Final = ".inversion.safetensors"
 CUTS: Final = (W_PLUS, *cuts.CUTS)
 STYLE_DIM: Final = 512
@@ -66,6 +70,7 @@ class Inversion:
         versions: of the ``client`` and the ``server`` that made it.
         target: the photo's square as a PNG file, RGB, of the generator's resolution; None where it was not kept.
         refinement: how far a refinement got; None without one.
+        face: with what edits move ``f``; None where they leave it.
 
     Raises:
         InversionError: on creation, when a tensor has another shape or dtype or is not finite, or the target is not
@@ -86,6 +91,7 @@ class Inversion:
     versions: dict[str, str] = field(default_factory=dict)
     target: bytes | None = None
     refinement: Refinement | None = None
+    face: FaceStyles | None = None
 
     def __post_init__(self) -> None:
         _validate(self, "the inversion")
@@ -114,8 +120,8 @@ class Inversion:
         schema = metadata.get("schema")
         if schema is None:
             raise InversionError(f"{what} is a safetensors file, but not an inversion")
-        if schema not in (SCHEMA, REFINED_SCHEMA):
-            raise InversionError(f"{what} has the schema {quoted(schema)}: expected {SCHEMA} or {REFINED_SCHEMA}")
+        if schema not in SCHEMAS:
+            raise InversionError(f"{what} has the schema {quoted(schema)}: expected {SCHEMA} to {FACE_SCHEMA[-1]}")
         f, w_m_plus, f_o = (
             tensors.require(found, name, what=what, error=InversionError) for name in ("f", "w_m_plus", "f_o")
         )
@@ -132,9 +138,11 @@ class Inversion:
             raise InversionError(f"{what} has an unreadable cut, frame or photo size") from problem
         texts = {key: shown(metadata[key]) for key in _TEXTS}
         versions = {side: texts.pop(f"{side}_version") for side in ("client", "server")}
-        target = refinement = None
-        if schema == REFINED_SCHEMA:
+        target = refinement = face = None
+        if schema != SCHEMA:
             target, refinement = _target(found, what), _refinement(found, metadata, what)
+        if schema == FACE_SCHEMA:
+            face = FaceStyles.found(found, what)
         try:
             inversion = cls(
                 f,
@@ -146,6 +154,7 @@ class Inversion:
                 versions=versions,
                 target=target,
                 refinement=refinement,
+                face=face,
                 **texts,
             )
             if target is not None:
@@ -206,12 +215,20 @@ class Inversion:
             found["target"] = np.frombuffer(self.target, np.uint8)
         if self.refinement is not None:
             found |= {f"{_OPTIMISER}{name}": value for name, value in self.refinement.optimiser.items()}
+        if self.face is not None:
+            found |= self.face.named()
         return found
+
+    @property
+    def _schema(self) -> str:
+        if self.face is not None:
+            return FACE_SCHEMA
+        return SCHEMA if self.target is None and self.refinement is None else REFINED_SCHEMA
 
     def _metadata(self) -> dict[str, str]:
         account = {} if self.refinement is None else {"refinement": self.refinement.encode()}
         return {
-            "schema": SCHEMA if self.target is None and self.refinement is None else REFINED_SCHEMA,
+            "schema": self._schema,
             **account,
             "generator": self.generator,
             "domain": self.domain,
@@ -244,6 +261,8 @@ def _validate(inversion: Inversion, what: str) -> None:
     styles = inversion.w_m_plus.shape
     if len(styles) != 2 or not 1 <= styles[0] <= _MAX_STYLES or styles[1] != STYLE_DIM:
         raise InversionError(f"tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}]")
+    if inversion.face is not None:
+        inversion.face.check(what, dim=STYLE_DIM)
     frame, (width, height) = inversion.frame, inversion.photo_size
     if not frame.shows((width, height)):
         raise InversionError(f"the {frame} of {what} does not lie within its photo of {width}x{height} pixels")

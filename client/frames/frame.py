@@ -220,6 +220,17 @@ class Frame:
         return cls(kind, float(x), float(y), float(along[0]), float(along[1]))
 
 
+def transform_between(frame: Frame, other: Frame) -> NDArray[np.float32]:
+    """Return the transform from places in one frame to those in another, both from -1 to 1: float32 [2, 3].
+
+    Exactly the identity between equal frames.
+    """
+    if frame == other:
+        return np.eye(2, 3, dtype=np.float32)
+    there = other.to_square(frame.to_photo([[0.5, 0.5], [1, 0.5], [0.5, 1]])) * 2 - 1
+    return np.stack([there[1] - there[0], there[2] - there[0], there[0]], axis=1).astype(np.float32)
+
+
 def fault(landmarks: ArrayLike) -> str | None:
     """Return why landmarks, float [5, 2] as for ``Frame.aligned``, make no face; None where they do."""
     points = np.asarray(landmarks, np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import AnswerRefused, ParameterError
+from client.files.inversion import Inversion
 from client.text import quoted, shown
 from client.triton.transport import Array, ModelConfig, TensorSpec
 from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
@@ -60,6 +61,17 @@ def checked_sample(seed: int, psi: float) -> None:
         raise ParameterError(f"invalid seed {seed}: expected a whole number from 0 to {MAX_SEED}")
     if not (math.isfinite(psi) and -2 <= psi <= 2):
         raise ParameterError(f"invalid truncation psi {psi:g}: expected a number from -2 to 2")
+
+
+def started(inversion: Inversion, config: ModelConfig) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors that an edit starts from, for a model that moves ``w_m_plus`` alone or ``f`` as well."""
+    found = {"f": inversion.f, "w_m_plus": inversion.w_m_plus}
+    if "w_coarse" not in config.inputs:
+        return found
+    if inversion.face is not None:
+        return found | inversion.face.named()
+    zeros = np.zeros(config.inputs["w_coarse"].dims, np.float32)
+    return {**found, "w_coarse": zeros, "transform": np.eye(2, 3, dtype=np.float32)}
 
 
 def fault(value: Array, spec: TensorSpec) -> str | None:

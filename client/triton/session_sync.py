@@ -19,10 +19,11 @@ from client.errors import (
     ServerUnavailable,
 )
 from client.files.direction import Direction
+from client.files.face_styles import FaceStyles
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.frames.face import Face, faces_of, shrunk
-from client.frames.frame import Frame
+from client.frames.frame import Frame, transform_between
 from client.text import shown
 from client.triton.checks import (
     checked_domain,
@@ -34,15 +35,16 @@ from client.triton.checks import (
     number_of,
     side_of,
     spec_of,
+    started,
 )
-from client.triton.status import MODELS, MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
+from client.triton.status import MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
 from client.triton.transport import Array, ModelConfig, ServerInfo, Transport
 from client.wire.retry import ATTEMPTS, remaining, retrying
 from client.wire.threads import inline
 from client.wire.timeout import Timeout
 from protocol.cuts import DEFAULT_CUT, prefix
 from protocol.methods import DEFAULT
-from protocol.roles import FACE_FINDER, MAX_STRENGTHS
+from protocol.roles import FACE_FINDER, MAX_STRENGTHS, ROLES
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]
@@ -77,17 +79,32 @@ class Session:
         self._configs: dict[str, ModelConfig] = {}
 
     def invert(
-        self, photo: Photo, frame: Frame | None, *, method: str = DEFAULT, cut: int | None = None
+        self,
+        photo: Photo,
+        frame: Frame | None,
+        *,
+        method: str = DEFAULT,
+        cut: int | None = None,
+        face: Frame | None = None,
     ) -> InversionResult:
-        """Photo to the start of a method, and its reconstruction; with an encoder, in one request."""
+        """Photo to the start of a method, and its reconstruction; with an encoder, in one request.
+
+        ``face`` is the aligned frame of the face in a frame of another kind; where it is not known, edits leave ``f``.
+        """
         start, cut = checked_method(method, cut)
         frame = frame or Frame.square(photo.size)
         frame.require_photo(photo.size, name=photo.name)
         config = self._config("invert" if start == "encoder" else "encoder", cut)
         server = self._info()
         pixels = inline(photo.pixels, frame, side_of(config, "image"))
+        styles = None
         if start == "encoder":
-            answer = self._infer(config, {"image": pixels}, ("f", "w_m_plus", "reconstruction"))
+            inputs: dict[str, Array] = {"image": pixels}
+            if "transform" in config.inputs:
+                inputs["transform"] = transform = transform_between(frame, face or frame)
+            answer = self._infer(config, inputs, tuple(config.outputs))
+            if "w_coarse" in answer and (face is not None or frame.kind == "aligned"):
+                styles = FaceStyles(w_coarse=answer["w_coarse"], transform=transform)
         else:
             answer = self._infer(config, {"image": pixels}, ("f",))
             answer["w_m_plus"] = self._mean_styles(cut)
@@ -107,6 +124,7 @@ class Session:
             photo_name=photo.name,
             method=start,
             versions={"client": VERSION, "server": server.version},
+            face=styles,
         )
         return InversionResult(inversion, answer["reconstruction"])
 
@@ -145,7 +163,7 @@ class Session:
         wanted = checked_strengths(strengths)
         config = self._config("edit", inversion.cut)
         step = self.step(inversion, direction)
-        tensors = {"f": inversion.f, "w_m_plus": inversion.w_m_plus, "direction": step}
+        tensors = {**started(inversion, config), "direction": step}
         images = []
         for start in range(0, len(wanted), MAX_STRENGTHS):
             chunk = wanted[start : start + MAX_STRENGTHS]
@@ -157,11 +175,18 @@ class Session:
         return edited
 
     def step(self, inversion: Inversion, direction: Direction) -> NDArray[np.float32]:
-        """Return what strength 1 of a direction adds to the inversion's styles: float32 [n, 512]."""
+        """Return what strength 1 of a direction adds to the styles that the server moves: float32 [n, 512]."""
         config = self._config("edit", inversion.cut)
         self._require(inversion, config)
         direction.require_generator(inversion.generator)
-        return direction.step(before=number_of(config, "coarse_styles"), styles=len(inversion.w_m_plus))
+        before, styles = number_of(config, "coarse_styles"), len(inversion.w_m_plus)
+        if "w_coarse" not in config.inputs:
+            return direction.step(before=before, styles=styles)
+        if inversion.face is not None:
+            return direction.step(before=0, styles=before + styles)
+        # Without coarse styles f stays: a step of theirs would have nothing to start from.
+        step = direction.step(before=before, styles=styles)
+        return np.concatenate([np.zeros((before, step.shape[1]), np.float32), step])
 
     def generate(self, seed: int, psi: float) -> Image8:
         """Seed to image: z to w to f to image, uint8 RGB [1024, 1024, 3]."""
@@ -188,7 +213,7 @@ class Session:
         ready = self._persist(self._transport.ready)
         models = []
         said: ModelConfig | None = None
-        names = [(f"{self.domain}_{model}", True) for model in MODELS]
+        names = [(f"{self.domain}_{model}", role.each_domain) for model, role in ROLES.items() if not role.shared]
         names += [(f"{prefix(self.domain, cut)}_{model}", False) for cut in MORE_CUTS for model in MORE]
         names += [(model, False) for model in SHARED]
         for name, needed in names:

@@ -13,8 +13,9 @@ from client.triton.transport import ServerInfo
 from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
 from protocol.roles import ROLES
 
-MODELS: Final = tuple(name for name, role in ROLES.items() if not role.shared)
-# Of all domains.
+# Of every domain.
+MODELS: Final = tuple(name for name, role in ROLES.items() if role.each_domain and not role.shared)
+# Of all domains together.
 SHARED: Final = tuple(name for name, role in ROLES.items() if role.shared)
 # Of the other cuts, which a server may leave out.
 MORE: Final = tuple(name for name, role in ROLES.items() if role.each_cut)

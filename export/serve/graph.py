@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from networks.pixels import from_uint8, to_uint8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
@@ -19,6 +21,7 @@ class Graph:
         inputs: example inputs by name.
         outputs: names of the outputs.
         weights: files that the graph depends on.
+        code: files of code that it depends on, beyond those of every graph.
         batched: whether the first axis of every tensor is the batch.
         dynamic: further dynamic axes: by tensor, the name of each.
     """
@@ -28,5 +31,16 @@ class Graph:
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
     weights: tuple[Path, ...]
+    code: tuple[str, ...] = ()
     batched: bool = True
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+def received(image: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]."""
+    return from_uint8(image.permute(0, 3, 1, 2))
+
+
+def sent(image: Tensor) -> Tensor:
+    """float32 [B, 3, H, W], nominally in [-1, 1] -> uint8 [B, H, W, 3]."""
+    return to_uint8(image).permute(0, 2, 3, 1)

@@ -24,7 +24,8 @@ from assets.paths import ROOT, detail_file, encoder_file, generator_file
 from export.generator import load_generator, shows_faces
 from export.serve.exporters import OPSET, signature, to_onnx, to_torchscript
 from export.serve.faces import faces_graph
-from export.serve.graph import Graph
+from export.serve.graph import Graph, received, sent
+from export.serve.looks import looks_graphs
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.detail import Detail
@@ -32,7 +33,6 @@ from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator, read_shape
 from networks.learned_file import BACKBONE, load_detail, load_encoder
 from networks.mapping import STYLE_DIM
-from networks.pixels import from_uint8, to_uint8
 from networks.synthesis import Synthesis
 from protocol.cuts import DEFAULT_CUT, W_PLUS, prefix
 
@@ -151,16 +151,6 @@ class ShiftGraph(nn.Module):
         return f.expand(count, *f.shape), w_m_plus + strengths[:, None, None] * direction
 
 
-def received(image: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]."""
-    return from_uint8(image.permute(0, 3, 1, 2))
-
-
-def sent(image: Tensor) -> Tensor:
-    """float32 [B, 3, H, W], nominally in [-1, 1] -> uint8 [B, H, W, 3]."""
-    return to_uint8(image).permute(0, 2, 3, 1)
-
-
 def graphs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> list[Graph]:
     """The graphs of a domain whose weights exist; a network is loaded only when its graph is built."""
     weights = generator_file(domain)
@@ -204,7 +194,8 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
             return ConstantGraph(generator())
         return EncoderGraph(load_encoder(learned, generator=generator().fingerprint))
 
-    return [
+    looks = looks_graphs(domain, name, cut, shape, generator)
+    found = [
         Graph(
             name=f"{name}_fine",
             build=lambda: FineGraph(generator()),
@@ -236,13 +227,16 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
             dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
         ),
     ]
+    # With coarse styles the shift moves f, too.
+    replaced = {graph.name for graph in looks}
+    return [graph for graph in found if graph.name not in replaced] + looks
 
 
 def stamp(graph: Graph) -> str:
     """A sha256 over everything that the exported file depends on."""
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript", "onnx-ir")]
     digest = hashlib.sha256(f"{versions} {OPSET}".encode())
-    for path in (*(ROOT / code for code in CODE), *graph.weights):
+    for path in (*(ROOT / code for code in (*CODE, *graph.code)), *graph.weights):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

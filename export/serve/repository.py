@@ -64,14 +64,24 @@ def _bounds(role: Role) -> dict[str, str]:
 
 
 def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str, str]) -> list[ServedModel]:
-    """``invert``: image -> f, w_m_plus, reconstruction. ``edit``: one code, many strengths -> images.
+    """The ensembles of a cut; no ``invert`` where encoder and detail head are not trained.
 
-    There is no ``invert`` where encoder and detail head are not trained. ``name`` is what the names of the cut's models
-    begin with.
+    Args:
+        name: what the names of the cut's models begin with.
+        served: the cut's models by name.
+        parameters: of the ensembles.
     """
+    made = [_edit(name, served, parameters)]
+    if {f"{name}_encoder", f"{name}_detail"} <= set(served):
+        made.insert(0, _invert(name, served, parameters))
+    return made
+
+
+def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
+    """One code, many strengths -> images."""
     fine, shift = (served[f"{name}_{role}"] for role in ("fine", "shift"))
     image = fine.outputs[0]
-    edit = ServedModel(
+    return ServedModel(
         name=f"{name}_edit",
         inputs=shift.inputs,
         outputs=(Tensor(name="images", dtype=image.dtype, dims=(-1, *image.dims)),),
@@ -90,22 +100,32 @@ def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str
             ),
         ),
     )
-    encoder, detail = (served.get(f"{name}_{role}") for role in ("encoder", "detail"))
-    if encoder is None or detail is None:
-        return [edit]
-    invert = ServedModel(
+
+
+def _invert(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
+    """image -> f, w_m_plus, reconstruction; with a coarse look: image, transform -> those and w_coarse."""
+    fine = served[f"{name}_fine"]
+    image = fine.outputs[0]
+    readers = [served[f"{name}_{role}"] for role in ("encoder", "detail", "styles") if f"{name}_{role}" in served]
+    inputs = {tensor.name: tensor for model in readers for tensor in model.inputs}
+    return ServedModel(
         name=f"{name}_invert",
-        inputs=encoder.inputs,
+        inputs=tuple(inputs.values()),
         outputs=(
-            *encoder.outputs,
-            *detail.outputs,
+            *(tensor for model in readers for tensor in model.outputs),
             Tensor(name="reconstruction", dtype=image.dtype, dims=image.dims),
         ),
         max_batch_size=fine.max_batch_size,
         parameters=parameters,
         steps=(
-            EnsembleStep(model=encoder.name, inputs={"image": "image"}, outputs={"f": "f"}),
-            EnsembleStep(model=detail.name, inputs={"image": "image"}, outputs={"w_m_plus": "w_m_plus"}),
+            *(
+                EnsembleStep(
+                    model=model.name,
+                    inputs={t.name: t.name for t in model.inputs},
+                    outputs={t.name: t.name for t in model.outputs},
+                )
+                for model in readers
+            ),
             EnsembleStep(
                 model=fine.name,
                 inputs={"f": "f", "w_m_plus": "w_m_plus"},
@@ -113,7 +133,6 @@ def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str
             ),
         ),
     )
-    return [invert, edit]
 
 
 def configurations(domain: str, variant: Variant = PLAIN, *, cuts: Sequence[int] = EVERY_CUT) -> list[ServedModel]:

@@ -27,8 +27,9 @@ from assets.paths import REPOSITORY
 from export.generator import load_generator, shows_faces
 from export.samples import at_size
 from export.serve.exporters import load_torchscript
-from export.serve.graph import Graph
-from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs, sent
+from export.serve.graph import Graph, sent
+from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs
+from export.serve.looks import moves_f
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
@@ -45,6 +46,7 @@ FLOAT_BOUND = 2e-5
 IMAGE_BOUND = 1
 HALF_PSNR = 45.0  # dB against float32
 STRENGTHS = (-2.0, 0.0, 2.0)
+TRANSFORM = [[0.8, -0.3, 0.1], [0.3, 0.8, -0.05]]  # a face that is turned and moved
 
 
 class VerifyError(ValueError):
@@ -127,9 +129,16 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
         f, w_m_plus = synthesis.coarse(w_plus[:, :count], cut=cut), w_plus[:, count:]
         direction = 0.1 * torch.randn(w_m_plus.shape[1:], generator=rng)
         edit = {"f": f[0], "w_m_plus": w_m_plus[0], "direction": direction, "strengths": torch.tensor(STRENGTHS)}
-        tensors[f"{name}_fine"] = {"f": f, "w_m_plus": w_m_plus}
-        tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail", "invert")}
-        tensors |= {f"{name}_{role}": edit for role in ("shift", "edit")}
+        photo = {"image": image}
+        if has_styles := moves_f(domain, cut):
+            photo["transform"] = torch.tensor(TRANSFORM).expand(2, 2, 3)
+        tensors |= {f"{name}_{role}": {"f": f, "w_m_plus": w_m_plus} for role in ("fine", "preview")}
+        tensors |= {f"{name}_{role}": photo for role in ("styles", "invert")}
+        tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail")}
+        moved = {**edit, "w_coarse": w_plus[0, :count], "transform": torch.tensor(TRANSFORM)}
+        moved["direction"] = 0.1 * torch.randn(w_plus.shape[1:], generator=rng)
+        for role in ("shift", "edit"):
+            tensors[f"{name}_{role}"] = moved if has_styles else edit
     return {k: {n: t.contiguous().numpy() for n, t in v.items()} for k, v in tensors.items()}
 
 
@@ -178,7 +187,8 @@ def references(domain: str, feeds: dict[str, Arrays], cuts: Sequence[int] = EVER
         if {f"{name}_encoder", f"{name}_detail"} <= set(built):
             feed = feeds[f"{name}_invert"]
             code = part(f"{name}_encoder", feed) | part(f"{name}_detail", feed)
-            expected[f"{name}_invert"] = code | {"reconstruction": part(f"{name}_fine", code)["image"]}
+            styles = part(f"{name}_styles", feed) if f"{name}_styles" in built else {}
+            expected[f"{name}_invert"] = code | styles | {"reconstruction": part(f"{name}_fine", code)["image"]}
         moved = part(f"{name}_shift", feeds[f"{name}_edit"])
         batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
         expected[f"{name}_edit"] = {"images": part(f"{name}_fine", batch)["image"]}

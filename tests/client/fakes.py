@@ -26,7 +26,7 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 GENERATOR = "0123456789abcdef"
 SIDE = 32
 PHOTO_SIDE = 64
-F, M_PLUS = (512, 16, 16), (12, 512)
+F, M_PLUS, COARSE = (512, 16, 16), (12, 512), (4, 512)
 SHAPES = {16: (F, M_PLUS), 8: ((512, 8, 8), (14, 512)), 4: ((512, 4, 4), (16, 512))}
 F32, U8 = np.dtype(np.float32), np.dtype(np.uint8)
 IMAGE, SMALL = (U8, (SIDE, SIDE, 3)), (U8, (PHOTO_SIDE, PHOTO_SIDE, 3))
@@ -46,13 +46,19 @@ TABLE: dict[str, tuple[int, dict, dict]] = {
 for _cut, (_f, _w) in SHAPES.items():
     _code = {"f": (F32, _f), "w_m_plus": (F32, _w)}
     _edit = {**_code, "direction": (F32, _w), "strengths": (F32, (-1,))}
+    _invert_in, _invert_out = {"image": SMALL}, {**_code, "reconstruction": IMAGE}
+    if _cut == 16:  # edits move f, too
+        _guide = {"w_coarse": (F32, COARSE), "transform": (F32, (2, 3))}
+        _edit |= {**_guide, "direction": (F32, (16, 512))}
+        _invert_in["transform"] = (F32, (2, 3))
+        _invert_out["w_coarse"] = (F32, COARSE)
     TABLE |= {
         f"{prefix('', _cut)}_{role}".lstrip("_"): model
         for role, model in {
             "fine": (8, _code, {"image": IMAGE}),
             "encoder": (16, {"image": SMALL}, {"f": (F32, _f)}),
             "detail": (16, {"image": SMALL}, {"w_m_plus": (F32, _w)}),
-            "invert": (8, {"image": SMALL}, {**_code, "reconstruction": IMAGE}),
+            "invert": (8, _invert_in, _invert_out),
             "shift": (0, _edit, {"f_batch": (F32, (-1, *_f)), "w_m_plus_batch": (F32, (-1, *_w))}),
             "edit": (0, _edit, {"images": (U8, (-1, SIDE, SIDE, 3))}),
         }.items()
@@ -96,6 +102,7 @@ def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 "f": f,
                 "w_m_plus": np.full((1, *styles), 0.5, np.float32),
                 "reconstruction": np.full((1, SIDE, SIDE, 3), round(float(value) * 255), np.uint8),
+                "w_coarse": np.full((1, *COARSE), 0.125, np.float32),
             }
         case "encoder":
             return {"f": np.full((1, *f_shape), 0.25, np.float32)}

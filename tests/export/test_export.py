@@ -19,8 +19,8 @@ from export.__main__ import COMMANDS, main
 from export.generator import fingerprint, load_generator
 from export.serve import graphs, repository
 from export.serve.exporters import to_onnx, to_torchscript
-from export.serve.graph import Graph
-from export.serve.graphs import DetailGraph, ShiftGraph, received, sent
+from export.serve.graph import Graph, received, sent
+from export.serve.graphs import DetailGraph, ShiftGraph
 from export.serve.triton_config import EnsembleStep, ServedModel, Tensor, parse
 from export.serve.variant import PLAIN
 from export.serve.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
@@ -76,7 +76,7 @@ def test_the_committed_configurations_are_what_the_graphs_give(tmp_path: Path) -
     repository.write("ffhq", tmp_path)
     committed = {p.parent.name: p.read_text() for p in REPOSITORY.glob("*/config.pbtxt")}
     generated = {p.parent.name: p.read_text() for p in tmp_path.glob("*/config.pbtxt")}
-    assert len(generated) == 21
+    assert len(generated) == 23
     assert generated == committed
 
 
@@ -104,7 +104,7 @@ def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
-    assert len(repository.write("ffhq", tmp_path)) == 21
+    assert len(repository.write("ffhq", tmp_path)) == 23
     assert repository.write("ffhq", tmp_path) == []
     (tmp_path / "ffhq_shift" / "1" / "model.onnx").write_bytes(b"damaged")
     assert repository.write("ffhq", tmp_path) == ["ffhq_shift"]

@@ -1,0 +1,158 @@
+"""Graphs of the coarse look and the short head: coarse styles, edits that move ``f``, and previews."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from assets.paths import coarse_look_file, generator_file, short_head_file
+from export.serve.graph import Graph, received, sent
+from networks.generator_file import Generator
+from networks.looks import PHOTO, CoarseStyles
+from networks.looks_file import load_coarse_styles, load_short_head
+from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
+from networks.short_head import ShortHead
+from networks.similarity import IDENTITY, move
+from networks.synthesis import Synthesis
+
+CODE = (
+    "export/serve/looks.py",
+    "networks/looks.py",
+    "networks/looks_file.py",
+    "networks/short_head.py",
+    "networks/similarity.py",
+)
+
+
+class StylesGraph(nn.Module):
+    """The coarse styles that a face would have if it were aligned.
+
+    image uint8 [B, 256, 256, 3], transform [B, 2, 3] -> w_coarse [B, n, 512].
+
+    ``transform`` says where the face lies: a similarity from places in the image to places in the aligned face, both
+    in [-1, 1].
+    """
+
+    def __init__(self, network: CoarseStyles) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, transform: Tensor) -> Tensor:
+        """See the class."""
+        w_coarse: Tensor = self.network(received(image), usable(transform))
+        return w_coarse
+
+
+class PreviewGraph(nn.Module):
+    """f [B, C, 16, 16], w_m_plus [B, m, 512] -> image uint8 [B, 256, 256, 3], painted by the short head."""
+
+    def __init__(self, synthesis: MobileStyleGAN, head: ShortHead) -> None:
+        super().__init__()
+        self.synthesis, self.head = synthesis, head
+
+    def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """See the class."""
+        return sent(self.head(self.synthesis.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:]))
+
+
+class MoveGraph(nn.Module):
+    """Moves one code along a direction in all styles, once per strength.
+
+    f [C, s, s], w_m_plus [m, 512], w_coarse [n, 512], transform [2, 3], direction [n + m, 512], strengths [K]
+    -> f_batch [K, C, s, s], w_m_plus_batch [K, m, 512].
+
+    ``f`` moves by what the direction does to the coarse half, where the face is: T(G_coarse(w_c + d) - G_coarse(w_c)).
+    """
+
+    def __init__(self, synthesis: Synthesis, *, cut: int) -> None:
+        super().__init__()
+        self.synthesis, self.cut = synthesis, cut
+
+    def forward(  # noqa: PLR0917
+        self, f: Tensor, w_m_plus: Tensor, w_coarse: Tensor, transform: Tensor, direction: Tensor, strengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        before = w_coarse.shape[0]
+        steps = strengths[:, None, None] * direction  # [K, n + m, 512]
+        plain = self.synthesis.coarse(w_coarse[None], cut=self.cut)
+        edited = self.synthesis.coarse(w_coarse + steps[:, :before], cut=self.cut)
+        where = usable(transform[None]).expand(strengths.shape[0], 2, 3)
+        return f + move(edited - plain, where), w_m_plus + steps[:, before:]
+
+
+def usable(transform: Tensor) -> Tensor:
+    """The transforms [B, 2, 3], with the identity for any that no face can have.
+
+    Sampling at places that are not finite, or far away, could read outside the image.
+    """
+    size = transform[:, 0, 0].square() + transform[:, 1, 0].square()
+    fits = (transform.abs() <= 1e3).flatten(1).all(dim=1) & (size >= 1e-6)  # false for NaN
+    return torch.where(fits[:, None, None], transform, IDENTITY.to(transform))
+
+
+def moves_f(domain: str, cut: int) -> bool:
+    """Whether edits of a cut move f: its coarse look is trained."""
+    return coarse_look_file(domain, cut).exists()
+
+
+def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: Callable[[], Generator]) -> list[Graph]:
+    """The graphs of a cut whose coarse look is trained; otherwise none. Their ``shift`` replaces the plain one.
+
+    Args:
+        domain: whose coarse look.
+        name: what the names of the cut's models begin with.
+        cut: side of f.
+        shape: a synthesis of the generator's sizes.
+        generator: loads the generator.
+    """
+    if not moves_f(domain, cut):
+        return []
+    weights, look, head = generator_file(domain), coarse_look_file(domain, cut), short_head_file(domain, cut)
+    before = shape.coarse_styles(cut)
+    f = torch.zeros(2, shape.f_channels(cut), cut, cut)
+    w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
+    still = IDENTITY.expand(2, 2, 3).contiguous()
+
+    def preview() -> PreviewGraph:
+        made = generator()
+        assert isinstance(made.synthesis, MobileStyleGAN)
+        return PreviewGraph(made.synthesis, load_short_head(head, generator=made.fingerprint))
+
+    return [
+        Graph(
+            name=f"{name}_styles",
+            build=lambda: StylesGraph(load_coarse_styles(look, generator=generator().fingerprint)),
+            inputs={"image": torch.zeros(2, PHOTO, PHOTO, 3, dtype=torch.uint8), "transform": still},
+            outputs=("w_coarse",),
+            weights=(weights, look),
+            code=CODE,
+        ),
+        Graph(
+            name=f"{name}_preview",
+            build=preview,
+            inputs={"f": f, "w_m_plus": w_m_plus},
+            outputs=("image",),
+            weights=(weights, head),
+            code=CODE,
+        ),
+        Graph(
+            name=f"{name}_shift",
+            build=lambda: MoveGraph(generator().synthesis, cut=cut),
+            inputs={
+                "f": f[0],
+                "w_m_plus": w_m_plus[0],
+                "w_coarse": torch.zeros(before, STYLE_DIM),
+                "transform": still[0],
+                "direction": torch.zeros(before + w_m_plus.shape[1], STYLE_DIM),
+                "strengths": torch.zeros(3),
+            },
+            outputs=("f_batch", "w_m_plus_batch"),
+            weights=(weights,),
+            code=CODE,
+            batched=False,
+            dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
+        ),
+    ]
