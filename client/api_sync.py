@@ -207,7 +207,7 @@ class Inverter:
         """Return one image per strength: the whole photo with the change in it, uint8 RGB [n, H, W, 3].
 
         Args:
-            inversion: what to edit; only ``w_m_plus`` is moved.
+            inversion: what to edit. ``w_m_plus`` is moved, and with ``inversion.face`` also ``f``.
             direction: a direction, its name, or the path of a ``.safetensors`` file.
             strengths: in the direction's units, from -100 to 100; any number of them.
             photo: the photo that was inverted; without it, the images are the generator's, uint8 RGB
