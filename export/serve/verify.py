@@ -135,10 +135,14 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
         tensors |= {f"{name}_{role}": {"f": f, "w_m_plus": w_m_plus} for role in ("fine", "preview")}
         tensors |= {f"{name}_{role}": photo for role in ("styles", "invert")}
         tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail")}
-        moved = {**edit, "w_coarse": w_plus[0, :count], "transform": torch.tensor(TRANSFORM)}
-        moved["direction"] = 0.1 * torch.randn(w_plus.shape[1:], generator=rng)
-        for role in ("shift", "edit"):
-            tensors[f"{name}_{role}"] = moved if has_styles else edit
+        if has_styles:
+            edit = {"f": f[0], "w_m_plus": w_m_plus[0], "w_coarse": w_plus[0, :count]}
+            edit |= {
+                "transform": torch.tensor(TRANSFORM),
+                "direction": 0.1 * torch.randn(w_plus.shape[1:], generator=rng),
+            }
+            edit["strengths"] = torch.tensor(STRENGTHS)
+        tensors |= {f"{name}_{role}": edit for role in ("shift", "edit")}
     return {k: {n: t.contiguous().numpy() for n, t in v.items()} for k, v in tensors.items()}
 
 

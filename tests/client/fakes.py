@@ -169,7 +169,8 @@ class FakeTransport(Recorded):
         if self.fault is not None and (answer := self.fault(call)) is not None:
             return answer
         model = getattr(call, "model", None) or ""
-        if model in self.missing or cut_of(model) not in self.cuts:
+        unknown = model and model.removeprefix("ffhq_") not in TABLE
+        if unknown or model in self.missing or cut_of(model) not in self.cuts:
             raise ModelMissing(f"the server at {self.url} does not serve the model {model}")
         match call:
             case AskLive() | AskReady():

@@ -139,7 +139,7 @@ def test_edit_in_chunks_of_eight(count):
     sent = [call.inputs["strengths"] for call in transport.inferences]
     assert max(map(len, sent)) <= 8
     np.testing.assert_array_equal(np.concatenate(sent), np.float32(strengths))
-    assert transport.inferences[0].inputs["direction"].shape == (12, 512)
+    assert transport.inferences[0].inputs["direction"].shape == (16, 512)
 
 
 def test_edit_is_the_same_asynchronously():

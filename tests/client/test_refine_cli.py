@@ -165,7 +165,7 @@ def test_fast_needs_no_side_car_and_writes_what_it_wrote(place, capsys, sidecar,
     assert cli.main(["invert", "--fast", "me.png", "--json"]) == 0
     assert "refinement" not in json.loads(capsys.readouterr().out)
     assert files(place) == RESULTS
-    assert b"unaligned.inversion/1" in Path(FILE).read_bytes()
+    assert b"unaligned.inversion/3" in Path(FILE).read_bytes()
     assert sidecar.requests == []
 
 

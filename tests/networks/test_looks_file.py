@@ -30,8 +30,8 @@ def looks() -> TwoLooks:
 def folder(tmp_path_factory, looks):
     torch.manual_seed(2)
     path = tmp_path_factory.mktemp("looks")
-    save_coarse_styles(CoarseStyles.of(looks), path / "coarse.safetensors", generator=GENERATOR, training="none")
     save_short_head(ShortHead(), path / "head.safetensors", generator=GENERATOR)
+    save_coarse_styles(CoarseStyles.of(looks), path / "coarse.safetensors", generator=GENERATOR, training="none")
     return path
 
 
