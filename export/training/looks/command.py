@@ -38,7 +38,7 @@ from networks.short_head import ShortHead
 CPU = Run()
 GPU = Run(
     minutes=25.0, batch=48, photos=0.6, rate=4e-4, whole_every=0, frozen=(), norms_frozen=False, coarse_steps=600,
-    coarse_batch=64, save_minutes=4.0, log_steps=50,
+    crops_from=0.3, coarse_batch=64, save_minutes=4.0, log_steps=50,
 )  # fmt: skip
 NEW = ("coarse_look.",)  # parts that weights to start from may lack
 

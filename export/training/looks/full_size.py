@@ -37,7 +37,12 @@ class FullSize:
         loss: of pictures.
         critic: of crops; None is none.
         weights: of the photos' pictures at 256 px, and of the critic.
+
+    Attributes:
+        crops: whether crops of full size count.
     """
+
+    crops = True
 
     def __init__(
         self,
@@ -67,16 +72,20 @@ class FullSize:
         small = reduced(big, 256)
         target = seen(batch.photo[numbers], small, batch.mask[numbers])
         picture = self.loss.pixels(small, target) + 2 * self.loss.looks(small, target)
-        own = batch.w[numbers]  # none for a photo
-        with torch.no_grad():
-            known = move(self._render(own).clamp(-1, 1), theta[: len(own)]) if len(own) else big[:0]
-        told = self._crops(known, big, theta, rng)
+        told = Told(torch.zeros((), device=big.device))
+        if self.crops:
+            own = batch.w[numbers]  # none for a photo
+            with torch.no_grad():
+                known = move(self._render(own).clamp(-1, 1), theta[: len(own)]) if len(own) else big[:0]
+            told = self._crops(known, big, theta, rng)
         told.parts["whole"] = picture
         told.loss = self.weight * (told.loss + picture.mean() + self.head(f, w, small, told))
         return told
 
     def all(self, batch: Batch, big: Tensor, rng: torch.Generator) -> Told:
         """Everything: ``big`` holds the photos' renders, then those of the samples' edits and one more."""
+        if not self.crops:
+            return Told(torch.zeros((), device=big.device))
         assert batch.big is not None
         n, count = batch.samples, len(batch.theta)
         both = torch.cat([batch.theta[:n], batch.theta[:n]])

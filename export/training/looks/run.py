@@ -39,8 +39,8 @@ class Run:
         photos: share of real faces.
         rate: of AdamW.
         whole_every: steps between those in which a photo goes through the whole fine half; 0: all photos always do.
-        critic_from: progress, 0 to 1, from which the critic has a say; until then it learns alone. A young critic
-            draws codes away from the photos.
+        crops_from: progress, 0 to 1, from which crops of full size count, and the critic of them. Earlier, where codes
+            are still far off, they only blur what the late styles paint.
         frozen: beginnings of names of parts that stay as they are.
         norms_frozen: whether batch norms keep their statistics, as small batches need.
         coarse_steps: of the coarse look alone, before everything else.
@@ -56,7 +56,7 @@ class Run:
     photos: float = 0.5
     rate: float = 3e-4
     whole_every: int = 1
-    critic_from: float = 0.2
+    crops_from: float = 0.8
     frozen: tuple[str, ...] = ("first.", "second.at64.")
     norms_frozen: bool = True
     coarse_steps: int = 300
@@ -203,7 +203,7 @@ class Trainer:
         photos = round(run.batch * run.photos)
         batch = self.batches.draw(run.batch - photos, photos, rng)
         whole = None if not run.whole_every else int(self.done % run.whole_every == 0)
-        step.full_size.critic_weight = step.weights.critic if self.progress >= run.critic_from else 0.0
+        step.full_size.crops = self.progress >= run.crops_from
         loss, parts, crops = step(batch, rng, whole=whole)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
