@@ -22,19 +22,14 @@ SEED ?= 0
 RUNTIME ?= export
 SIDECAR := $(if $(filter gpu,$(RUNTIME)),sidecar-gpu,sidecar)
 
-# The example photo shows half a person: crop it to the head.
 example := build/astronaut.png
-example_crop := 120,20,160
-ifeq ($(PHOTO)$(CROP),)
-CROP := $(example_crop)
-endif
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Stamps are written last, so an interrupted build continues.
 repository := build/.repository
 sources := $(wildcard export/*.py export/checkpoints/*.py export/serve/*.py networks/*.py) \
 	$(wildcard networks/weights/*.safetensors networks/weights/ffhq/*.safetensors) \
-	assets/paths.py assets/wheels.py protocol/methods.py protocol/roles.py
+	assets/paths.py assets/wheels.py protocol/cuts.py protocol/methods.py protocol/roles.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
