@@ -52,7 +52,7 @@ def triton() -> Iterator[LocalTriton]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of the default cut's models alone, which is ready sooner: for servers that a test kills."""
     folder = tmp_path_factory.mktemp("models")
-    for name in MODELS:
+    for name in (*MODELS, "styles"):
         (folder / f"ffhq_{name}").symlink_to(built() / f"ffhq_{name}")
     return folder
 

@@ -6,8 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
@@ -21,22 +23,31 @@ BLOCKS = [
 ]
 
 
+def couple() -> Image.Image:
+    """A photo of two people, 1024x512."""
+    one = data.astronaut()
+    return Image.fromarray(np.concatenate([one, one[:, ::-1]], axis=1))
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_block_runs(block: str, triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.linear_gradient("L").resize((300, 200)).save("photo.jpg")
+    couple().save("photo.jpg")
     assert "127.0.0.1:8001" in block
     names: dict[str, object] = {}
     exec(block.replace("127.0.0.1:8001", triton.url), names)
-    pictures = [value for name, value in names.items() if name in {"reconstruction", "older"}]
-    assert pictures
-    assert all(picture.shape[-3:] == (1024, 1024, 3) for picture in pictures)  # type: ignore[attr-defined]
+    sizes = {"reconstruction": (1024, 1024, 3), "older": (512, 1024, 3)}
+    shapes = {name: names[name].shape[-3:] for name in sizes.keys() & names}  # type: ignore[attr-defined]
+    saved = [Image.open(path).size for path in tmp_path.glob("*.png")]
+    assert shapes or saved
+    assert all(shape == sizes[name] for name, shape in shapes.items())
+    assert all(size == (1024, 512) for size in saved)
 
 
 def test_the_commands_of_the_readme_run(triton: LocalTriton, sidecar: LocalSidecar, tmp_path: Path) -> None:
     commands = re.findall(r"^client (.*)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert {command.split()[0] for command in commands} == {"invert", "edit"}
-    Image.linear_gradient("L").resize((1000, 900)).save(tmp_path / "photo.jpg")
+    couple().save(tmp_path / "photo.jpg")
     for command in commands:
         # Two steps of refinement instead of some hundred.
         short = ["--steps", "2"] if command.startswith("invert") and "--fast" not in command else []

@@ -65,7 +65,8 @@ def test_status(inverter, triton):
     assert status.server.name == triton.id
     assert [model.name for model in status.models if model.needed] == [f"ffhq_{model}" for model in MODELS]
     others = [model.name for model in status.models if model.ready and not model.needed]
-    assert others == [f"ffhq_cut{cut}_{model}" for cut in (8, 4) for model in MORE]
+    cuts = [f"ffhq_cut{cut}_{model}" for cut in (8, 4) for model in MORE]
+    assert others == ["ffhq_styles", "ffhq_preview", *cuts, "faces"]
     assert status.cut == 16
     assert len(status.generator) == 16
 
@@ -135,7 +136,9 @@ def test_the_server_refuses_more_than_eight_strengths(result, triton):
     tensors = {
         "f": inversion.f,
         "w_m_plus": inversion.w_m_plus,
-        "direction": away(inversion).step(before=4, styles=12),
+        "w_coarse": np.zeros((4, 512), np.float32),
+        "transform": np.eye(2, 3, dtype=np.float32),
+        "direction": away(inversion).step(before=0, styles=16),
         "strengths": np.zeros(1500, np.float32),
     }
     with pytest.raises(RequestRejected, match=r"'strengths' has the shape \[1500\], but its dims may be at most 8"):
