@@ -38,7 +38,10 @@ def test_the_block_runs(block: str, triton: LocalTriton, tmp_path: Path, monkeyp
     exec(block.replace("127.0.0.1:8001", triton.url), names)
     sizes = {"reconstruction": (1024, 1024, 3), "older": (512, 1024, 3)}
     shapes = {name: names[name].shape[-3:] for name in sizes.keys() & names}  # type: ignore[attr-defined]
-    saved = [Image.open(path).size for path in tmp_path.glob("*.png")]
+    saved = []
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            saved.append(picture.size)
     assert shapes or saved
     assert all(shape == sizes[name] for name, shape in shapes.items())
     assert all(size == (1024, 512) for size in saved)
