@@ -54,6 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name in (*MODELS, "styles"):
         (folder / f"ffhq_{name}").symlink_to(built() / f"ffhq_{name}")
+    (folder / "faces").symlink_to(built() / "faces")
     return folder
 
 

@@ -157,10 +157,10 @@ def test_a_repository_changes_its_format_and_leaves_no_file_of_the_other(house: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing.pt", "--domain=other"], "there is no checkpoint at nothing.pt"),
+        (["nothing.pt", "--domain=other"], "no checkpoint at `nothing.pt`"),
         (["stylegan2.pt", "--domain=ffhq"], "domain `ffhq` holds the generator that ships with the project"),
         (["stylegan2.pt", "--domain=scripted"], "domain `scripted` already has generator"),
-        (["cut.pt", "--domain=other"], "cut.pt is cut short"),
+        (["cut.pt", "--domain=other"], "cannot read `cut.pt`: it is cut short"),
         (["evil.pkl", "--domain=other"], "evil.pkl"),
     ],
 )

@@ -101,9 +101,10 @@ def test_sigterm_gives_checkpoints_back(job: Make) -> None:
         events, error = rest(active)
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert "shutting down; go on elsewhere from the checkpoint." in error.details()
-        assert [event.checkpoint.step for event in events if event.HasField("checkpoint")] == [
-            max(event.progress.step for event in events if event.HasField("progress"))
-        ]
+        kept = [event.checkpoint.step for event in events if event.HasField("checkpoint")]
+        # Where steps are slow, there are earlier ones too.
+        assert kept == sorted(set(kept))
+        assert kept[-1] == max(event.progress.step for event in events if event.HasField("progress"))
         for call in (waiting, late):
             events, error = rest(call)
             assert error.code() == grpc.StatusCode.UNAVAILABLE
