@@ -57,10 +57,10 @@ class Detail(nn.Module):
         """
         assert image.ndim == 4 and image.shape[1:] == (3, self.input_size, self.input_size)
         x = (image - self.backbone.mean) / self.backbone.std
-        found = [*_moments(x)]
+        found = [*moments(x)]
         for stage in self.backbone.stages:
             x = stage(x)
-            found += _moments(x.float())
+            found += moments(x.float())
         if self.grid:
             # [B, 256, 32, 32] -> [B, 256, 5, 5]
             found.append(F.avg_pool2d(x.float(), PATCH).flatten(1))
@@ -86,8 +86,8 @@ class Detail(nn.Module):
         return self.of_features(self.features(image))
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    # x [B, C, H, W] -> [B, C] each
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each map: [B, C, H, W] -> [B, C] twice."""
     mean = x.mean(dim=(2, 3))
     variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
     return mean, (variance + 1e-6).sqrt()  # keeps the gradient of a constant map finite

@@ -8,20 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from networks.detail import Detail
 from networks.encoder import Encoder
+from networks.weights_file import WeightsError, check, fill, halved, read, read_metadata, write
 
 BACKBONE = Path(__file__).parent / "weights" / "alex.safetensors"
 _PREFIX = "backbone."
 ENCODER, DETAIL = "encoder", "detail"
 EARLIER = {8: 14, 16: 12}  # number of styles by cut, in files that do not say it
-
-
-class WeightsError(ValueError):
-    """A weights file is missing, damaged, or holds another network."""
 
 
 def save_learned(network: Encoder | Detail, path: Path, *, generator: str, training: str = "") -> None:
@@ -33,11 +29,7 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
         generator: fingerprint of the generator that the network inverts.
         training: how it was trained, as text.
     """
-    state = {
-        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = halved(network)
     if isinstance(network, Detail):
         shared = load_file(BACKBONE)
         own = {name: state[f"{_PREFIX}{name}"] for name in shared}
@@ -48,10 +40,7 @@ def save_learned(network: Encoder | Detail, path: Path, *, generator: str, train
         metadata |= {"network": ENCODER, "body": network.body_name, "channels": str(network.channels)}
     else:
         metadata |= {"network": DETAIL, "body": "linear", "styles": str(network.count)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    write(path, state, metadata)
 
 
 def learned_metadata(path: Path) -> dict[str, str]:
@@ -60,13 +49,7 @@ def learned_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: the file is missing, damaged, or not one of ``save_learned``.
     """
-    if not path.exists():
-        raise WeightsError(f"no trained network at `{path}`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise WeightsError(f"cannot read `{path}`: not a safetensors file") from error
+    metadata = read_metadata(path)
     if not {"body", "cut", "generator", "training"} <= set(metadata):
         raise WeightsError(f"cannot read `{path}`: not a trained network of this project")
     return {"network": ENCODER, **metadata}
@@ -84,9 +67,7 @@ def load_encoder(path: Path, *, generator: str | None = None) -> Encoder:
     """
     metadata = _checked(path, ENCODER, generator)
     channels = int(metadata.get("channels", "512"))
-    encoder = Encoder(body=metadata["body"], cut=int(metadata["cut"]), channels=channels)
-    _fill(encoder, path)
-    return encoder.eval().requires_grad_(False)
+    return read(path, Encoder(body=metadata["body"], cut=int(metadata["cut"]), channels=channels))
 
 
 def load_detail(path: Path, *, generator: str | None = None) -> Detail:
@@ -94,27 +75,13 @@ def load_detail(path: Path, *, generator: str | None = None) -> Detail:
     metadata = _checked(path, DETAIL, generator)
     cut = int(metadata["cut"])
     detail = Detail(cut=cut, count=int(metadata["styles"]) if "styles" in metadata else EARLIER[cut])
-    _fill(detail, path)
-    return detail.eval().requires_grad_(False)
+    state = load_file(path)
+    if not any(name.startswith(_PREFIX) for name in state):
+        state |= {f"{_PREFIX}{name}": value for name, value in load_file(BACKBONE).items()}
+    return fill(detail, state, path)
 
 
 def _checked(path: Path, network: str, generator: str | None) -> dict[str, str]:
     metadata = learned_metadata(path)
-    if metadata["network"] != network:
-        raise WeightsError(f"cannot use `{path}`: expected a network of kind {network}, got {metadata['network']}")
-    if generator is not None and metadata["generator"] != generator:
-        raise WeightsError(f"cannot use `{path}`: trained for generator {metadata['generator']}, not {generator}")
+    check(path, metadata, network, generator)
     return metadata
-
-
-def _fill(network: Encoder | Detail, path: Path) -> None:
-    state = load_file(path)
-    if isinstance(network, Detail) and not any(name.startswith(_PREFIX) for name in state):
-        state |= {f"{_PREFIX}{name}": value for name, value in load_file(BACKBONE).items()}
-    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
-    try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise WeightsError(f"cannot read `{path}`: its tensors have other shapes than its metadata says") from error
-    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise WeightsError(f"cannot read `{path}`: its tensors are not those of the network in its metadata")

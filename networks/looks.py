@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks.detail import moments
 from networks.mapping import STYLE_DIM
-from networks.similarity import resample
+from networks.similarity import inverse, resample
 
 PHOTO = 256  # side of the photo that the looks see
 FACE = 128  # side of the aligned face that the coarse look sees
@@ -142,13 +143,6 @@ class Look(nn.Module):
         return self.f(z), w.view(-1, self.styles, STYLE_DIM)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each map: [B, C, H, W] -> [B, C] twice."""
-    mean = x.mean(dim=(2, 3))
-    variance = (x - mean[:, :, None, None]).square().mean(dim=(2, 3))
-    return mean, (variance + 1e-6).sqrt()  # keeps the gradient of a constant map finite
-
-
 class CoarseLook(nn.Module):
     """From the aligned face, float32 [B, 3, 128, 128], to coarse styles in standard deviations, [B, coarse, 512]."""
 
@@ -197,7 +191,7 @@ class CoarseStyles(nn.Module):
 
     def forward(self, photo: Tensor, theta: Tensor) -> Tensor:
         """As :meth:`TwoLooks.look_at_face`."""
-        face = resample(photo, inverse_of(theta), (FACE, FACE))
+        face = resample(photo, inverse(theta), (FACE, FACE))
         styles: Tensor = self.look(face) * self.w_std + self.w_mean
         return styles
 
@@ -265,7 +259,7 @@ class TwoLooks(nn.Module):
             photo: as for :meth:`look`.
             theta: float32 [B, 2, 3], from places in the photo to places in the aligned face; the identity if aligned.
         """
-        face = resample(photo, inverse_of(theta), (FACE, FACE))
+        face = resample(photo, inverse(theta), (FACE, FACE))
         return self.denormalise_w(self.coarse_look(face))
 
     def normalise_f(self, f: Tensor) -> Tensor:
@@ -283,12 +277,3 @@ class TwoLooks(nn.Module):
     def denormalise_w(self, x: Tensor) -> Tensor:
         """The inverse of :meth:`normalise_w`."""
         return x * self.w_std + self.w_mean
-
-
-def inverse_of(theta: Tensor) -> Tensor:
-    """The inverse of similarity transforms, float32 [B, 2, 3], in operators that every exporter supports."""
-    a, b = theta[:, 0, 0], theta[:, 1, 0]
-    x, y = theta[:, 0, 2], theta[:, 1, 2]
-    scale = a * a + b * b
-    c, s = a / scale, b / scale
-    return torch.stack([torch.stack([c, s, -(c * x + s * y)], 1), torch.stack([-s, c, s * x - c * y], 1)], 1)

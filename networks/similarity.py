@@ -19,9 +19,12 @@ def square(theta: Tensor) -> Tensor:
 
 
 def inverse(theta: Tensor) -> Tensor:
-    """The inverse transforms, float32 [B, 2, 3]."""
-    back: Tensor = torch.linalg.inv(square(theta))[:, :2]
-    return back
+    """The inverse transforms, float32 [B, 2, 3], in operators that every exporter supports."""
+    a, b = theta[:, 0, 0], theta[:, 1, 0]
+    x, y = theta[:, 0, 2], theta[:, 1, 2]
+    scale = a * a + b * b
+    c, s = a / scale, b / scale
+    return torch.stack([torch.stack([c, s, -(c * x + s * y)], 1), torch.stack([-s, c, s * x - c * y], 1)], 1)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ CODE = (
     "networks/stylegan.py",
     "networks/stylegan2.py",
     "networks/synthesis.py",
+    "networks/weights_file.py",
     "networks/yunet.py",
     "protocol/cuts.py",
 )

@@ -20,10 +20,12 @@ from networks.synthesis import Synthesis
 
 CODE = (
     "export/serve/looks.py",
+    "networks/detail.py",
     "networks/looks.py",
     "networks/looks_file.py",
     "networks/short_head.py",
     "networks/similarity.py",
+    "networks/weights_file.py",
 )
 
 

@@ -13,9 +13,10 @@ from assets.paths import generator_file
 from export.generator import FILES, extract_ir, load_generator
 from networks.detail import LIMIT, Detail
 from networks.encoder import BODIES, Constant, Encoder
-from networks.learned_file import BACKBONE, WeightsError, load_detail, load_encoder, save_learned
+from networks.learned_file import BACKBONE, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import InverseHaar, MobileStyleGAN
+from networks.weights_file import WeightsError
 from protocol.cuts import CUTS, W_PLUS
 
 built = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
