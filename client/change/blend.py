@@ -8,6 +8,7 @@ there before, and the edited render takes over. The coarsest band is only added 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ _BEYOND = 3.0  # levels a band may exceed both pictures by
 _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _FEATHER = 0.12  # of the side
+_HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
+_BETWEEN = 0.3  # heads: half of the width over which one face's changes give way to another's
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,7 @@ def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
     Returns:
         float32 [side, side].
     """
-    places = (np.arange(side, dtype=np.float32) + 0.5) / side
+    places = _places(side)
     low, high = places, 1 - places
     rows = columns = np.minimum(low, high)
     if frame.dy == 0 and frame.dx > 0:
@@ -111,9 +114,45 @@ def outside(frame: Frame, side: int) -> Floats:
     """Return 1 outside a head, as far as the frame says where that is, and 0 inside: float32 [side, side]."""
     if frame.kind not in ("aligned", "upright"):
         return np.zeros((side, side), np.float32)
-    places = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
-    far = np.sqrt(np.square(places / 0.4)[None] + np.square(places / 0.48)[:, None])
-    return step(far, 0.85, 1.25)
+    places = _places(side)
+    return step(_heads(places[None], places[:, None]), 0.85, 1.25)
+
+
+def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
+    """Return how far each place belongs to a frame's face, and not to other faces; what two faces get adds up to 1.
+
+    Args:
+        frame: of the face.
+        others: frames of the other faces of the photo.
+        side: of the result.
+
+    Returns:
+        float32 [side, side].
+    """
+    found = np.ones((side, side), np.float32)
+    places = _places(side)
+    for other in others:
+        if np.hypot(*(frame.middle - other.middle)) > frame.side + other.side:
+            continue
+        matrix = other.matrix[:, :2] @ frame.inverse[:, :2]
+        x, y = other.to_square(frame.to_photo([[0, 0]]))[0]
+        columns = (matrix[0, 0] * places[None] + matrix[0, 1] * places[:, None] + x).astype(np.float32)
+        rows = (matrix[1, 0] * places[None] + matrix[1, 1] * places[:, None] + y).astype(np.float32)
+        nearer = _heads(columns, rows) - _heads(places[None], places[:, None])
+        found *= step(nearer, -_BETWEEN, _BETWEEN)
+    return found
+
+
+def _places(side: int) -> Floats:
+    """The middles of pixels along a side of the unit square."""
+    found: Floats = ((np.arange(side) + 0.5) / side).astype(np.float32)
+    return found
+
+
+def _heads(columns: Floats, rows: Floats) -> Floats:
+    """How far places of the unit square are from the middle of its head: 1 at the head's outline."""
+    found: Floats = np.sqrt(np.square((columns - 0.5) / _HEAD[0]) + np.square((rows - 0.5) / _HEAD[1]))
+    return found
 
 
 def _pyramid(image: Floats) -> tuple[list[Floats], Floats]:

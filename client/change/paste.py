@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.change.blend import Blend, Change, feather, outside
+from client.change.blend import Blend, Change, feather, outside, share
 from client.change.filters import Floats, resized
 from client.files.photo import Photo
 from client.frames.cut import cut
@@ -28,12 +29,21 @@ class Paste:
         plain: uint8 RGB [S, S, 3], what the generator makes of its code.
         points: landmarks of the photo and of the plain render where they are known, float [N, 2] each in the unit
             square.
+        others: frames of other faces that are edited in the same picture: where two touch, each changes its own side.
 
     Raises:
         PhotoError: the frame does not show enough of the photo.
     """
 
-    def __init__(self, photo: Photo, frame: Frame, plain: Image8, points: tuple[Points, Points] | None = None) -> None:
+    def __init__(
+        self,
+        photo: Photo,
+        frame: Frame,
+        plain: Image8,
+        points: tuple[Points, Points] | None = None,
+        *,
+        others: Sequence[Frame] = (),
+    ) -> None:
         assert plain.ndim == 3
         assert plain.shape[0] == plain.shape[1]
         frame.require_photo(photo.size, name=photo.name)
@@ -41,7 +51,8 @@ class Paste:
         # Finer than the photo would alias, finer than the render is empty.
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
-        mask, far = feather(frame, photo.size, self._side), outside(frame, self._side)
+        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side)
+        far = outside(frame, self._side)
         self._blend = Blend(self._square, _shrunk(plain, self._side), mask, far, points)
 
     def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:
@@ -64,16 +75,15 @@ class Paste:
         rows = max(1, _STRIP // max(1, high[0] - low[0]))
         for top in range(low[1], high[1], rows):
             box = (int(low[0]), top, int(high[0]), min(top + rows, int(high[1])))
-            strip = np.asarray(picture.crop(box), np.float32)
-            picture.paste(Image.fromarray(self._changed(strip, change, box)), box)
+            picture.paste(Image.fromarray(self._changed(picture.crop(box), change, box)), box)
         return picture
 
-    def _changed(self, strip: Floats, change: Change, box: tuple[int, int, int, int]) -> Image8:
-        """Change a strip of the photo, float32 [h, w, 3], that lies at ``box``."""
-        found = strip + self._in_photo(change.delta, box)
+    def _changed(self, strip: Image.Image, change: Change, box: tuple[int, int, int, int]) -> Image8:
+        """Change a strip of the picture that lies at ``box``; returns uint8 RGB [h, w, 3]."""
+        found = np.asarray(strip, np.float32) + self._in_photo(change.delta, box)
         if self.frame.side > self._side:
             # What the photo shows and the square cannot: it stays, but not where the render took over.
-            fine = strip - self._in_photo(self._square, box)
+            fine = np.asarray(self.photo.image.crop(box), np.float32) - self._in_photo(self._square, box)
             found -= self._in_photo(change.over, box)[..., None] * fine
         changed: Image8 = np.rint(found).clip(0, 255).astype(np.uint8)
         return changed

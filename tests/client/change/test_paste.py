@@ -123,6 +123,28 @@ def test_two_faces_are_changed_one_after_the_other() -> None:
     assert (np.asarray(photo.image) == 120).all()
 
 
+@pytest.mark.parametrize("other", [Frame("crop", 180, 40, 250), Frame("aligned", 190.0, 60.0, 200.0, 60.0)])
+def test_two_faces_that_touch_are_changed_once_and_show_no_seam(other: Frame) -> None:
+    photo = photo_of(np.full((320, 500, 3), 120, np.uint8))
+    plain = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    frames = Frame("crop", 20, 40, 250), other
+    pictures = []
+    for order in (frames, frames[::-1]):
+        pictures.append(photo.image.copy())
+        for frame in order:
+            others = [each for each in frames if each is not frame]
+            Paste(photo, frame, plain, others=others)(plain + np.uint8(40), onto=pictures[-1])
+    result, again = (np.asarray(each, int) for each in pictures)
+    assert np.abs(result - again).max() <= 1
+    assert 160 <= result.max() <= 161
+    # Between the two middles the change is whole, and away from them it fades without a step.
+    middles = [frame.middle for frame in frames]
+    for t in np.linspace(0, 1, 20):
+        x, y = (middles[0] * (1 - t) + middles[1] * t).astype(int)
+        assert (result[y, x] >= 158).all()
+    assert max(np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)) <= 5
+
+
 def test_a_frame_of_another_photo_is_refused() -> None:
     plain = np.zeros((SIDE, SIDE, 3), np.uint8)
     with pytest.raises(PhotoError, match="does not lie within"):
