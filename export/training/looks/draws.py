@@ -67,7 +67,7 @@ class Batch:
         w: float32 [n, num_styles, 512], the samples' styles.
         f: float32 [n, C, cut, cut], their f, moved.
         edited: float32 [n, 3, 256, 256], what the edit makes of them.
-        big: float32 [2n, 3, S, S], samples and edits before they were moved; None where they are not rendered whole.
+        big: float32 [2n, 3, S, S], samples and edits before they were moved.
     """
 
     photo: Tensor
@@ -78,7 +78,7 @@ class Batch:
     w: Tensor
     f: Tensor
     edited: Tensor
-    big: Tensor | None
+    big: Tensor
 
     @property
     def samples(self) -> int:
@@ -140,7 +140,7 @@ class Batches:
         generator: on its device.
         sets: of real faces, each with its share.
         directions: float32 [D, num_styles, 512], named directions at strength 1.
-        paint: codes to images, float32 [B, 3, S, S]: the short head, or the whole fine half.
+        paint: the whole fine half: codes to images, float32 [B, 3, S, S].
         cut: side of f.
     """
 
@@ -183,7 +183,7 @@ class Batches:
             their_edit, their_named = draw_edits(self.generator, self.directions, w_avg, rng)
             photo, mask, theta = torch.cat([photo, seen]), torch.cat([mask, reach]), torch.cat([theta, places])
             edit, named = torch.cat([edit, their_edit]), torch.cat([named, their_named])
-        return Batch(photo, mask, theta, edit, named, w, moved_f, edited, big if big.shape[-1] != 256 else None)
+        return Batch(photo, mask, theta, edit, named, w, moved_f, edited, big)
 
     def photos(self, count: int, rng: torch.Generator, *, heldout: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Real faces: photo [B, 3, 256, 256], mask [B, 1, 256, 256], theta [B, 2, 3]."""

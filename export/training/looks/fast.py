@@ -76,4 +76,4 @@ def on_gpu(step: Step, *networks: STLPIPS | Person) -> None:
         trained.compile(dynamic=False)
     step.whole = torch.compile(step.whole, dynamic=False)
     step.paint = torch.compile(step.paint, dynamic=False)
-    step.full_size.whole, step.full_size.paint = step.whole, torch.compile(step.full_size.paint, dynamic=False)
+    step.full_size.whole, step.paint_to_learn = step.whole, torch.compile(step.paint_to_learn, dynamic=False)

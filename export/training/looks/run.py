@@ -38,7 +38,7 @@ class Run:
         batch: photos a step.
         photos: share of real faces.
         rate: of AdamW.
-        whole_every: steps between those in which a photo goes through the whole fine half; 0: all photos always do.
+        whole: whether gradients go through the whole fine half, or through the short head.
         crops_from: progress, 0 to 1, from which crops of full size count, and the critic of them. Earlier, where codes
             are still far off, they only blur what the late styles paint.
         frozen: beginnings of names of parts that stay as they are.
@@ -55,7 +55,7 @@ class Run:
     batch: int = 6
     photos: float = 0.5
     rate: float = 3e-4
-    whole_every: int = 1
+    whole: bool = False
     crops_from: float = 0.8
     frozen: tuple[str, ...] = ("first.", "second.at64.")
     norms_frozen: bool = True
@@ -202,9 +202,8 @@ class Trainer:
         self._modes()
         photos = round(run.batch * run.photos)
         batch = self.batches.draw(run.batch - photos, photos, rng)
-        whole = None if not run.whole_every else int(self.done % run.whole_every == 0)
-        step.full_size.crops = self.progress >= run.crops_from
-        loss, parts, crops = step(batch, rng, whole=whole)
+        step.crops = self.progress >= run.crops_from
+        loss, parts, crops = step(batch, rng, whole=run.whole)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         used = [p for p in self.parameters if p.grad is not None]

@@ -42,7 +42,6 @@ class Weights:
     coarse: float = 1.0
     base: float = 0.5
     far: float = 3e-3
-    whole: float = 1.0
     critic: float = 0.05
 
 
@@ -80,7 +79,12 @@ class Step:
         weights: of the terms.
         critic: of crops of full size.
         first_frozen: whether the first look stays as it is.
+
+    Attributes:
+        crops: whether crops of full size count.
     """
+
+    crops = True
 
     def __init__(
         self,
@@ -98,11 +102,9 @@ class Step:
         self.device = looks.f_mean.device
         self.whole = in_half(synthesis.fine, self.device)
         self.paint = in_half(self._paint, self.device)
+        self.paint_to_learn = in_half(self._paint_to_learn, self.device)
         self.critic = critic
-        self.full_size = FullSize(
-            synthesis, whole=self.whole, paint=in_half(self._paint_to_learn, self.device), loss=loss, critic=critic,
-            weights=(weights.whole, weights.critic),
-        )  # fmt: skip
+        self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic, weight=weights.critic)
 
     def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
         # f [B, C, cut, cut], w [B, m, 512] -> [B, 3, 256, 256]
@@ -131,23 +133,26 @@ class Step:
         base, edited = move(both, torch.cat([theta, theta])).chunk(2)
         return Codes((f1, w1, y1), f, w, w_coarse, base, f + (edited - base), w + edit[:, coarse:])
 
-    def __call__(self, batch: Batch, rng: torch.Generator, *, whole: int | None = 0) -> tuple[Tensor, Parts, Crops]:
+    def __call__(self, batch: Batch, rng: torch.Generator, *, whole: bool = False) -> tuple[Tensor, Parts, Crops]:
         """The loss of a batch, a scalar; its parts; crops of full size for the critic, true and ours.
 
         Args:
             batch: photos and what is known of them.
             rng: places the crops.
-            whole: how many photos, from a random one on, also go through the whole fine half; the others, and the
-                loss of the batch, through the short head. With the short head alone codes learn to please it. None
-                sends everything through the whole half.
+            whole: whether gradients go through the whole fine half, as on a GPU, or through the short head. What is
+                compared is the whole half's picture either way: codes would learn to please a short head.
         """
         n, theta, mask = batch.samples, batch.theta, batch.mask
         codes = self.encode(batch.photo, theta, batch.edit)
         # Of photos no edited picture is known: one of them is enough to see that edits keep the person.
         f = torch.cat([codes.f, codes.f_edited[: n + 1]])
         w = torch.cat([codes.w, codes.w_edited[: n + 1]])
-        big = self.whole(f, w) if whole is None else None
-        small = self.paint(f, w) if big is None else reduced(big, 256)
+        with torch.set_grad_enabled(whole):
+            big = self.whole(f, w)
+            small = true = reduced(big, 256)
+        if not whole:
+            painted = self.paint(f, w)
+            small = painted + (true - painted).detach()
         plain, edited = small[: len(theta)], small[len(theta) :]
         parts: Parts = {}
 
@@ -166,14 +171,15 @@ class Step:
         far = far + 0.1 * self.looks.normalise_f(codes.f).square().mean()
         parts["far"] = far
         loss = loss + self.weights.far * far
-        if big is not None:
-            told = self.full_size.all(batch, big, rng)
-            loss = loss + self.full_size.head(f, w, small, told)
-        elif whole:
-            number = int(torch.randint(len(theta), (1,), generator=rng))
-            told = self.full_size.some(batch, codes.f, codes.w, slice(number, number + whole), rng)
-        else:
+        head = self.paint_to_learn(f.detach(), w.detach()) - true.detach()
+        parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
+        loss = loss + parts["head"].mean()
+        if not self.crops:
             return loss, parts, None
+        if whole:
+            told = self.full_size.all(batch, big, rng)
+        else:
+            told = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(len(theta), (1,), generator=rng)), rng)
         return loss + told.loss, parts | told.parts, told.crops
 
     def _first(self, batch: Batch, codes: Codes, parts: Parts) -> Tensor:

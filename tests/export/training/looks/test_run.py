@@ -14,17 +14,16 @@ from export.training.looks.weights import StartError, measure_statistics, read_p
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
-from tests.export.training.looks.conftest import cheap_paint
-from tests.export.training.looks.test_step import make
+from tests.export.training.looks.test_step import large, make
 
-RUN = Run(minutes=1e6, steps=3, batch=2, whole_every=2, coarse_steps=2, coarse_batch=2, log_steps=1)
+RUN = Run(minutes=1e6, steps=3, batch=2, coarse_steps=2, coarse_batch=2, log_steps=1)
 
 
 def trainer(generator: Generator, faces: Faces, folder: Path, run: Run) -> Trainer:
     torch.manual_seed(0)
     step = make(generator, TwoLooks(), critic=Critic(8))
     directions = torch.randn(3, 16, 512, generator=torch.Generator().manual_seed(9))
-    return Trainer(step, Batches(generator, [(faces, 1.0)], directions, cheap_paint), run, folder=folder, say=str)
+    return Trainer(step, Batches(generator, [(faces, 1.0)], directions, large), run, folder=folder, say=str)
 
 
 def test_a_killed_run_goes_on_where_it_was(generator: Generator, faces: Faces, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
-from export.training.looks.full_size import Told
 from export.training.looks.losses import ImageLoss, seen
 from export.training.looks.step import Step
 from networks.generator_file import Generator
@@ -42,7 +41,7 @@ def make(generator: Generator, looks: TwoLooks, *, frozen: bool = True, critic: 
     flat = Flat()
     loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
     step = Step(generator.synthesis, looks, ShortHead(), loss, first_frozen=frozen, critic=critic)  # type: ignore[arg-type]
-    step.paint = step.full_size.paint = cheap_paint
+    step.paint = step.paint_to_learn = cheap_paint
     step.whole = step.full_size.whole = large
     return step
 
@@ -50,7 +49,7 @@ def make(generator: Generator, looks: TwoLooks, *, frozen: bool = True, critic: 
 @pytest.fixture
 def batches(generator: Generator, faces: Faces) -> Batches:
     directions = torch.randn(3, 16, 512, generator=torch.Generator().manual_seed(9))
-    return Batches(generator, [(faces, 1.0)], directions, cheap_paint)
+    return Batches(generator, [(faces, 1.0)], directions, large)
 
 
 def seeded(number: int = 0) -> torch.Generator:
@@ -78,7 +77,7 @@ def test_a_true_code_of_an_aligned_sample_costs_nothing(generator: Generator, ba
     w = torch.cat([batch.w, batch.w + batch.edit])
     f = generator.synthesis.coarse(w[:, :4], cut=16)
     batch.theta, batch.f = still, f[:2]
-    batch.photo, batch.edited = cheap_paint(f, w[:, 4:]).chunk(2)
+    batch.photo, batch.edited = F.avg_pool2d(large(f, w[:, 4:]), 2).chunk(2)
     looks = Oracle()
     looks.know(batch)
     _, parts, _ = make(generator, looks)(batch, seeded())
@@ -114,19 +113,36 @@ def test_the_short_head_learns_from_the_whole_half_alone(generator: Generator) -
     shown.square().mean().backward()
     assert w.grad is not None
     assert all(p.grad is None for p in head.parameters())
-    told = Told(torch.zeros(()))
-    step.full_size.head(f, w, shown + 0.1, told).backward()
-    assert float(told.parts["head"].detach()) == pytest.approx(0.11, abs=1e-4)
+    (step.paint_to_learn(f, w.detach()) - 1).square().mean().backward()
     assert all(p.grad is not None for p in head.parameters())
 
 
+def test_values_come_from_the_whole_half_and_gradients_from_the_head(generator: Generator, batches: Batches) -> None:
+    batch = batches.draw(1, 1, seeded())
+    looks = TwoLooks()
+    pulls = {}
+    for whole in (False, True):
+        step = make(generator, looks)
+        # The whole half paints what the head paints, but darker: the loss must see that.
+        step.whole = step.full_size.whole = lambda f, w: large(f, w) - 0.5
+        step.crops = False
+        loss, _, crops = step(batch, seeded(), whole=whole)
+        assert crops is None
+        looks.zero_grad()
+        loss.backward()
+        pulls[whole] = loss.detach(), [p.grad.clone() for p in looks.second.parameters() if p.grad is not None]
+    assert torch.allclose(pulls[False][0], pulls[True][0], rtol=1e-4)
+    for short, true in zip(pulls[False][1], pulls[True][1], strict=True):
+        assert torch.allclose(short, true, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("number", range(4))
-def test_one_photo_also_goes_through_the_whole_half(generator: Generator, batches: Batches, number: int) -> None:
+def test_one_photo_is_also_seen_at_full_size(generator: Generator, batches: Batches, number: int) -> None:
     torch.manual_seed(0)
     step = make(generator, TwoLooks(), critic=Critic(8))
     batch = batches.draw(1, 1, seeded(number))
-    _, parts, crops = step(batch, seeded(number), whole=1)
-    assert {"whole", "head", "fooled"} <= set(parts)
+    _, parts, crops = step(batch, seeded(number))
+    assert {"head", "fooled"} <= set(parts)
     assert crops is not None
     known, ours = crops
     assert ours.shape == (1, 3, 256, 256)
@@ -137,11 +153,9 @@ def test_one_photo_also_goes_through_the_whole_half(generator: Generator, batche
 def test_everything_can_go_through_the_whole_half(generator: Generator, batches: Batches) -> None:
     torch.manual_seed(0)
     step = make(generator, TwoLooks(), critic=Critic(8), frozen=False)
-    batches.paint = large
     batch = batches.draw(2, 1, seeded())
-    assert batch.big is not None
     assert batch.photo.shape[-1] == 256
-    loss, parts, crops = step(batch, seeded(), whole=None)
+    loss, parts, crops = step(batch, seeded(), whole=True)
     assert crops is not None
     known, ours = crops
     assert (len(known), len(ours)) == (4, 5)  # samples and their edits; those and the photo
