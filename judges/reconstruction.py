@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from assets.perceptual import stlpips
+from judges.eyes import eye_likeness
 from judges.faces import FaceDetector, Image8
 from judges.identity import Identity, identity_cosine
 from networks.pixels import from_array
@@ -33,6 +34,7 @@ class Quality:
         landmarks: mean distance of the five landmarks in eye distances of the target; None if either image
             shows no face.
         face: whether a face is found in the reconstruction; None where the target shows none.
+        eyes: likeness of the worse eye, -1 to 1, in the target's places; None where the target shows no face.
     """
 
     stlpips_vgg: float
@@ -42,6 +44,7 @@ class Quality:
     identity: float | None
     landmarks: float | None
     face: float | None
+    eyes: float | None = None
 
 
 class Judge:
@@ -77,6 +80,7 @@ class Judge:
             identity=identity,
             landmarks=landmarks,
             face=None if truth is None else float(shown is not None),
+            eyes=None if truth is None else eye_likeness(target, reconstruction, truth),
         )
 
 

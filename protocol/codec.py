@@ -127,10 +127,11 @@ def to_event(message: Message) -> pb.RefineEvent:
             return pb.RefineEvent(preview=pb.Preview(**vars(message)))
         case State():
             return pb.RefineEvent(checkpoint=to_checkpoint(message))
-        case Finished(state, reason, metrics):
+        case Finished(state, reason, metrics, start_kept):
             said = {} if metrics is None else {k: v for k, v in vars(metrics).items() if v is not None}
             judged = None if metrics is None else pb.Metrics(**said)
-            return pb.RefineEvent(done=pb.Done(reason=_REASONS[reason], metrics=judged, **_common(state)))
+            done = pb.Done(reason=_REASONS[reason], metrics=judged, start_kept=start_kept, **_common(state))
+            return pb.RefineEvent(done=done)
 
 
 def from_event(event: pb.RefineEvent) -> Message | None:
@@ -184,7 +185,7 @@ def _finished(message: pb.Done) -> Finished:
         required = ("stlpips_alex", "psnr_256", "psnr")
         known = {name: getattr(message.metrics, name) for name in required}
         metrics = Metrics(**{**_present(Metrics, message.metrics, without=required), **known})
-    return Finished(_state(message, {}), reason, metrics)
+    return Finished(_state(message, {}), reason, metrics, message.start_kept)
 
 
 def _present(kind: type[Any], message: Any, *, without: tuple[str, ...] = ("weights",)) -> dict[str, Any]:

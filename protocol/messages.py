@@ -92,11 +92,15 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """The end; ``state`` has no optimiser's tensors, and ``metrics`` is None where the result was not judged."""
+    """The end; ``state`` has no optimiser's tensors, and ``metrics`` is None where the result was not judged.
+
+    ``start_kept`` says that ``f`` and ``w_m_plus`` of ``state`` are the start, because what the steps reached is worse.
+    """
 
     state: State
     reason: Reason
     metrics: Metrics | None
+    start_kept: bool = False
 
 
 Message = Queued | Progress | Preview | State | Finished

@@ -152,23 +152,25 @@ class Checkpoint(_message.Message):
     def __init__(self, step: _Optional[int] = ..., seconds: _Optional[float] = ..., f: _Optional[_Union[Tensor, _Mapping]] = ..., w_m_plus: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ...) -> None: ...
 
 class Metrics(_message.Message):
-    __slots__ = ("stlpips_alex", "psnr_256", "psnr", "identity", "landmarks", "face")
+    __slots__ = ("stlpips_alex", "psnr_256", "psnr", "identity", "landmarks", "face", "eyes")
     STLPIPS_ALEX_FIELD_NUMBER: _ClassVar[int]
     PSNR_256_FIELD_NUMBER: _ClassVar[int]
     PSNR_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     LANDMARKS_FIELD_NUMBER: _ClassVar[int]
     FACE_FIELD_NUMBER: _ClassVar[int]
+    EYES_FIELD_NUMBER: _ClassVar[int]
     stlpips_alex: float
     psnr_256: float
     psnr: float
     identity: float
     landmarks: float
     face: bool
-    def __init__(self, stlpips_alex: _Optional[float] = ..., psnr_256: _Optional[float] = ..., psnr: _Optional[float] = ..., identity: _Optional[float] = ..., landmarks: _Optional[float] = ..., face: bool = ...) -> None: ...
+    eyes: float
+    def __init__(self, stlpips_alex: _Optional[float] = ..., psnr_256: _Optional[float] = ..., psnr: _Optional[float] = ..., identity: _Optional[float] = ..., landmarks: _Optional[float] = ..., face: bool = ..., eyes: _Optional[float] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("step", "seconds", "reason", "f", "w_m_plus", "terms", "metrics")
+    __slots__ = ("step", "seconds", "reason", "f", "w_m_plus", "terms", "metrics", "start_kept")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[Done.Reason]
@@ -186,6 +188,7 @@ class Done(_message.Message):
     W_M_PLUS_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    START_KEPT_FIELD_NUMBER: _ClassVar[int]
     step: int
     seconds: float
     reason: Done.Reason
@@ -193,7 +196,8 @@ class Done(_message.Message):
     w_m_plus: Tensor
     terms: Terms
     metrics: Metrics
-    def __init__(self, step: _Optional[int] = ..., seconds: _Optional[float] = ..., reason: _Optional[_Union[Done.Reason, str]] = ..., f: _Optional[_Union[Tensor, _Mapping]] = ..., w_m_plus: _Optional[_Union[Tensor, _Mapping]] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ...) -> None: ...
+    start_kept: bool
+    def __init__(self, step: _Optional[int] = ..., seconds: _Optional[float] = ..., reason: _Optional[_Union[Done.Reason, str]] = ..., f: _Optional[_Union[Tensor, _Mapping]] = ..., w_m_plus: _Optional[_Union[Tensor, _Mapping]] = ..., terms: _Optional[_Union[Terms, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., start_kept: bool = ...) -> None: ...
 
 class RefineEvent(_message.Message):
     __slots__ = ("queued", "progress", "preview", "checkpoint", "done")

@@ -52,6 +52,7 @@ class Metrics:
         identity: cosine of face embeddings, -1 to 1; None without a face in both images.
         landmarks: mean distance of five facial landmarks, in eye distances of the photo; None as above.
         face: whether a face is detected in the reconstruction; None where the photo shows none.
+        eyes: correlation of the eye that looks least like the photo's, in the photo's place, -1 to 1; None as above.
 
     Raises:
         ContractError: on creation, when a number is not finite.
@@ -63,9 +64,11 @@ class Metrics:
     identity: float | None = None
     landmarks: float | None = None
     face: bool | None = None
+    # A metric that came later has a default: older files and servers do not name it.
+    eyes: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("stlpips_alex", "psnr_256", "psnr", "identity", "landmarks"):
+        for name in ("stlpips_alex", "psnr_256", "psnr", "identity", "landmarks", "eyes"):
             value = getattr(self, name)
             if value is not None or name in {"stlpips_alex", "psnr_256", "psnr"}:
                 finite(f"metric {name}", value)

@@ -27,6 +27,7 @@ from client.text import shown
 from client.wire.retry import retrying
 from client.wire.timeout import Timeout
 from protocol.messages import Preview, Progress, Queued
+from protocol.verdict import verdict
 
 T = TypeVar("T")
 _ENDS: Final = {
@@ -137,7 +138,12 @@ def account_lines(refinement: Refinement) -> list[str]:
             measured.append(f"landmarks {found.landmarks:.4f}")
         if found.face is not None:
             measured.append("face found" if found.face else "no face found")
+        if found.eyes is not None:
+            measured.append(f"eyes {found.eyes:.2f}")
         lines.append(f"  measured        {', '.join(measured)}")
+        lines.append(f"  result          {verdict(found)}")
+    if refinement.start_kept:
+        lines.append("  kept            the start, because the refined result is worse: give it more seconds or steps")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from client.files.names import stem_of
 from client.files.photo import Photo
 from client.files.sheet import Picture, png, sheet
 from client.text import shown
+from protocol.verdict import verdict
 
 Image8 = NDArray[np.uint8]
 
@@ -162,6 +164,8 @@ def written(
     ]
     if inversion.refinement is not None:
         data["refinement"] = json.loads(inversion.refinement.encode())
+        if inversion.refinement.metrics is not None:
+            data["refinement"]["result"] = asdict(verdict(inversion.refinement.metrics))
         lines += account_lines(inversion.refinement)
     return Report(data, lines)
 

@@ -54,6 +54,7 @@ class Refinement:
         optimiser: float32 tensors by name, what the server needs to go on; empty once finished.
         reason: why it ended: all steps done, the budget used up, the target reached; None where it can go on.
         metrics: of the result, once finished and judged.
+        start_kept: whether the inversion is the start, because what the steps reached is worse.
 
     Raises:
         ParameterError: on creation, when a value is out of its range, or a tensor not float32 or not finite.
@@ -67,6 +68,7 @@ class Refinement:
     optimiser: Mapping[str, Floats] = field(default_factory=dict)
     reason: Reason | None = None
     metrics: Metrics | None = None
+    start_kept: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -76,6 +78,8 @@ class Refinement:
             _SECONDS.check(self.seconds)
         except ContractError as problem:
             raise ParameterError(clause(problem)) from problem
+        if not isinstance(self.start_kept, bool):
+            raise ParameterError("invalid start_kept: expected true or false")
         if self.reason is not None and self.reason not in REASONS:
             raise ParameterError(f"unknown reason {shortened(self.reason)}: expected {', '.join(REASONS)}")
         check_optimiser(self.optimiser)
@@ -91,7 +95,8 @@ class Refinement:
         values = {"options": {**options, "weights": dict(self.options.weights)}}
         rest = {key: getattr(self, key) for key in ("step", "steps", "seconds", "reason")}
         measured = {key: value and asdict(value) for key, value in (("terms", self.terms), ("metrics", self.metrics))}
-        return json.dumps({**values, **rest, **measured}, allow_nan=False)
+        kept = {"start_kept": True} if self.start_kept else {}
+        return json.dumps({**values, **rest, **measured, **kept}, allow_nan=False)
 
     @classmethod
     def decode(cls, text: str, optimiser: Mapping[str, Floats]) -> Refinement:

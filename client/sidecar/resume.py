@@ -149,7 +149,12 @@ class Refiner:
             case Finished():
                 self._keep(message.state)
                 self.finished = True
-                refinement = replace(self._account(message.state), reason=message.reason, metrics=message.metrics)
+                refinement = replace(
+                    self._account(message.state),
+                    reason=message.reason,
+                    metrics=message.metrics,
+                    start_kept=message.start_kept,
+                )
                 events.append(Refined(self._moved(message.state, refinement), message.metrics))
         return events
 

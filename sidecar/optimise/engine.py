@@ -199,6 +199,7 @@ class TorchEngine:
             identity=found.identity,
             landmarks=found.landmarks,
             face=None if found.face is None else bool(found.face),
+            eyes=found.eyes,
         )
 
     def _step(self, jobs: Sequence[Optimisation]) -> None:

@@ -9,10 +9,12 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from protocol import codec
 from protocol.messages import Finished, Preview, Progress, Queued, State
 from protocol.terms import TERMS, Metrics, Terms
+from protocol.verdict import error
 from sidecar.job import Engine
 from sidecar.service import preview
 from sidecar.service.failures import Diverged, Draining, EngineFailed, Failure, QueueFull
@@ -212,12 +214,17 @@ class Batcher:
             ticket.checkpointed, ticket.kept = ticket.job.step, time.monotonic()
 
     def _finish(self, ticket: Ticket) -> None:
-        """Judge a result and send it; in the judges' thread."""
+        """Judge a result and send it, or the start if that is better; in the judges' thread."""
         try:
             state, reason = ticket.job.state(), ticket.job.reason
             assert reason is not None and reason != "diverged"
             metrics = None if ticket.cancelled else self._judged(ticket, state)
             done = Finished(state, reason, metrics)
+            if metrics is not None:
+                start = replace(state, f=ticket.start.f, w_m_plus=ticket.start.w_m_plus)
+                before = self._judged(ticket, start)
+                if before is not None and error(before) < error(metrics):
+                    done = Finished(start, reason, before, start_kept=True)
         except Exception:
             self._fail([ticket])
         else:

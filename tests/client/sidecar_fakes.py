@@ -21,7 +21,7 @@ from protocol.terms import Metrics, Terms
 
 STEPS = 40
 SLICE = 5
-METRICS = Metrics(stlpips_alex=0.25, psnr_256=20.5, psnr=18.25, identity=0.75, landmarks=0.0625, face=True)
+METRICS = Metrics(stlpips_alex=0.25, psnr_256=20.5, psnr=18.25, identity=0.75, landmarks=0.0625, face=True, eyes=0.875)
 Hook = Callable[[int], None]
 
 

@@ -93,7 +93,7 @@ def test_refinements_round_trip(tmp_path_factory, before):
     made(f=small, f_o=small, cut=8, target=target(), refinement=before).save(path)
     inversion = Inversion.load(path)
     after = inversion.refinement
-    for name in ("options", "step", "steps", "seconds", "terms", "reason", "metrics", "resumable"):
+    for name in ("options", "step", "steps", "seconds", "terms", "reason", "metrics", "resumable", "start_kept"):
         assert getattr(after, name) == getattr(before, name), name
     assert after.optimiser.keys() == before.optimiser.keys()
     for name, value in before.optimiser.items():

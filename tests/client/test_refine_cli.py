@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Inversion, cli
+from client import Inversion, RefineOptions, cli
+from client.commands.follow import account_lines
+from client.files.record import Refinement
 from tests.client.fakes import GENERATOR, SIDE, direction_file
 from tests.client.running import DIVERGED, FILE, REFINED, RESULTS, abort, failed, files
-from tests.client.sidecar_fakes import STEPS, from_request
+from tests.client.sidecar_fakes import METRICS, STEPS, from_request
 
 
 def test_invert_refines_and_edits(place, capsys, sidecar):
@@ -29,6 +32,9 @@ def test_invert_refines_and_edits(place, capsys, sidecar):
         "identity 0.750",
         "landmarks 0.0625",
         "face found",
+        "eyes 0.88",
+        "  result          poor: the picture lacks details of the photo; it looks like another person, a little;"
+        " the face is not where the photo has it, a little",
     ):
         assert words in captured.out
     inversion = Inversion.load(FILE)
@@ -283,3 +289,12 @@ def test_refine_of_what_is_no_inversion(place, capsys, name):
     code, _ = failed(capsys, "refine", name)
     assert code == 2
     assert files(place) == []
+
+
+def test_a_start_that_was_kept_is_said() -> None:
+    options = RefineOptions()
+    kept = Refinement(options=options, step=3, steps=3, reason="steps", metrics=METRICS, start_kept=True)
+    assert account_lines(kept)[-1] == (
+        "  kept            the start, because the refined result is worse: give it more seconds or steps"
+    )
+    assert not any("kept" in line for line in account_lines(replace(kept, start_kept=False)))

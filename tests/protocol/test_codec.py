@@ -130,3 +130,7 @@ def test_metrics_that_are_not_known_are_absent() -> None:
     ]
     assert not done.HasField("terms")
     assert not codec.to_event(Finished(state, "seconds", None)).done.HasField("metrics")
+    for kept in (False, True):
+        back = codec.from_event(codec.to_event(Finished(state, "steps", metrics, start_kept=kept)))
+        assert isinstance(back, Finished)
+        assert back.start_kept is kept

@@ -96,6 +96,7 @@ class FakeEngine:
         self.slices: list[list[int]] = []
         self.judging = threading.Event()
         self.judge_fails = self.preview_fails = False
+        self.steps_harm = False
         self._gate = threading.Semaphore(0)
         self._judge = threading.Event()
         self._judge.set()
@@ -132,7 +133,8 @@ class FakeEngine:
         assert self._judge.wait(WAIT_S)
         if self.judge_fails:
             raise RuntimeError("no judge")
-        return Metrics(stlpips_alex=0.5, psnr_256=20.0, psnr=19.0)
+        worse = 0.25 if self.steps_harm and state.f.max() > start.f.max() else 0.0
+        return Metrics(stlpips_alex=0.5 + worse, psnr_256=20.0, psnr=19.0)
 
     def go(self, slices: int = 1) -> None:
         """Let so many slices run."""

@@ -188,6 +188,19 @@ def test_a_job_that_was_at_its_end_is_judged_again() -> None:
         assert done.metrics.psnr == 19
 
 
+def test_a_result_that_is_worse_than_the_start_is_the_start() -> None:
+    with running() as side:
+        side.engine.steps_harm = True
+        side.engine.go(10)
+        done = until(side.refine(steps=3), "done")
+        assert (done.step, done.start_kept, done.metrics.stlpips_alex) == (3, True, 0.5)
+        assert from_tensor(done.f, "f").max() == 0
+        side.engine.steps_harm = False
+        side.engine.go(10)
+        done = until(side.refine(steps=3), "done")
+        assert (done.start_kept, from_tensor(done.f, "f").max()) == (False, after(3))
+
+
 def test_a_diverging_job_ends_with_its_last_finite_state() -> None:
     with running() as side:
         side.engine.go(10)
