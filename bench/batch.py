@@ -117,6 +117,8 @@ def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
     """
     out = Path(tempfile.mkdtemp(dir=place)) / "out"
     command = [sys.executable, "-m", "client", "batch", "edit", "--photos", str(folder), "--out", str(out)]
+    # As the bare side does: no face is looked for.
+    command += ["--frame", "square"]
     command += ["--edit", EDIT, "--fast", "--url", url, "--json", *more]
     with tempfile.TemporaryFile() as output:
         process, peak = subprocess.Popen(command, stdout=output), 0

@@ -41,7 +41,7 @@ CREATE INDEX IF NOT EXISTS by_state ON photos (state, number);
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo, in how many seconds; ``sentence`` says why it failed."""
+    """What became of a photo, in how many seconds; ``sentence`` says why it failed, or what is odd about it."""
 
     stage: Literal["done", "failed"]
     seconds: float
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Entry:
-    """A photo in the ledger: how often it was tried, how long the last try took, and why it failed."""
+    """A photo in the ledger: how often it was tried, how long the last try took, and what its outcome says."""
 
     item: Item
     stage: Stage
@@ -162,11 +162,19 @@ class Ledger:
         stages: tuple[Stage, ...] = ("pending", "done", "failed")
         return {stage: found.get(stage, 0) for stage in stages}
 
-    def entries(self, stage: Stage, *, order: Literal["number", "seconds DESC"] = "number", limit: int) -> list[Entry]:
-        """Return the first photos of a stage."""
+    def entries(
+        self,
+        stage: Stage,
+        *,
+        order: Literal["number", "seconds DESC"] = "number",
+        limit: int,
+        with_sentence: bool = False,
+    ) -> list[Entry]:
+        """Return the first photos of a stage; only those with a sentence on request."""
+        also = " AND sentence IS NOT NULL" if with_sentence else ""
         query = (
-            "SELECT name, path, crop, state, attempts, seconds, sentence FROM photos WHERE state = ? "
-            f"ORDER BY {order} LIMIT ?"
+            "SELECT name, path, crop, state, attempts, seconds, sentence FROM photos "
+            f"WHERE state = ?{also} ORDER BY {order} LIMIT ?"
         )
         return [Entry(_item(*row[:3]), *row[3:]) for row in self._rows(query, stage, limit)]
 

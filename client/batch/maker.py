@@ -51,7 +51,7 @@ class Maker:
         """
         began = time.monotonic()
         try:
-            await self._patiently(inverter, item)
+            note = await self._patiently(inverter, item)
         except OF_THE_PHOTO as problem:
             return self._ended(Outcome("failed", time.monotonic() - began, str(problem)))
         except ClientError:
@@ -60,14 +60,16 @@ class Maker:
             # Foreign bytes may upset anything: one photo must not end the batch.
             what = f"unexpected {type(problem).__name__}: {shown(str(problem), limit=300)}"
             return self._ended(Outcome("failed", time.monotonic() - began, what))
-        return self._ended(Outcome("done", time.monotonic() - began))
+        return self._ended(Outcome("done", time.monotonic() - began, note or None))
 
     def _ended(self, outcome: Outcome) -> Outcome:
         # Either way the servers answered.
         self._answered = time.monotonic()
         return outcome
 
-    async def _patiently(self, inverter: AsyncInverter, item: Item) -> None:
+    async def _patiently(self, inverter: AsyncInverter, item: Item) -> str:
+        note = ""
         async for attempt in async_retrying(self._patience, *TRANSIENT, since=lambda: self._answered):
             with attempt:
-                await self._plan.make(inverter, item, self._folder)
+                note = await self._plan.make(inverter, item, self._folder)
+        return note

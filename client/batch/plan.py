@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import warnings
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from PIL import Image
 from client.api import AsyncInverter
 from client.atomic import write_all
 from client.batch.manifest import Item
-from client.change.paste import Paste
+from client.change.together import Together
 from client.errors import AnswerRefused, ParameterError
 from client.files import direction as directions
 from client.files.formats import FORMATS, Format, Show
@@ -25,6 +26,7 @@ from client.files.names import distinct_part
 from client.files.photo import Photo
 from client.files.record import RefineOptions
 from client.files.sheet import Picture, encoded, fitted
+from client.frames.choice import LARGEST, Wanted
 from client.frames.frame import Frame
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method
@@ -33,6 +35,8 @@ from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
 
 Image8 = NDArray[np.uint8]
+# Faces of one photo whose requests are in progress at a time.
+_FACES: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Plan:
         refine: options of the refinement; None leaves it out.
         format: of the pictures.
         show: the whole photo with an edit in it, or the generator's picture.
+        wanted: which frame of each photo, for the largest face or for all; a photo's own crop comes first.
     """
 
     edits: tuple[tuple[str, tuple[float, ...]], ...]
@@ -56,6 +61,7 @@ class Plan:
     refine: RefineOptions | None = None
     format: Format = "jpeg"
     show: Show = "photo"
+    wanted: Wanted = field(default_factory=Wanted)
     _directions: dict[str, directions.Direction] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,58 +79,101 @@ class Plan:
     def account(self) -> dict[str, Any]:
         """Return plain values that survive JSON: equal for plans that make the same."""
         values = asdict(self)
-        del values["_directions"]
+        del values["_directions"], values["wanted"]
+        frame = self.wanted.frame
+        values["frame"] = frame.encode() if isinstance(frame, Frame) else frame
+        values["faces"] = self.wanted.face
         values["digests"] = [self._directions[name].digest() for name, _ in self.edits]
         values["edits"] = [[name, list(strengths)] for name, strengths in self.edits]
         if self.refine is not None:
             values["refine"] = {**values["refine"], "weights": dict(self.refine.weights)}
         return values
 
-    def files(self, folder: Path, item: Item) -> dict[str, Path]:
-        """Return where the results of a photo go: ``inversion``, ``reconstruction``, and ``NAME+S`` for each edit."""
-        suffix = FORMATS[self.format]
-        place = folder / item.name
-        names = [f"{self._directions[name].name}{s:+.9g}" for name, strengths in self.edits for s in strengths]
-        found = {"inversion": place / f"photo{SUFFIX}", "reconstruction": place / f"reconstruction{suffix}"}
-        return found | {name: place / f"{distinct_part(name)}{suffix}" for name in names}
+    def shown(self, folder: Path, item: Item) -> list[Path]:
+        """Return the pictures of a photo's results that have the same names for every photo."""
+        own = [self._place(folder, item, "reconstruction")] if self.wanted.face == LARGEST else []
+        return own + [self._place(folder, item, distinct_part(name)) for name in self._names()]
 
-    async def make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
+    async def make(self, inverter: AsyncInverter, item: Item, folder: Path) -> str:
         """Invert a photo, edit it, and write all of its files together.
+
+        Returns:
+            What is odd about the photo, for its owner; usually nothing.
 
         Raises:
             ClientError: it cannot be made; nothing is written then.
         """
         request = request_of(item)
         with named(request), tracing(SERVICE).span("photo", request_id=request):
-            await self._make(inverter, item, folder)
+            return await self._make(inverter, item, folder)
 
-    async def _make(self, inverter: AsyncInverter, item: Item, folder: Path) -> None:
+    async def _make(self, inverter: AsyncInverter, item: Item, folder: Path) -> str:
         photo = await asyncio.to_thread(Photo.open, item.path)
-        frame = None if item.crop is None else Frame.parse_crop(item.crop)
-        result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
-        inversion, image = result.inversion, result.reconstruction
-        if self.refine is not None:
-            inversion = await self._refined(inverter, inversion, photo)
-            image = await inverter.render(inversion)
-        pictures: dict[str, bytes] = {"reconstruction": encoded(image, self.format)}
-        whole = None
-        if self.edits and self.show == "photo":
-            whole = await asyncio.to_thread(Paste, photo, inversion.frame, image)
+        wanted = self.wanted if item.crop is None else Wanted(Frame.parse_crop(item.crop))
+        found = await inverter.frames(photo, wanted)
+        faces = await self._inverted(inverter, photo, found.frames)
+        parts = [f".face-{number}" for number in found.numbers] if wanted.face != LARGEST else []
+        contents: dict[Path, bytes] = {}
+        for (_, image), part in zip(faces, parts or [""], strict=True):
+            contents[self._place(folder, item, f"reconstruction{part}")] = encoded(image, self.format)
+        async for name, picture in self._edited(inverter, photo, faces):
+            contents[self._place(folder, item, distinct_part(name))] = picture
+        # Inversions come last: where they are, all is.
+        for (inversion, _), part in zip(faces, parts or [""], strict=True):
+            contents[folder / item.name / f"photo{part}{SUFFIX}"] = inversion.encode()
+        await asyncio.to_thread(write_all, contents)
+        return "; ".join(note for note in (photo.note, found.note) if note)
+
+    async def _inverted(
+        self, inverter: AsyncInverter, photo: Photo, frames: Sequence[Frame]
+    ) -> list[tuple[Inversion, Image8]]:
+        """Return the inversion of each frame, and its picture."""
+        room = asyncio.Semaphore(_FACES)
+
+        async def one(frame: Frame) -> tuple[Inversion, Image8]:
+            async with room:
+                result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
+                if self.refine is None:
+                    return result.inversion, result.reconstruction
+                inversion = await self._refined(inverter, result.inversion, photo)
+                return inversion, await inverter.render(inversion)
+
+        tasks = [asyncio.create_task(one(frame)) for frame in frames]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _edited(
+        self, inverter: AsyncInverter, photo: Photo, faces: Sequence[tuple[Inversion, Image8]]
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
+        """Yield each edit's name and picture, with the edits of all faces."""
+        if self.show == "render":
+            ((inversion, _),) = faces
+            for name, strengths in self.edits:
+                images = await inverter.edit(inversion, self._directions[name], strengths)
+                for strength, image in zip(strengths, images, strict=True):
+                    yield self._name(name, strength), await asyncio.to_thread(encoded, image, self.format)
+            return
+        whole = Together(photo, [(inversion.frame, image) for inversion, image in faces])
         for name, strengths in self.edits:
-            direction = self._directions[name]
-            images = await inverter.edit(inversion, direction, strengths)
-            for strength, found in zip(strengths, images, strict=True):
-                key = f"{direction.name}{strength:+.9g}"
-                pictures[key] = await asyncio.to_thread(self._picture, whole, found)
-        await asyncio.to_thread(self._write, self.files(folder, item), pictures, inversion)
+            for part, pictures in whole.pictures(strengths):
+                for index, (inversion, _) in enumerate(faces):
+                    images = await inverter.edit(inversion, self._directions[name], part)
+                    await asyncio.to_thread(whole.add, index, list(images), pictures)
+                for strength, picture in zip(part, pictures, strict=True):
+                    yield self._name(name, strength), await asyncio.to_thread(encoded, picture, self.format)
 
-    def _picture(self, whole: Paste | None, image: Image8) -> bytes:
-        return encoded(image if whole is None else whole(image), self.format)
+    def _place(self, folder: Path, item: Item, stem: str) -> Path:
+        return folder / item.name / f"{stem}{FORMATS[self.format]}"
 
-    def _write(self, places: dict[str, Path], pictures: dict[str, bytes], inversion: Inversion) -> None:
-        contents = {places[name]: found for name, found in pictures.items()}
-        # The inversion comes last: where it is, all are.
-        write_all({**contents, places["inversion"]: inversion.encode()})
+    def _name(self, name: str, strength: float) -> str:
+        return f"{self._directions[name].name}{strength:+.9g}"
+
+    def _names(self) -> list[str]:
+        return [self._name(name, strength) for name, strengths in self.edits for strength in strengths]
 
     async def _refined(self, inverter: AsyncInverter, start: Inversion, photo: Photo) -> Inversion:
         async for event in inverter.refine(start, photo, self.refine):

@@ -15,7 +15,7 @@ from client.files.sheet import jpeg
 from client.text import shown
 
 SLOWEST: Final = 5
-# More are in the ledger.
+# More failures and notes are in the ledger.
 FAILURES: Final = 100
 SHEET_ROWS: Final = 12
 TILE: Final = 160
@@ -35,6 +35,7 @@ def account(ledger: Ledger, *, seconds: float, made: int, left_out: dict[str, in
         "run": {"made": made, "seconds": round(seconds, 3), "per_minute": round(60 * made / seconds, 2) if made else 0},
         "slowest": [_told(entry) for entry in ledger.entries("done", order="seconds DESC", limit=SLOWEST)],
         "left_out": left_out,
+        "notes": [_told(entry) for entry in ledger.entries("done", limit=FAILURES, with_sentence=True)],
         "failures": [_told(entry) for entry in ledger.entries("failed", limit=FAILURES)],
     }
 
@@ -49,6 +50,9 @@ def lines(found: dict[str, Any], folder: Path) -> list[str]:
     told += [f"  slowest         {each['seconds']:.1f} s  {shown(each['photo'])}" for each in found["slowest"][:1]]
     told += [f"  failed          {shown(each['photo'])}: {each['sentence']}" for each in found["failures"][:10]]
     if len(found["failures"]) > 10:
+        told.append("  ...             more in report.json, all in the ledger")
+    told += [f"  note            {shown(each['photo'])}: {each['sentence']}" for each in found["notes"][:10]]
+    if len(found["notes"]) > 10:
         told.append("  ...             more in report.json, all in the ledger")
     if found["left_out"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found["left_out"].items())
@@ -70,12 +74,11 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
     except (PhotoError, OSError, ValueError):
         # It was readable when it was inverted.
         tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))
-    for name, path in plan.files(folder, entry.item).items():
-        if name != "inversion":
-            try:
-                tiles.append(thumbnail(path, TILE))
-            except (OSError, ValueError):
-                tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))
+    for path in plan.shown(folder, entry.item):
+        try:
+            tiles.append(thumbnail(path, TILE))
+        except (OSError, ValueError):
+            tiles.append(np.full((TILE, TILE, 3), 128, np.uint8))
     return np.concatenate(tiles, axis=1)
 
 

@@ -21,6 +21,7 @@ from client.batch.pipeline import Pipeline
 from client.batch.plan import Plan
 from client.commands.groups import (
     EDIT,
+    FRAME,
     MethodOptions,
     OutputOptions,
     RefinementOptions,
@@ -34,6 +35,7 @@ from client.commands.text import ACCESS, PHOTOS
 from client.errors import ClientError, ParameterError
 from client.exit_codes import FAILED, OK, Terminated
 from client.files.formats import FORMATS, Format, Show
+from client.frames.choice import ALL, LARGEST, Wanted
 from client.text import quoted
 
 MORE = (
@@ -67,6 +69,13 @@ class BatchFlags:
     concurrency: int = option(
         "--concurrency", "photos at a time, up to 256 (default: 4)", default=4, type=int, metavar="N"
     )
+    frame: str | None = option("--frame", FRAME, metavar="FRAME")
+    faces: str = option(
+        "--faces",
+        "of each photo: the largest, or all, whose edits come in one picture (default: largest)",
+        default=LARGEST,
+        choices=(LARGEST, ALL),
+    )
     format: Format = option("--format", "of the pictures (default: jpeg)", default="jpeg", choices=tuple(FORMATS))
     show: Show = option(
         "--show",
@@ -93,6 +102,8 @@ class BatchFlags:
 
 
 OPTIONS: Final = BatchFlags
+# What batches were that were begun before there was a choice.
+_FORMER: Final = {"frame": "square", "faces": LARGEST, "show": "render"}
 
 
 def run(options: BatchFlags) -> Report:
@@ -165,6 +176,9 @@ def _work(assignment: Assignment, ledger: Ledger, options: BatchFlags, progress:
 def _plan(options: BatchFlags) -> Plan:
     edits = [parsed_edit(text, options.output.domain) for text in options.edit]
     preset = options.method.preset(options.refinement, allowed=("--patience",))
+    wanted = Wanted.parse(options.frame, options.faces if options.faces != LARGEST else None, flag="--faces")
+    if wanted.face == ALL and options.show == "render":
+        raise ParameterError("--faces all puts all edits into the photo: leave --show render out")
     return Plan(
         edits=tuple(
             (text.rpartition("=")[0], tuple(distinct(found[1])))
@@ -176,6 +190,7 @@ def _plan(options: BatchFlags) -> Plan:
         refine=None if preset is None else options.refinement.chosen(preset=preset),
         format=options.format,
         show=options.show,
+        wanted=wanted,
     )
 
 
@@ -197,5 +212,5 @@ def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None
     if not (options.resume or options.retry_failed):
         raise ParameterError(f"there is a batch in {where} already: pass --resume to continue it")
     for name, value in wanted.items():
-        if begun.get(name) != value and not (name == "digests" and name not in begun):
+        if begun.get(name, _FORMER.get(name, value if name == "digests" else None)) != value:
             raise ParameterError(f"the batch in {where} was begun with another choice of {name}: use another --out")

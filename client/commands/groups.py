@@ -23,6 +23,10 @@ from protocol.terms import TERMS
 
 PREVIEW_EVERY: Final = 10
 EDIT: Final = "NAME=S,S"
+FRAME: Final = (
+    "auto (the face, aligned as FFHQ's are; the centred square without a face), aligned, upright (aligned, but not "
+    "rotated), square (the largest centred one), or x,y,size in pixels of the photo as shown (default: auto)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +92,7 @@ class PictureOptions:
 class FrameOptions:
     """Which square of the photo to invert."""
 
-    frame: str | None = option(
-        "--frame",
-        "auto (the face, aligned as FFHQ's are; the centred square without a face), aligned, upright (aligned, but not "
-        "rotated), square (the largest centred one), or x,y,size in pixels of the photo as shown (default: auto)",
-        metavar="FRAME",
-    )
+    frame: str | None = option("--frame", FRAME, metavar="FRAME")
     face: str | None = option(
         "--face", "largest, all, or a number of `client faces` (default: largest)", metavar="FACE"
     )

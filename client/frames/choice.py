@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from client.errors import ParameterError, PhotoError
 from client.frames.face import Face
-from client.frames.frame import Frame, fault
+from client.frames.frame import Frame
 from client.text import quoted
 from protocol.roles import MAX_FACES
 
@@ -34,8 +34,13 @@ class Wanted:
     face: int | str = LARGEST
 
     @classmethod
-    def parse(cls, frame: str | None, face: str | None) -> Wanted:
+    def parse(cls, frame: str | None, face: str | None, *, flag: str = "--face") -> Wanted:
         """Read ``auto``, ``aligned``, ``upright``, ``square`` or ``x,y,size``; and ``largest``, ``all`` or a number.
+
+        Args:
+            frame: the first of them; None is ``auto``.
+            face: the second; None is ``largest``.
+            flag: the option of the second, for messages.
 
         Raises:
             ParameterError: it is none of them, or a face is asked for that the frame does not need.
@@ -55,7 +60,7 @@ class Wanted:
         else:
             raise ParameterError(f"invalid face {quoted(face, limit=40)}: expected {LARGEST}, {ALL} or a number from 1")
         if face is not None and (isinstance(rule, Frame) or rule == "square"):
-            raise ParameterError("a crop or a square needs no face: leave --face out, or pass another --frame")
+            raise ParameterError(f"a crop or a square needs no face: leave {flag} out, or pass another --frame")
         return cls(rule, chosen)
 
     @property
@@ -97,34 +102,39 @@ def framing(wanted: Wanted, size: tuple[int, int], faces: Sequence[Face] | None,
         return Framing((frame,))
     if not faces:
         why = "no face found" if faces is not None else "the server has no face finder for this domain"
-        if wanted.frame == "auto" and wanted.face == LARGEST:
+        if wanted.frame == "auto" and not isinstance(wanted.face, int):
             return Framing((Frame.square(size),), note=f"{why}: inverting the centred square")
         raise PhotoError(f"cannot frame {quoted(name)}: {why}: pass --frame square or --frame x,y,size")
-    numbers = _numbers(wanted, faces, name)
     rule = AUTO if wanted.frame == "auto" else wanted.frame
     make = Frame.aligned if rule == "aligned" else Frame.upright
-    frames = []
-    for number in numbers:
+    frames: dict[int, Frame] = {}
+    problems: dict[int, PhotoError] = {}
+    for number in _numbers(wanted, faces, name):
         try:
             frame = make(faces[number - 1].landmarks)
             frame.require_photo(size, name=name)
         except PhotoError as problem:
-            raise PhotoError(f"face {number} of {quoted(name)} cannot be framed: {problem}") from problem
-        frames.append(frame)
-    left = len(faces) - len(numbers) if wanted.face == ALL else 0
-    notes = [f"{left} of the faces cannot be framed, and are left out"] * bool(left)
+            problems[number] = problem
+            continue
+        frames[number] = frame
+        if wanted.face == LARGEST:
+            break
+    if not frames:
+        number, first = next(iter(problems.items()))
+        raise PhotoError(f"face {number} of {quoted(name)} cannot be framed: {first}") from first
+    notes = []
+    if wanted.face == ALL and problems:
+        notes.append(f"{len(problems)} of the faces cannot be framed, and are left out")
     if wanted.face == ALL and len(faces) >= MAX_FACES:
         notes.append(MORE_FACES)
-    return Framing(tuple(frames), tuple(numbers), "; ".join(notes))
+    return Framing(tuple(frames.values()), tuple(frames), "; ".join(notes))
 
 
-def _numbers(wanted: Wanted, faces: Sequence[Face], name: str) -> list[int]:
-    if isinstance(wanted.face, int):
-        if wanted.face > len(faces):
-            there = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
-            raise PhotoError(f"there is no face {wanted.face} in {quoted(name)}, which shows {there}")
-        return [wanted.face]
-    usable = [number for number, face in enumerate(faces, start=1) if fault(face.landmarks) is None]
-    # Where none is usable, the largest one says why.
-    usable = usable or [1]
-    return usable if wanted.face == ALL else usable[:1]
+def _numbers(wanted: Wanted, faces: Sequence[Face], name: str) -> Sequence[int]:
+    """Return the faces that may be meant."""
+    if not isinstance(wanted.face, int):
+        return range(1, len(faces) + 1)
+    if wanted.face > len(faces):
+        there = "1 face" if len(faces) == 1 else f"{len(faces)} faces"
+        raise PhotoError(f"there is no face {wanted.face} in {quoted(name)}, which shows {there}")
+    return [wanted.face]

@@ -206,7 +206,7 @@ def test_a_server_that_is_slow_loses_nothing(
     capsys.readouterr()
 
     def stuck(servicer: FakeTriton, _context: object) -> None:
-        time.sleep(0 if servicer.inferences < before + 5 else 1.5)
+        time.sleep(0 if servicer.inferences < before + 7 else 1.5)
 
     before, triton.on_infer = triton.inferences, stuck
     code, message = failed(capsys, "--timeout", "0.5", "--patience", "1", "--concurrency", "1", out="stuck")
@@ -225,7 +225,7 @@ def test_a_server_that_stays_away_leaves_the_rest(
     monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.01)
 
     def gone(servicer: FakeTriton, context) -> None:
-        if servicer.inferences > 4:
+        if servicer.inferences > 6:
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
     triton.on_infer = gone

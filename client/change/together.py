@@ -1,0 +1,65 @@
+"""Puts edits of several faces of a photo into one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.change.paste import Paste
+from client.files.photo import Photo
+from client.frames.frame import Frame
+
+Image8 = NDArray[np.uint8]
+# Registering a face again costs a second, and keeping it up to 100 MB.
+_KEPT: Final = 4
+_BYTES: Final = 400 * 2**20
+
+
+class Together:
+    """A photo whose faces are edited together, the same pictures face after face.
+
+    Args:
+        photo: the photo; it is not changed.
+        faces: their frames, and what the generator makes of their codes, uint8 RGB [S, S, 3] each.
+
+    Raises:
+        PhotoError: a frame does not show enough of the photo.
+    """
+
+    def __init__(self, photo: Photo, faces: Sequence[tuple[Frame, Image8]]) -> None:
+        for frame, _ in faces:
+            frame.require_photo(photo.size, name=photo.name)
+        self._photo, self._faces = photo, faces
+        self._pastes: dict[int, Paste] = {}
+
+    def pictures(self, strengths: Sequence[float]) -> Iterator[tuple[Sequence[float], list[Image.Image]]]:
+        """Yield strengths with a copy of the photo each, as many at a time as memory allows."""
+        most = max(1, _BYTES // (3 * self._photo.image.width * self._photo.image.height))
+        for first in range(0, len(strengths), most):
+            part = strengths[first : first + most]
+            yield part, [self._photo.image.copy() for _ in part]
+
+    def add(self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image]) -> None:
+        """Put edits of one face into pictures.
+
+        Args:
+            index: of the face.
+            renders: uint8 RGB [S, S, 3] each, its edited renders.
+            pictures: of :meth:`pictures`; changed in place.
+        """
+        paste = self._paste(index)
+        for render, picture in zip(renders, pictures, strict=True):
+            paste(render, onto=picture)
+
+    def _paste(self, index: int) -> Paste:
+        if (found := self._pastes.get(index)) is None:
+            frame, plain = self._faces[index]
+            others = [other for number, (other, _) in enumerate(self._faces) if number != index]
+            found = Paste(self._photo, frame, plain, others=others)
+            if len(self._pastes) < _KEPT:
+                self._pastes[index] = found
+        return found

@@ -1,0 +1,128 @@
+"""Which frames of its photos a batch inverts, and edits of several faces in one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Frame, Inversion, cli
+from client.batch.ledger import Ledger
+from tests.client.fakes import FACE
+from tests.client.running import failed, opened, results
+from tests.client.test_faces import PLACES, picture
+
+NOTE = "no face found: inverting the centred square"
+BATCH = ["batch", "edit", "--photos", "photos", "--edit", "age=-3,3", "--fast", "--format", "png"]
+
+
+@pytest.fixture
+def photos(place: Path) -> Path:
+    """Photos with two faces, one face and none."""
+    folder = place / "photos"
+    folder.mkdir()
+    for name, places in (("two", PLACES), ("one", PLACES[:1]), ("none", ())):
+        picture(folder / f"{name}.png", places)
+    return place
+
+
+def changed(before: Path, after: Path) -> np.ndarray:
+    return (np.asarray(opened(before), int) != np.asarray(opened(after), int)).any(axis=2)
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_largest_face_is_inverted_and_the_square_of_a_photo_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*BATCH, "--out", "out", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["photos"] == {"pending": 0, "done": 3, "failed": 0}
+    (note,) = report["notes"]
+    assert (note["name"], note["sentence"]) == ("none.png", NOTE)
+    frames = {
+        name: Inversion.load(f"out/{name}.png/photo.inversion.safetensors").frame for name in ("one", "two", "none")
+    }
+    assert frames["two"] == Frame.aligned(FACE + np.add(PLACES[1], 0.5))
+    assert frames["one"] == Frame.aligned(FACE + np.add(PLACES[0], 0.5))
+    assert frames["none"] == Frame.square((320, 160))
+    assert opened(Path("out/two.png/age+3.png")).size == (320, 160)
+    assert cli.main([*BATCH, "--out", "out", "--resume"]) == 0
+    assert f"note            photos/none.png: {NOTE}" in capsys.readouterr().out
+
+
+def test_all_faces_are_edited_in_one_picture_and_photos_are_counted(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*BATCH, "--out", "out", "--faces", "all", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["photos"] == {"pending": 0, "done": 3, "failed": 0}
+    assert [each["name"] for each in report["notes"]] == ["none.png"]
+    assert sorted(path.name for path in (photos / "out/two.png").iterdir()) == [
+        *("age+3.png", "age-3.png"),
+        *(f"photo.face-{number}.inversion.safetensors" for number in (1, 2)),
+        *(f"reconstruction.face-{number}.png" for number in (1, 2)),
+    ]
+    assert Path("out/none.png/photo.inversion.safetensors").exists()
+    both = changed(photos / "photos/two.png", photos / "out/two.png/age+3.png")
+    assert all(both[y - 20 : y + 20, x - 20 : x + 20].any() for x, y in PLACES)
+    # The same in parts, and from the largest face alone: only that one is changed.
+    assert cli.main([*BATCH, "--out", "largest"]) == 0
+    one = changed(photos / "photos/two.png", photos / "largest/two.png/age+3.png")
+    assert one[:, 200:].any() and not one[:, :60].any()
+    with Image.open("out/sheet.jpg") as sheet:
+        assert sheet.size == (3 * 160, 3 * 160)
+
+
+def test_a_picture_does_not_depend_on_how_many_are_made_at_a_time(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*BATCH, "--faces", "all"]
+    assert cli.main([*command, "--out", "out"]) == 0
+    monkeypatch.setattr("client.change.together._BYTES", 1)
+    monkeypatch.setattr("client.change.together._KEPT", 0)
+    assert cli.main([*command, "--out", "again"]) == 0
+    assert results(photos / "out") == results(photos / "again")
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_crop_of_a_photo_comes_first() -> None:
+    Path("some.jsonl").write_text('{"photo": "photos/two.png", "crop": "10,20,100"}\n{"photo": "photos/one.png"}\n')
+    command = ["batch", "edit", "--photos", "some.jsonl", "--out", "out", "--fast", "--frame", "square"]
+    assert cli.main(command) == 0
+    frames = [Inversion.load(path).frame for path in sorted(Path("out").glob("*/*.safetensors"))]
+    assert {frame.kind for frame in frames} == {"crop", "square"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--frame", "round"], "auto, aligned, upright, square or x,y,size"),
+        (["--frame", "square", "--faces", "all"], "leave --faces out"),
+        (["--faces", "all", "--show", "render"], "leave --show render out"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_choices_that_make_no_sense_are_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    code, message = failed(capsys, *BATCH, "--out", "out", *arguments)
+    assert code == 2
+    assert words in message
+    assert not list(Path("out").glob("*"))
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_batch_keeps_its_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*BATCH, "--out", "out", "--frame", "square"]) == 0
+    capsys.readouterr()
+    code, message = failed(capsys, *BATCH, "--out", "out", "--resume")
+    assert code == 2
+    assert "another choice of frame" in message
+    # A batch from before there was a choice inverted squares.
+    with Ledger(Path("out/ledger.sqlite")) as ledger:
+        plan = ledger.plan
+        assert plan is not None
+        del plan["frame"], plan["faces"]
+        ledger._database.execute("UPDATE batch SET value = ? WHERE key = 'plan'", (json.dumps(plan),))
+    assert cli.main([*BATCH, "--out", "out", "--resume", "--frame", "square"]) == 0
