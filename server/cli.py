@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         for name, server in (("Triton", triton), ("The side-car", sidecar)):
             if server and not server.is_running:
                 lost = log.lost_part(server.log_path)
-                why = f": the process of model `{lost}` died" if lost else ""
+                why = f" because {lost}" if lost else ""
                 print(f"error: {name} ended while the command ran{why}; see {server.log_path}", file=sys.stderr)
                 return status or 1
     return status
@@ -165,6 +165,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         timeout=options.timeout,
         grace=options.grace,
         secrets=options.secrets,
+        patience=options.patience,
         traces=options.traces,
     )
     if options.traces:
@@ -283,6 +284,14 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         default=10,
         metavar="S",
         help="seconds the server has to stop before it is killed (default: %(default)s)",
+    )
+    command.add_argument(
+        "--patience",
+        type=_seconds,
+        default=30,
+        metavar="S",
+        help="seconds after which a model that neither answers nor computes ends the server; one that computes has "
+        "ten times as long; 0: never (default: %(default)s)",
     )
     command.add_argument(
         "--secrets",

@@ -9,7 +9,7 @@ from pathlib import Path
 _KEPT_LOGS = 50
 _FAILED = re.compile(r"""failed to load '([^']+)' version \d+: (.*?)(?:\\n|"$|$)""", re.MULTILINE)
 _REASON_PREFIX = re.compile(r"^(?:[A-Z][A-Za-z ]*: )*(?:\w+(?:Error|Exception): )?")
-_LOST = re.compile(r"^guard: the (?:process of (\w+)_\d+_\d+|server) (died|hangs)", re.MULTILINE)
+_LOST = re.compile(r"^(?:guard|probe): the (?:process of (\w+)_\d+_\d+|server) (died|hangs)", re.MULTILINE)
 _PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) ", re.IGNORECASE)
 
 
@@ -25,7 +25,7 @@ def failed_models(path: Path) -> dict[str, str]:
 
 
 def lost_part(path: Path) -> str:
-    """What died or hangs, according to the guard's line in a log; '' if nothing did."""
+    """What died or hangs, according to the guard's or the probe's line in a log; '' if nothing did."""
     found = _LOST.search(_read(path))
     if not found:
         return ""

@@ -19,17 +19,20 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from assets.paths import build_dir
 from server import guard, log
 from server.arguments import ADMIN_KEY, closed, tracing
 from server.assembly import Assembly, assemble
 from server.checks import check_path, check_shared_memory
+from server.connection import connect, headers
 from server.errors import DeadlineError, ExitedError, LaunchError
 from server.ports import free_port, is_answered, is_free
+from server.probe import Probe
 from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
@@ -47,6 +50,8 @@ class LocalTriton:
         grace: seconds between the request to stop and the kill. A client that holds a stream open keeps the server
             from stopping on its own: close streams first.
         secrets: a folder of `server.secrets`: serve with the production settings; None is plain text for everybody.
+        patience: seconds within which the process of each model must answer a probe or a request, or be computing;
+            None asks for nothing. Otherwise the server counts as lost, and stops.
         traces: where OpenTelemetry's traces go (``http://host:4318/v1/traces``): of requests that belong to one.
         arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.
     """
@@ -62,6 +67,7 @@ class LocalTriton:
         timeout: float = 180,
         grace: float = 10,
         secrets: Path | None = None,
+        patience: float | None = None,
         traces: str | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
@@ -70,10 +76,11 @@ class LocalTriton:
         self.timeout = timeout
         self.grace = grace
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
-        self._secrets, self._traces = secrets, traces
+        self._secrets, self._patience, self._traces = secrets, patience, traces
         self._extra = tuple(arguments)
         self._ports: dict[str, int] = {}
         self._guard: subprocess.Popen[bytes] | None = None
+        self._probe: Probe | None = None
         self._foreign = ""
         self.id = ""
         self.pid = 0
@@ -142,6 +149,7 @@ class LocalTriton:
                 self.stop()
                 raise
             else:
+                self._start_probe()
                 return self
         raise AssertionError("unreachable")
 
@@ -153,6 +161,8 @@ class LocalTriton:
         if self._guard is None:
             return
         running, self._guard = self._guard, None
+        if self._probe:
+            self._probe.stop()
         for pipe in (running.stdin, running.stdout):
             if pipe:
                 pipe.close()
@@ -275,25 +285,37 @@ class LocalTriton:
 
     def _is_ready(self) -> bool:
         """Whether the server that answers is this one, and ready."""
-        from tritonclient import grpc
         from tritonclient.utils import InferenceServerException
 
-        # The environment may name a proxy, which must not come between this machine and itself.
-        arguments: dict[str, Any] = {"channel_args": [("grpc.enable_http_proxy", 0)]}
-        headers = None
-        if self._secrets:
-            keys = {"root_certificates": "ca.crt", "private_key": "tls.key", "certificate_chain": "tls.crt"}
-            arguments |= {"ssl": True} | {key: str(self._secrets / name) for key, name in keys.items()}
-            headers = {"triton-grpc-protocol-unaligned-token": (self._secrets / "token").read_text().strip()}
-        client = grpc.InferenceServerClient(self.url, **arguments)
+        client, admitted = connect(self.url, self._secrets), headers(self._secrets)
         try:
-            name = client.get_server_metadata(headers=headers, client_timeout=2).name
+            name = client.get_server_metadata(headers=admitted, client_timeout=2).name
             self._foreign = "" if name == self.id else name
             return name == self.id and bool(client.is_server_ready(client_timeout=2))
         except InferenceServerException:
             return False
         finally:
             client.close()
+
+    def _start_probe(self) -> None:
+        if self._patience:
+            self._probe = Probe(
+                self.pid,
+                partial(connect, self.url, self._secrets),
+                headers=headers(self._secrets),
+                admin=headers(self._secrets, "admin-token") or self.admin_headers,
+                patience=self._patience,
+                lost=self._end,
+            )
+            self._probe.start()
+
+    def _end(self, instance: str) -> None:
+        """Note in the log that an instance is stuck, and let the guard stop the server."""
+        what = f"process of {instance}" if instance else "server"
+        with self.log_path.open("a") as lines:
+            lines.write(f"probe: the {what} hangs; the server is stopped\n")
+        if (running := self._guard) and running.stdin:
+            running.stdin.close()
 
     def _why_exited(self, status: int) -> str:
         failed = log.failed_models(self.log_path)

@@ -16,7 +16,6 @@ import pytest
 from tritonclient import grpc
 
 from assets.paths import project_root
-from server import guard
 from server import triton as launcher
 from server.errors import DeadlineError, ExitedError, LaunchError
 from server.triton import LocalTriton
@@ -206,23 +205,6 @@ def test_a_killed_server_leaves_nothing(repository: Path, launch: Launch) -> Non
     assert not server.is_running
     assert not shared_memory(server.shm_prefix)
     assert eventually(lambda: not group(server.pid))
-
-
-def test_a_killed_backend_process_ends_the_server(repository: Path) -> None:
-    tiny.add_one(repository)
-    command = cli("start", "--repository", repository, "--grpc-port", 0, "--grace", 0, "--json")
-    with subprocess.Popen(
-        command, cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        where = json.loads(process.stdout.readline())
-        stubs = [pid for pid, (_, name) in guard.parts(int(where["pid"])).items() if name]
-        assert len(stubs) == 1
-        os.kill(stubs[0], signal.SIGKILL)
-        assert process.communicate(timeout=60)[1].startswith(
-            "error: Triton was stopped because the process of model `add_one` died; see "
-        )
-        assert process.returncode == 1
 
 
 def test_a_lost_server_is_started_again(repository: Path) -> None:

@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 # Takes the inputs by name and the names of the wanted outputs; gives these outputs in that order.
 Run = Callable[[dict[str, Array], list[str]], Sequence[Array]]
 
+# The id of requests with which the launcher asks for a sign of life (server/probe.py).
+PROBE = "unaligned-probe"
+
 # The server marks a capsule it took over by another name than the standard's, which NumPy would complain about.
 _USED = ctypes.create_string_buffer(b"used_dltensor")
 _set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
@@ -101,6 +104,8 @@ def respond(
 ) -> list[Any]:
     """Run all ``requests`` and give a response to each, in order.
 
+    A probe is answered without running the model, and without outputs.
+
     An input with a dim above its bound in ``largest`` is refused before the model sees it: a few bytes could ask for
     gigabytes of output, and shared memory that has grown does not shrink.
 
@@ -112,6 +117,9 @@ def respond(
     for index, request in enumerate(requests):
         if request.is_cancelled():
             responses[index] = _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
+            continue
+        if request.request_id() == PROBE:
+            responses[index] = _response([], [])
             continue
         inputs = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
         if too_large := _too_large(inputs, largest):
