@@ -1,4 +1,4 @@
-"""``client edit``: an inversion edited along a direction."""
+"""``client edit``: an inversion edited along a direction, or those of several faces of a photo together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from client.api import Inverter
 from client.atomic import write_all
 from client.commands.groups import OutputOptions, PictureOptions, ServerOptions, connection
 from client.commands.options import REQUIRED, group, option, required, switch
-from client.commands.report import Edited, Report, add_edits, distinct, edit_lines, progress
+from client.commands.report import Edit, Edited, Report, add_edits, distinct, edit_lines, progress
 from client.commands.text import ACCESS
-from client.commands.whole import place_in
+from client.commands.whole import edited_together, photo_of, place_in
 from client.commands.whole import shown as shown_in
 from client.errors import ParameterError
 from client.files import direction as directions
@@ -29,7 +29,11 @@ MORE = ""
 class EditFlags:
     """The options of ``client edit``."""
 
-    inversion: str = required("INVERSION", "an inversion file, as written by invert")
+    inversion: list[str] = required(
+        "INVERSION",
+        "an inversion file, as written by invert; several of one photo, as of `invert --face all`, are edited together",
+        nargs="+",
+    )
     direction: tuple[str, ...] = option(
         "--direction",
         "a name from `client directions`, or your own .safetensors file",
@@ -73,11 +77,14 @@ def run(options: EditFlags) -> Report:
             "for each"
         )
     direction = directions.load(options.output.domain, options.direction[0])
-    inversion = Inversion.load(options.inversion)
+    inversions = [Inversion.load(path) for path in options.inversion]
     if options.pictures.show == "render" and options.photo is not None:
         raise ParameterError("--photo does nothing with --show render")
-    place = place_in(inversion, Path(options.inversion), options.photo) if options.pictures.show == "photo" else None
-    stem = stem_of(Path(options.inversion).name, SUFFIX)
+    if len(inversions) > 1:
+        return _together(options, inversions, (direction, strengths))
+    (source,), (inversion,) = options.inversion, inversions
+    place = place_in(inversion, Path(source), options.photo) if options.pictures.show == "photo" else None
+    stem = stem_of(Path(source).name, SUFFIX)
     folder = Path(options.out or Path("out") / stem)
     with (
         Inverter(**connection(options.output, options.server)) as inverter,
@@ -88,12 +95,31 @@ def run(options: EditFlags) -> Report:
         images = inverter.edit(inversion, direction, strengths)
         pictures = shown_in(place, plain, list(images))
         bar.update()
+    return _written(options, folder / stem, ("inversion", plain), Edited(direction, strengths, pictures), inversion)
+
+
+def _together(options: EditFlags, inversions: list[Inversion], edit: Edit) -> Report:
+    """Edit several faces of a photo in one picture."""
+    if options.pictures.show == "render":
+        raise ParameterError("several inversions are edited in their photo: --show render takes one inversion")
+    photo = photo_of(inversions, Path(options.inversion[0]), options.photo)
+    stem = stem_of(photo.name, Path(photo.name).suffix)
+    with Inverter(**connection(options.output, options.server)) as inverter:
+        (edited,) = edited_together(inverter, photo, inversions, [edit], quiet=options.output.json)
+    prefix = Path(options.out or Path("out") / stem) / f"{stem}.faces"
+    return _written(options, prefix, ("photo", photo.image), edited, inversions[0])
+
+
+def _written(
+    options: EditFlags, prefix: Path, first: tuple[str, Picture], edited: Edited, inversion: Inversion
+) -> Report:
+    """Write the pictures, and a sheet of them behind a first tile."""
     files: dict[Path, bytes] = {}
-    tiles: list[tuple[str, Picture]] = [("inversion", plain)]
-    edits = [Edited(direction, strengths, pictures)]
-    reports = add_edits(files, tiles, folder / stem, edits, options.pictures.format)
+    tiles: list[tuple[str, Picture]] = [first]
+    reports = add_edits(files, tiles, prefix, [edited], options.pictures.format)
     page = png(sheet(tiles))
-    sheet_path = _sheet_path(folder / f"{stem}.{distinct_part(direction.name)}", strengths, page)
+    name = f"{prefix.name}.{distinct_part(edited.direction.name)}"
+    sheet_path = _sheet_path(prefix.with_name(name), edited.strengths, page)
     files[sheet_path] = page
     write_all(files, force=options.force)
     data = {"sheet": str(sheet_path), "edits": reports, "generator": inversion.generator}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from client.api import Inverter
+from client.atomic import write_all
 from client.commands.follow import follow, kept, soon
 from client.commands.groups import (
     EDIT,
@@ -21,12 +22,15 @@ from client.commands.groups import (
     deadlines,
 )
 from client.commands.options import group, option, repeated, required, switch
-from client.commands.report import Edit, Report, parsed_edit, progress, warn
-from client.commands.results import edited, place_of, rendered, written
+from client.commands.report import Edit, Report, add_edits, edit_lines, parsed_edit, progress, warn
+from client.commands.results import clear_edits, edited, place_of, rendered, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
+from client.commands.whole import edited_together
+from client.files.inversion import SUFFIX, Inversion
+from client.files.names import stem_of
 from client.files.photo import Photo
 from client.files.record import RefineOptions
-from client.files.sheet import TILE
+from client.files.sheet import TILE, Picture, png, sheet
 from client.frames.choice import ALL, LARGEST, framing
 from client.frames.frame import Frame
 
@@ -73,14 +77,17 @@ def run(options: InvertFlags) -> Report:
     with Inverter(**connection(options.output, options.server, refinement, refines=not method.fast)) as inverter:
         found = inverter.frames(photo, frame)
         warn(photo.name, found.note)
-        several = frame.face != LARGEST
+        several = frame.face != LARGEST and found.numbers
         parts = [f"face-{number}" for number in found.numbers] if several else [""]
         # Every place is checked before anything is inverted.
         paths = [place_of(photo, options.out, part=part, force=options.force) for part in parts]
+        together = frame.face == ALL and options.pictures.show == "photo"
         reports = [
-            _inverted(options, inverter, photo, each, path=path, wanted=wanted, edits=edits)
+            _inverted(options, inverter, photo, each, path=path, wanted=wanted, edits=[] if together else edits)
             for each, path in zip(found.frames, paths, strict=True)
         ]
+        if together:
+            whole = _together(options, inverter, photo, paths, edits)
     for report, number in zip(reports, found.numbers, strict=False):
         report.data["face"] = number
     for report in reports:
@@ -88,7 +95,31 @@ def run(options: InvertFlags) -> Report:
     if frame.face != ALL:
         return reports[0]
     lines = [line for report in reports for line in report.lines]
-    return Report({"inversions": [report.data for report in reports], "note": found.note or None}, lines)
+    data = {"inversions": [report.data for report in reports], "note": found.note or None}
+    if together:
+        data |= whole
+        lines += [f"Edited {photo.name}:", *edit_lines(whole["edits"])] if edits else []
+    return Report(data, lines)
+
+
+def _together(
+    options: InvertFlags, inverter: Inverter, photo: Photo, paths: list[Path], edits: list[Edit]
+) -> dict[str, Any]:
+    """Put the edits of all faces into one picture each; return what the report says of them."""
+    inversions = [Inversion.load(path) for path in paths]
+    stem = stem_of(photo.name, Path(photo.name).suffix)
+    prefix = paths[0].with_name(f"{stem}.faces")
+    clear_edits(prefix.with_name(f"{prefix.name}{SUFFIX}"))
+    if not edits:
+        return {"edits": [], "sheet": None}
+    edited = edited_together(inverter, photo, inversions, edits, quiet=options.output.json)
+    files: dict[Path, bytes] = {}
+    tiles: list[tuple[str, Picture]] = [("photo", photo.image)]
+    reports = add_edits(files, tiles, prefix, edited, options.pictures.format)
+    sheet_path = prefix.with_name(f"{prefix.name}.sheet.png")
+    files[sheet_path] = png(sheet(tiles))
+    write_all(files)
+    return {"edits": reports, "sheet": str(sheet_path)}
 
 
 def _inverted(

@@ -178,7 +178,7 @@ def _edits(path: Path, *, others: tuple[str, ...] = ()) -> list[Path]:
     """The pictures of edits beside an inversion, without those of inversions whose names begin with its own."""
     stem = stem_of(path.name, SUFFIX)
     own = {path.name, f"{stem}.reconstruction.png", f"{stem}.sheet.png"}
-    foreign = tuple(f"{stem}.{other}" for other in ("face-", *others))
+    foreign = tuple(f"{stem}.{other}" for other in ("face-", "faces.", *others))
     pictures = (*path.parent.glob("*.png"), *path.parent.glob("*.jpg"))
     beside = (each for each in pictures if each.name.startswith(f"{stem}.") and not each.name.startswith(foreign))
     return [each for each in beside if each.name not in own]

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from client.api import Inverter
 from client.atomic import read_bounded
 from client.change.paste import Paste
-from client.commands.report import warn
-from client.errors import PhotoError
+from client.change.together import Together
+from client.commands.report import Edit, Edited, progress, warn
+from client.errors import ParameterError, PhotoError
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.sheet import Picture
@@ -40,16 +42,8 @@ def place_in(inversion: Inversion, source: Path, given: str | None) -> Place | N
     Raises:
         PhotoError: the given photo cannot be read, or is not the one that was inverted.
     """
-    if given is not None:
-        photo = Photo.open(given)
-        inversion.require_photo(photo)
-        warn(photo.name, photo.note)
+    if (photo := _photo(inversion, source, given)) is not None:
         return photo, inversion.frame
-    for path in dict.fromkeys((source.parent / inversion.photo_name, Path(inversion.photo_name))):
-        if _is(path, inversion.photo_sha256):
-            photo = Photo.open(path)
-            inversion.require_photo(photo)
-            return photo, inversion.frame
     held = inversion.target is not None
     what = "the square that was inverted" if held else "the generator's picture"
     with suppress(OSError):
@@ -64,6 +58,47 @@ def place_in(inversion: Inversion, source: Path, given: str | None) -> Place | N
     return square, Frame.square(square.size)
 
 
+def photo_of(inversions: Sequence[Inversion], source: Path, given: str | None) -> Photo:
+    """Return the photo of several inversions: the given one, or one beside the first of them or in this folder.
+
+    Raises:
+        ParameterError: they are of different photos.
+        PhotoError: the photo cannot be read, is not there, or is not the one that was inverted.
+    """
+    first = inversions[0]
+    for other in inversions[1:]:
+        if other.photo_sha256 != first.photo_sha256:
+            names = " and ".join(map(quoted, (first.photo_name, other.photo_name)))
+            raise ParameterError(f"the inversions are of different photos, {names}: edit those of one photo at a time")
+    photo = _photo(first, source, given)
+    if photo is None:
+        raise PhotoError(f"cannot find {quoted(first.photo_name)} beside the inversions: pass --photo")
+    for each in inversions:
+        each.require_photo(photo)
+    return photo
+
+
+def edited_together(
+    inverter: Inverter, photo: Photo, inversions: Sequence[Inversion], edits: Sequence[Edit], *, quiet: bool
+) -> list[Edited]:
+    """Return the photo with the edits of all its inversions in it, a picture for each strength."""
+    with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
+        faces = []
+        for inversion in inversions:
+            faces.append((inversion.frame, inverter.render(inversion)))
+            bar.update()
+        whole, done = Together(photo, faces), []
+        for direction, strengths in edits:
+            images: list[Picture] = []
+            for part, pictures in whole.pictures(strengths):
+                for index, inversion in enumerate(inversions):
+                    whole.add(index, list(inverter.edit(inversion, direction, part)), pictures)
+                    bar.update(len(part) / len(strengths))
+                images += pictures
+            done.append(Edited(direction, strengths, images))
+    return done
+
+
 def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Sequence[Picture]:
     """Return the whole photo with each edit in it; without a place, the generator's pictures.
 
@@ -76,6 +111,20 @@ def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Seque
         return images
     paste = Paste(*place, plain)
     return [paste(image) for image in images]
+
+
+def _photo(inversion: Inversion, source: Path, given: str | None) -> Photo | None:
+    if given is not None:
+        photo = Photo.open(given)
+        inversion.require_photo(photo)
+        warn(photo.name, photo.note)
+        return photo
+    for path in dict.fromkeys((source.parent / inversion.photo_name, Path(inversion.photo_name))):
+        if _is(path, inversion.photo_sha256):
+            photo = Photo.open(path)
+            inversion.require_photo(photo)
+            return photo
+    return None
 
 
 def _is(path: Path, digest: str) -> bool:

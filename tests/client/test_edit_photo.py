@@ -12,6 +12,7 @@ from PIL import Image
 from client import Inversion, Inverter, Paste, Photo, PhotoError, cli
 from tests.client.fakes import SIDE
 from tests.client.running import failed, opened
+from tests.client.test_faces import PLACES, picture
 
 FILE = "out/me/me.inversion.safetensors"
 EDIT = ["edit", FILE, "--direction", "age", "--strength", "3"]
@@ -113,3 +114,76 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
     assert renders.shape == (2, SIDE, SIDE, 3)
     assert whole.shape == (2, 90, 120, 3)
     assert all(np.array_equal(paste(render), picture) for render, picture in zip(renders, whole, strict=True))
+
+
+@pytest.fixture
+def two_faces(place: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    picture(place / "two.png")
+    assert cli.main(["invert", "--fast", "two.png", "--face", "all", "--edit", "age=-3,3", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [edit["image"] for edit in report["edits"]] == [f"out/two/two.faces.age{s}.png" for s in ("-3", "+3")]
+    assert report["sheet"] == "out/two/two.faces.sheet.png"
+    assert [each["edits"] for each in report["inversions"]] == [[], []]
+    return place
+
+
+def faces_changed(path: str) -> list[bool]:
+    """Whether each of the two faces differs from the photo."""
+    changed = (np.asarray(opened(Path("two.png")), int) != np.asarray(opened(Path(path)), int)).any(axis=2)
+    return [bool(changed[y - 20 : y + 20, x - 20 : x + 20].any()) for x, y in PLACES]
+
+
+def test_all_faces_are_edited_in_one_photo(two_faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faces_changed("out/two/two.faces.age+3.png") == [True, True]
+    # The same later, from their inversions.
+    paths = [f"out/two/two.face-{number}.inversion.safetensors" for number in (1, 2)]
+    command = ["edit", *paths, "--photo", "two.png", "--direction", "age", "--strength", "3"]
+    assert cli.main([*command, "--json", "--out", "again"]) == 0
+    (edit,) = json.loads(capsys.readouterr().out)["edits"]
+    assert edit["image"] == "again/two.faces.age+3.png"
+    assert Path(edit["image"]).read_bytes() == (two_faces / "out/two/two.faces.age+3.png").read_bytes()
+    # One face alone leaves the other.
+    assert cli.main(["edit", paths[0], *command[3:], "--json"]) == 0
+    (edit,) = json.loads(capsys.readouterr().out)["edits"]
+    assert faces_changed(edit["image"]) == [False, True]
+
+
+def test_replaced_faces_take_their_edits_along(two_faces: Path) -> None:
+    command = ["invert", "--fast", "two.png", "--force"]
+    assert cli.main(command) == 0
+    assert (two_faces / "out/two/two.faces.age+3.png").exists()
+    assert cli.main([*command, "--face", "all", "--edit", "smile=1"]) == 0
+    assert sorted(path.name for path in Path("out/two").glob("two.faces.*")) == [
+        "two.faces.sheet.png",
+        "two.faces.smile+1.png",
+    ]
+
+
+@pytest.mark.usefixtures("place")
+def test_all_faces_of_a_photo_without_one_are_its_square(capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("none.png"), ())
+    assert cli.main(["invert", "--fast", "none.png", "--face", "all", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "warning: `none.png`: no face found: inverting the centred square\n"
+    (made,) = json.loads(captured.out)["inversions"]
+    assert made["inversion"] == "out/none/none.inversion.safetensors"
+
+
+@pytest.mark.usefixtures("two_faces")
+def test_several_inversions_are_of_one_photo_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["invert", "--fast", "me.png"]) == 0
+    capsys.readouterr()
+    paths = [f"out/two/two.face-{number}.inversion.safetensors" for number in (1, 2)]
+    edit = ["--direction", "age", "--strength", "1"]
+    for inversions, more, words in (
+        ([paths[0], FILE], [], "of different photos, `two.png` and `me.png`"),
+        (paths, ["--photo", "me.png"], "`me.png` is not the photo that was inverted"),
+        (paths, ["--show", "render"], "--show render takes one inversion"),
+    ):
+        code, message = failed(capsys, "edit", *inversions, *edit, *more)
+        assert code == 2
+        assert words in message
+    Path("two.png").unlink()
+    code, message = failed(capsys, "edit", *paths, *edit)
+    assert code == 2
+    assert "cannot find `two.png` beside the inversions: pass --photo" in message
