@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assets.paths import detail_file, encoder_file
+from assets.paths import coarse_look_file, detail_file, encoder_file
 from export.training.looks.weights import read_parts, renamed, start_from
 from networks.generator_file import Generator
 from networks.learned_file import load_detail, load_encoder
 from networks.looks import TwoLooks
+from networks.looks_file import load_coarse_styles
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.short_head import ShortHead
 from networks.similarity import move
@@ -57,16 +58,17 @@ class Coder(Protocol):
 
 
 class EncoderCoder:
-    """The encoder and the detail head that ship."""
+    """What ships: the encoder, the detail head, and the coarse look, by which edits move f."""
 
     def __init__(self, generator: Generator, *, domain: str = "ffhq") -> None:
         self.name = "encoder"
         self.encoder = load_encoder(encoder_file(domain, 16), generator=generator.fingerprint)
         self.detail = load_detail(detail_file(domain, 16), generator=generator.fingerprint)
+        self.coarse = load_coarse_styles(coarse_look_file(domain, 16), generator=generator.fingerprint)
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""
-        return Code(self.encoder(F.avg_pool2d(photo, 2)), self.detail(photo), None, theta)
+        return Code(self.encoder(F.avg_pool2d(photo, 2)), self.detail(photo), self.coarse(photo, theta), theta)
 
 
 class LooksCoder:

@@ -23,14 +23,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from assets.paths import DIRECTIONS, ROOT
+from bench import page
 from bench.coders import Coder, EncoderCoder, LooksCoder
 from client.atomic import write_all
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
 from export.training.looks.faces import ffhq_square, read_faces
+from export.training.looks.losses import reduced
 from export.training.looks.weights import read_directions
 from judges.faces import FaceDetector, Image8
-from judges.identity import Identity, identity_cosine
+from judges.identity import Identity, SecondIdentity, identity_cosine
 from judges.reconstruction import Judge, Quality
 from networks.generator_file import Generator
 from networks.mobilestylegan import MobileStyleGAN
@@ -41,6 +43,7 @@ SIDE = 256
 SAME_PERSON = 0.363
 EDITS = {"age": "age", "smile": "smile", "yaw": "yaw"}  # direction, and the score that it changes
 STRENGTH = 2.0
+MARK = "codes"
 TURNED = 20.0
 SHARED = ROOT.parent / "shared"
 
@@ -61,23 +64,36 @@ class EditQuality:
 
     Attributes:
         identity: cosine of SFace embeddings to the photo; None without a face.
+        second: the same of MobileFaceNet's.
         score: what the direction changes, in the result; None without a face.
         outside: ST-LPIPS (Alex) to the photo where the face is not.
     """
 
     identity: float | None
+    second: float | None
     score: float | None
     outside: float
 
 
 @dataclass
 class CodeQuality:
-    """One coder on one target."""
+    """One coder on one target.
+
+    Attributes:
+        coder: its name.
+        group: the target's.
+        name: the target's.
+        quality: of the render.
+        second: cosine of MobileFaceNet's embeddings; None without a face.
+        skin: distance of the mean colours inside the face's box, in Lab; None without a face.
+        edits: of each direction, at both ends.
+    """
 
     coder: str
     group: str
     name: str
     quality: Quality
+    second: float | None
     skin: float | None
     edits: dict[str, tuple[EditQuality, EditQuality]] = field(default_factory=dict)
 
@@ -91,6 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=8, help="held-out faces of each set, and samples (default: 8)")
     parser.add_argument("--edits", type=int, default=4, help="of each group, how many are also edited (default: 4)")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "codes", help="for codes.md, .json and sheets")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"also write the table between the marks of {MARK} in a file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -119,6 +138,8 @@ def run(args: argparse.Namespace) -> None:
         files[args.out / f"{name}.jpg"] = buffer.getvalue()
     args.out.mkdir(parents=True, exist_ok=True)
     write_all(files)
+    if args.write:
+        page.write(args.write, text, MARK)
     print(text)
 
 
@@ -129,21 +150,23 @@ class Bench:
         assert isinstance(generator.synthesis, MobileStyleGAN)
         self.generator, self.synthesis = generator, generator.synthesis
         self.judge, self.scorer = Judge(), Scorer()
-        self.detector, self.identity = FaceDetector(), Identity()
+        self.detector, self.identity, self.second = FaceDetector(), Identity(), SecondIdentity()
         directions = sorted(p.stem for p in (DIRECTIONS / "ffhq").glob("*.safetensors"))
         steps = read_directions(DIRECTIONS / "ffhq", self.synthesis.num_styles)
         self.steps = {name: steps[directions.index(name)] for name in EDITS}
 
     @torch.no_grad()
     def __call__(self, coder: Coder, target: PlacedPhoto, *, edits: bool) -> tuple[CodeQuality, list[Image8]]:
-        """Judge a coder on a target; give the pictures too: photo, render, then the edits."""
+        """Judge a coder on a target; give the pictures too: photo, render, its eyes at full size, then the edits."""
         photo = from_array(target.image)
         code = coder(photo, target.theta)
-        plain = self.render(code.f, code.w)
+        big = self.synthesis.fine(code.f, code.w)
+        plain = reduced(big.clamp(-1, 1), SIDE)
         shown = to_array(plain)
-        result = CodeQuality(coder.name, target.group, target.name, self.judge(target.image, shown), None)
-        result.skin = self.skin(target.image, shown)
-        pictures = [target.image, shown]
+        _, second = self.persons(target.image, shown)
+        quality, skin = self.judge(target.image, shown), self.skin(target.image, shown)
+        result = CodeQuality(coder.name, target.group, target.name, quality, second, skin)
+        pictures = [target.image, shown, eyes(big, target.theta)]
         if edits:
             for name, step in self.steps.items():
                 ends = []
@@ -157,15 +180,20 @@ class Bench:
 
     def render(self, f: Tensor, w: Tensor) -> Tensor:
         """f and w_m_plus through the whole fine half: float32 [1, 3, 256, 256]."""
-        image = self.synthesis.fine(f, w).clamp(-1, 1)
-        return torch.nn.functional.avg_pool2d(image, image.shape[-1] // SIDE)
+        return reduced(self.synthesis.fine(f, w).clamp(-1, 1), SIDE)
+
+    def persons(self, photo: Image8, shown: Image8) -> tuple[float | None, float | None]:
+        """Cosines of SFace's and MobileFaceNet's embeddings; None without a face."""
+        before, after = self.detector.portrait(photo), self.detector.portrait(shown)
+        if not (before and after):
+            return None, None
+        first = identity_cosine(self.identity(shown, after), self.identity(photo, before))
+        return first, identity_cosine(self.second(shown, after), self.second(photo, before))
 
     def edit(self, name: str, photo: Image8, edited: Image8) -> EditQuality:
         """Judge an edited photo."""
-        before, after = self.detector.portrait(photo), self.detector.portrait(edited)
-        identity = score = None
-        if before and after:
-            identity = identity_cosine(self.identity(edited, after), self.identity(photo, before))
+        identity, second = self.persons(photo, edited)
+        before, score = self.detector.portrait(photo), None
         if (scores := self.scorer(edited)) is not None:
             score = float(getattr(scores, EDITS[name]))
         outside = edited.copy()
@@ -173,7 +201,7 @@ class Bench:
             left, top, width, height = before.box.astype(int).tolist()
             inside = slice(max(0, top - height // 4), top + height), slice(max(0, left), left + width)
             outside[inside] = photo[inside]
-        return EditQuality(identity, score, self.judge.alex(photo, outside))
+        return EditQuality(identity, second, score, self.judge.alex(photo, outside))
 
     def skin(self, photo: Image8, shown: Image8) -> float | None:
         """Distance of the mean colours inside the face's box, in Lab; None without a face."""
@@ -200,8 +228,16 @@ class Bench:
 
     def synthesis_at(self, w_plus: Tensor) -> Tensor:
         """w_plus [num_styles, 512] to float32 [1, 3, 256, 256]."""
-        image = self.synthesis(w_plus[None]).clamp(-1, 1)
-        return torch.nn.functional.avg_pool2d(image, image.shape[-1] // SIDE)
+        return reduced(self.synthesis(w_plus[None]).clamp(-1, 1), SIDE)
+
+
+def eyes(image: Tensor, theta: Tensor) -> Image8:
+    """The eyes as painted, without scaling: from an image [1, 3, S, S], uint8 [256, 512, 3]."""
+    side = image.shape[-1]
+    left, right = torch.tensor([[-0.252, -0.062], [0.256, -0.062]])  # in the aligned face
+    middle = (torch.linalg.inv(theta[0, :, :2]) @ ((left + right) / 2 - theta[0, :, 2]) + 1) / 2 * side
+    x, y = (int(v) for v in middle.clamp(256, side - 256))
+    return to_array(image[:, :, y - 128 : y + 128, x - 256 : x + 256])
 
 
 def latents(generator: Generator, count: int) -> Tensor:
@@ -219,7 +255,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPh
     turn = torch.tensor([[[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]], dtype=torch.float32)
     for variant, theta in (("", IDENTITY[None]), (" turned", turn)):
         for number, w in enumerate(latents(generator, args.count)):
-            image = torch.nn.functional.avg_pool2d(generator.synthesis(w[None]).clamp(-1, 1), 4)
+            image = reduced(generator.synthesis(w[None]).clamp(-1, 1), SIDE)
             moved = resample(image, theta, (SIDE, SIDE)) if variant else image
             yield PlacedPhoto(f"sample {number}", f"samples{variant}", to_array(moved), theta)
         detector = FaceDetector()
@@ -233,7 +269,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPh
                 continue
             places = compose(ffhq_square(torch.from_numpy(face.landmarks / side)[None].float()), theta)
             small = resample(from_array(square), places, (4 * SIDE, 4 * SIDE))
-            yield PlacedPhoto(path.stem, f"photos{variant}", to_array(torch.nn.functional.avg_pool2d(small, 4)), theta)
+            yield PlacedPhoto(path.stem, f"photos{variant}", to_array(reduced(small, SIDE)), theta)
         for path in args.faces:
             faces = read_faces(path)
             for number in faces.heldout[:: max(1, len(faces.heldout) // args.count)][: args.count].tolist():
@@ -247,7 +283,7 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPh
 def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
     """Means as Markdown, a row for each group and coder, with counts."""
     results = list(results)
-    head = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "same person", "landmarks", "skin Lab"]
+    head = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "second", "same person", "landmarks", "skin"]
     head += [f"{name}: identity, effect" for name in EDITS] + ["edits without a face", "outside"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for group, coder in dict.fromkeys((r.group, r.coder) for r in results):
@@ -256,14 +292,15 @@ def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
         same = [(q.identity or 0) >= SAME_PERSON for q in quality if q.face is not None]
         cells = [group, coder, str(len(some)), mean([q.stlpips_alex for q in quality], ".3f")]
         cells += [mean([q.stlpips_vgg for q in quality], ".3f"), mean([q.psnr_256 for q in quality], ".1f")]
-        cells += [mean([q.identity for q in quality], ".2f"), f"{sum(same)} of {len(same)}"]
+        cells += [mean([q.identity for q in quality], ".2f"), mean([r.second for r in some], ".2f")]
+        cells.append(f"{sum(same)} of {len(same)}")
         cells += [mean([q.landmarks for q in quality], ".3f"), mean([r.skin for r in some], ".1f")]
         edited = [r for r in some if r.edits]
         for name in EDITS:
             pairs = [r.edits[name] for r in edited]
             changes = [b.score - a.score for a, b in pairs if a.score is not None and b.score is not None]
-            identity = mean([e.identity for pair in pairs for e in pair], ".2f")
-            cells.append(f"{identity}, {fmean(changes) / full[name]:.0%}" if changes else "-")
+            first, second = (mean([getattr(e, k) for p in pairs for e in p], ".2f") for k in ("identity", "second"))
+            cells.append(f"{first} / {second}, {fmean(changes) / full[name]:.0%}" if changes else "-")
         every = [e for r in edited for pair in r.edits.values() for e in pair]
         cells.append(f"{sum(e.identity is None for e in every)} of {len(every)}")
         cells.append(mean([e.outside for e in every], ".3f"))
