@@ -163,7 +163,7 @@ def make(
         for faces, _ in sets:
             faces.load(device)
     elif any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        step.whole = step.full_size.whole = torch.compile(step.whole, dynamic=False)
+        step.compile(short=False)
     directions = read_directions(DIRECTIONS / "ffhq", synthesis.num_styles).to(device)
     return step, Batches(generator, sets, directions, step.whole)
 

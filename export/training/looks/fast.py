@@ -74,6 +74,4 @@ def on_gpu(step: Step, *networks: STLPIPS | Person) -> None:
     for trained in (step.looks.first, step.looks.second, step.looks.coarse_look, step.head):
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained.compile(dynamic=False)
-    step.whole = torch.compile(step.whole, dynamic=False)
-    step.paint = torch.compile(step.paint, dynamic=False)
-    step.full_size.whole, step.paint_to_learn = step.whole, torch.compile(step.paint_to_learn, dynamic=False)
+    step.compile(short=True)

@@ -106,6 +106,13 @@ class Step:
         self.critic = critic
         self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic, weight=weights.critic)
 
+    def compile(self, *, short: bool) -> None:
+        """Compile the whole half, and maybe the short one, below their autocast: above it, every call recompiles."""
+        self.whole = self.full_size.whole = in_half(torch.compile(self.synthesis.fine, dynamic=False), self.device)
+        if short:
+            self.paint = in_half(torch.compile(self._paint, dynamic=False), self.device)
+            self.paint_to_learn = in_half(torch.compile(self._paint_to_learn, dynamic=False), self.device)
+
     def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
         # f [B, C, cut, cut], w [B, m, 512] -> [B, 3, 256, 256]
         image: Tensor = self.head(self.synthesis.features(f, w), w[:, -LATE_STYLES:])
