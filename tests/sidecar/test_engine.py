@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from assets.perceptual import stlpips
-from export.generator import load_generator
 from networks.pixels import from_array
 from networks.pnorm import load_pnorm
 from protocol.limits import ContractError
@@ -20,20 +19,21 @@ from sidecar.optimise.engine import LEARNED, TorchEngine
 from tests.sidecar.samples import finish, left, small_engine, small_start
 
 
-def test_the_terms_are_the_papers(engine: TorchEngine, start: Start) -> None:
-    job = engine.open(start, Options(preset="paper", steps=1))
-    engine.run([job], 1)
+def test_the_terms_are_the_papers(middle: TorchEngine, middle_start: Start) -> None:
+    job = middle.open(middle_start, Options(preset="paper", steps=1))
+    before = job.state()
+    middle.run([job], 1)
     terms = job.state().terms
     assert terms is not None
-    generator, pnorm = load_generator("ffhq"), load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors")
+    pnorm = load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors")
     with torch.no_grad():
-        f, w = (torch.from_numpy(x)[None] for x in (start.f, start.w_m_plus))
-        image = generator.synthesis.fine(f, w)
-        target = from_array(start.target)
+        f, w = (torch.from_numpy(x)[None] for x in (before.f, before.w_m_plus))
+        image = middle._synthesis.fine(f, w)
+        target = from_array(middle_start.target)
         small = [F.interpolate(x, size=(256, 256), mode="area") for x in (image, target)]
         literal = {
             "mse": F.mse_loss(image, target),
-            "perceptual": stlpips("vgg")(*small)[0],
+            "perceptual": stlpips("alex")(*small)[0],
             "f": torch.zeros(()),
             "p_norm": pnorm(w).square().mean(),
         }
@@ -42,7 +42,7 @@ def test_the_terms_are_the_papers(engine: TorchEngine, start: Start) -> None:
     weighted = literal["mse"] + 10 * literal["perceptual"] + 10 * literal["f"] + 0.01 * literal["p_norm"]
     assert terms.total == pytest.approx(float(weighted), rel=1e-4)
     # Adam's first step moves every coordinate by the learning rate, against the gradient's sign.
-    moved = np.abs(job.state().f - start.f)
+    moved = np.abs(job.state().f - before.f)
     assert moved.max() == pytest.approx(0.01, rel=1e-2)
     assert np.median(moved) == pytest.approx(0.01, rel=1e-2)
 
@@ -53,17 +53,17 @@ def test_the_paper_preset_starts_at_the_mean_of_w(engine: TorchEngine, start: St
     assert not np.allclose(engine.open(elsewhere, Options()).state().w_m_plus, start.w_m_plus, atol=0.5)
 
 
-def test_a_coarse_step_compares_reduced_images(engine: TorchEngine, start: Start) -> None:
-    job = engine.open(start, Options(steps=10))
-    engine.run([job], 1)
+def test_a_coarse_step_compares_reduced_images(middle: TorchEngine, middle_start: Start) -> None:
+    job = middle.open(middle_start, Options(steps=10))
+    middle.run([job], 1)
     terms = job.state().terms
     assert terms is not None
-    pixels = from_array(start.target)
+    pixels = from_array(middle_start.target)
     with torch.no_grad():
-        opened = engine.open(start, Options())
-        image = load_generator("ffhq").synthesis.fine(opened.f, opened.w_m_plus)
+        opened = middle.open(middle_start, Options())
+        image = middle._synthesis.fine(opened.f, opened.w_m_plus)
         at = {side: [F.interpolate(x, size=(side, side), mode="area") for x in (image, pixels)] for side in (64, 32)}
-        mse, perceptual = float(F.mse_loss(*at[64])), float(stlpips("vgg")(*at[32])[0])
+        mse, perceptual = float(F.mse_loss(*at[64])), float(stlpips("alex")(*at[32])[0])
     # The step itself may run in bfloat16.
     assert terms.mse == pytest.approx(mse, rel=0.02)
     assert terms.perceptual == pytest.approx(perceptual, rel=0.05)
