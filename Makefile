@@ -49,9 +49,10 @@ serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on
 $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
 
+# Without a restart, a crashed worker is a failure; with one, pytest-xdist may wait for ever.
 # One process for the server tests: two of them start servers of more than 20 GB.
 test: lint $(repository) build/.judges ## Lint, type-check, run all tests, and report coverage
-	@python -m pytest tests -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report= --cov-fail-under=0
+	@python -m pytest tests -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart=0 --cov --cov-report= --cov-fail-under=0
 	@python -m pytest server_tests --cov --cov-append
 
 lint: $(VENV)/.dev ## Lint and type-check
