@@ -15,7 +15,7 @@ IDENTITY = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 def square(theta: Tensor) -> Tensor:
     """The matrices with their last row: float32 [B, 2, 3] -> [B, 3, 3]."""
-    return torch.cat([theta, torch.tensor([[[0.0, 0.0, 1.0]]]).to(theta).expand(len(theta), -1, -1)], dim=1)
+    return torch.cat([theta, torch.tensor([[[0.0, 0.0, 1.0]]]).to(theta).expand(theta.shape[0], -1, -1)], dim=1)
 
 
 def inverse(theta: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def resample(x: Tensor, theta: Tensor, size: tuple[int, int], *, mode: str = "bi
     Returns:
         float [B, C, *size].
     """
-    places = F.affine_grid(theta, [len(x), x.shape[1], *size], align_corners=False)
+    # Not len(x), which a trace takes for a constant.
+    places = F.affine_grid(theta, [x.shape[0], x.shape[1], *size], align_corners=False)
     return F.grid_sample(x, places, mode=mode, padding_mode="reflection", align_corners=False)
 
 

@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.serve.bounds import bound_onnx, bound_traced
 from export.serve.graph import Graph
 
 OPSET = 20
@@ -42,8 +43,10 @@ def to_onnx(graph: Graph, module: nn.Module, target: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    model = program.model_proto
+    bound_onnx(graph, model)
     partial = _partial(target)
-    onnx.save(program.model_proto, partial)
+    onnx.save(model, partial)
     onnx.checker.check_model(partial, full_check=True)
     partial.replace(target)
 
@@ -54,7 +57,9 @@ def to_torchscript(graph: Graph, module: nn.Module, target: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         # It warns that asserts on shapes are branches, and that TorchScript is old.
         warnings.simplefilter("ignore")
+        bound = bound_traced(graph, module)
         traced = freeze(trace(module, tuple(graph.inputs.values()), check_trace=False))
+        bound.remove()
         buffer = io.BytesIO()
         save(traced, buffer)
     partial = _partial(target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Graph:
         code: files of code that it depends on, beyond those of every graph.
         batched: whether the first axis of every tensor is the batch.
         dynamic: further dynamic axes: by tensor, the name of each.
+        largest: the largest size of an input's dynamic axis, by its name; the exported graph refuses more.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Graph:
     code: tuple[str, ...] = ()
     batched: bool = True
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    largest: Mapping[str, int] = field(default_factory=dict)
 
 
 def received(image: Tensor) -> Tensor:

@@ -35,11 +35,13 @@ from networks.learned_file import BACKBONE, load_detail, load_encoder
 from networks.mapping import STYLE_DIM
 from networks.synthesis import Synthesis
 from protocol.cuts import DEFAULT_CUT, W_PLUS, prefix
+from protocol.roles import ROLES
 
 PHOTO_SIZE = 256  # side of the encoders' input
 CUT = DEFAULT_CUT  # its models have the plain names
 EVERY_CUT = (CUT, 8, W_PLUS)
 CODE = (
+    "export/serve/bounds.py",
     "export/serve/exporters.py",
     "export/serve/faces.py",
     "export/serve/graph.py",
@@ -226,6 +228,7 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
             weights=(),
             batched=False,
             dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
+            largest=ROLES["shift"].largest,
         ),
     ]
     # With coarse styles the shift moves f, too.

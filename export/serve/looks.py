@@ -17,6 +17,7 @@ from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.short_head import ShortHead
 from networks.similarity import IDENTITY, move
 from networks.synthesis import Synthesis
+from protocol.roles import ROLES
 
 CODE = (
     "export/serve/looks.py",
@@ -156,5 +157,6 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             code=CODE,
             batched=False,
             dynamic={name: {0: "strengths"} for name in ("strengths", "f_batch", "w_m_plus_batch")},
+            largest=ROLES["shift"].largest,
         ),
     ]
