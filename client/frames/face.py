@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.errors import AnswerRefused
+from client.frames.frame import Frame, fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,12 @@ def shrunk(image: Image.Image, largest: int) -> NDArray[np.uint8]:
         return np.array(image)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def aligned_in(faces: Sequence[Face], frame: Frame) -> Frame | None:
+    """Return the aligned frame of the first face whose middle lies in a frame; None where there is none."""
+    usable = (Frame.aligned(face.landmarks) for face in faces if fault(face.landmarks) is None)
+    return next((aligned for aligned in usable if frame.holds(aligned.middle)), None)
 
 
 def faces_of(

@@ -155,6 +155,11 @@ class Frame:
         """Its rotation in degrees, from -180 to 180; positive is clockwise in the photo."""
         return math.degrees(math.atan2(self.dy, self.dx))
 
+    def holds(self, point: ArrayLike) -> bool:
+        """Whether a point of the photo, float [2], lies in it."""
+        place = self.to_square(np.asarray(point)[None])
+        return bool(((place >= 0) & (place <= 1)).all())
+
     @property
     def middle(self) -> Points:
         """Its middle in the photo, float64 [2]."""

@@ -22,7 +22,7 @@ from client.files.direction import Direction
 from client.files.face_styles import FaceStyles
 from client.files.inversion import Inversion
 from client.files.photo import Photo
-from client.frames.face import Face, faces_of, shrunk
+from client.frames.face import Face, aligned_in, faces_of, shrunk
 from client.frames.frame import Frame, transform_between
 from client.text import shown
 from client.triton.checks import (
@@ -59,6 +59,8 @@ def _version() -> str:
 
 
 VERSION: Final = _version()
+# Photos whose faces are remembered: as many as a batch has in progress, and more.
+_REMEMBERED: Final = 64
 
 
 class Session:
@@ -77,6 +79,7 @@ class Session:
         self._reached = False
         self._server: ServerInfo | None = None
         self._configs: dict[str, ModelConfig] = {}
+        self._faces: dict[str, list[Face]] = {}
 
     def invert(
         self,
@@ -85,11 +88,11 @@ class Session:
         *,
         method: str = DEFAULT,
         cut: int | None = None,
-        face: Frame | None = None,
     ) -> InversionResult:
-        """Photo to the start of a method, and its reconstruction; with an encoder, in one request.
+        """Photo to the start of a method, and its reconstruction.
 
-        ``face`` is the aligned frame of the face in a frame of another kind; where it is not known, edits leave ``f``.
+        With an encoder that is one request, and one to the face finder where a frame does not say where its face is:
+        edits move ``f`` there.
         """
         start, cut = checked_method(method, cut)
         frame = frame or Frame.square(photo.size)
@@ -100,10 +103,12 @@ class Session:
         styles = None
         if start == "encoder":
             inputs: dict[str, Array] = {"image": pixels}
+            face = None
             if "transform" in config.inputs:
+                face = frame if frame.kind == "aligned" else self._face_in(frame, photo)
                 inputs["transform"] = transform = transform_between(frame, face or frame)
             answer = self._infer(config, inputs, tuple(config.outputs))
-            if "w_coarse" in answer and (face is not None or frame.kind == "aligned"):
+            if face is not None:
                 styles = FaceStyles(w_coarse=answer["w_coarse"], transform=transform)
         else:
             answer = self._infer(config, {"image": pixels}, ("f",))
@@ -129,11 +134,13 @@ class Session:
         return InversionResult(inversion, answer["reconstruction"])
 
     def faces(self, photo: Photo) -> list[Face]:
-        """Photo to its faces, the largest first.
+        """Photo to its faces, the largest first; asked for again soon, they are remembered.
 
         Raises:
             ModelMissing: the domain shows no faces, or the server has no finder.
         """
+        if (known := self._faces.get(photo.sha256)) is not None:
+            return known
         said = self._config("fine")
         name = said.parameters.get(FACE_FINDER, "")
         if not name:
@@ -142,7 +149,19 @@ class Session:
         image = inline(shrunk, photo.image, number_of(config, "largest_image"))
         answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
         scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
-        return faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+        found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+        if len(self._faces) >= _REMEMBERED:
+            self._faces.clear()
+        self._faces[photo.sha256] = found
+        return found
+
+    def _face_in(self, frame: Frame, photo: Photo) -> Frame | None:
+        """Return the aligned frame of the face that a frame of another kind shows, where the server finds one."""
+        try:
+            faces = self.faces(photo)
+        except ModelMissing:
+            return None
+        return aligned_in(faces, frame)
 
     def render(self, inversion: Inversion) -> Image8:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from client import Inverter
 from client.errors import DirectionError, InversionError
@@ -13,7 +14,7 @@ from client.files.direction import Direction
 from client.files.face_styles import FaceStyles
 from client.files.inversion import FACE_SCHEMA, REFINED_SCHEMA, SCHEMA, Inversion
 from client.frames.frame import Frame, transform_between
-from tests.client.fakes import COARSE, GENERATOR, FakeTransport, check_sentence
+from tests.client.fakes import COARSE, FACE, GENERATOR, MARK, FakeTransport, check_sentence
 from tests.client.inversions import made
 from tests.client.test_inversion_refined import refinement, target
 
@@ -79,6 +80,28 @@ def test_a_file_with_half_of_it_is_refused(tmp_path):
     (tmp_path / "it").write_bytes(save(stored, metadata=texts))
     with pytest.raises(InversionError, match="transform"):
         Inversion.load(tmp_path / "it")
+
+
+def test_the_face_in_a_crop_is_where_edits_move_f(tmp_path):
+    image = Image.new("RGB", (200, 120), "grey")
+    for middle in ((40, 60), (150, 50)):
+        image.putpixel(middle, MARK)
+    image.save(tmp_path / "two.png")
+    right = Frame.crop(90, 0, 110)
+    transport = FakeTransport()
+    with Inverter(transport=transport) as inverter:
+        found = inverter.invert(tmp_path / "two.png", right).inversion.face
+        # The larger face is the right one; the crop shows the left one alone.
+        left = inverter.invert(tmp_path / "two.png", Frame.crop(0, 0, 100)).inversion.face
+        none = inverter.invert(tmp_path / "two.png", Frame.crop(60, 0, 60)).inversion.face
+    assert found is not None
+    assert left is not None
+    assert none is None
+    aligned = Frame.aligned(np.array([150.5, 50.5]) + FACE)
+    np.testing.assert_allclose(found.transform, transform_between(right, aligned))
+    sent = [call for call in transport.inferences if call.model == "ffhq_invert"]
+    np.testing.assert_array_equal(sent[0].inputs["transform"][0], found.transform)
+    np.testing.assert_array_equal(sent[2].inputs["transform"][0], np.eye(2, 3))
 
 
 def test_the_server_is_sent_with_what_to_move_f():

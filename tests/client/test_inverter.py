@@ -38,8 +38,8 @@ def test_invert(photo, asynchronous):
     transport = FakeTransport()
     result = result_of("invert", photo, Frame.crop(10, 5, 80), transport=transport, asynchronous=asynchronous)
     assert transport.closed
-    (call,) = transport.inferences
-    assert call.model == "ffhq_invert"
+    finder, call = transport.inferences
+    assert (finder.model, call.model) == ("faces", "ffhq_invert")
     expected = Photo.open(photo).pixels(Frame.crop(10, 5, 80), PHOTO_SIDE)
     np.testing.assert_array_equal(call.inputs["image"], expected[None])
     assert result.reconstruction.shape == (SIDE, SIDE, 3)
@@ -101,8 +101,8 @@ def test_what_the_server_said_is_asked_once(photo):
         inverter.invert(photo)
         before = len(transport.calls)
         inverter.invert(photo)
-    assert before == 4
-    assert len(transport.calls) == 5
+    assert before == 7
+    assert len(transport.calls) == 8
 
 
 def test_bad_photos_and_crops_never_reach_the_server(photo, tmp_path, asynchronous):
