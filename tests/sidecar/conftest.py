@@ -7,14 +7,10 @@ import math
 import pytest
 import torch
 
-from assets.perceptual import stlpips
-from export.generator import load_generator
-from judges.reconstruction import Judge
 from networks.detail import Detail
-from networks.pnorm import load_pnorm
 from protocol.options import Options
 from sidecar.job import Start
-from sidecar.optimise.engine import LEARNED, TorchEngine, load_engine
+from sidecar.optimise.engine import TorchEngine, load_engine
 from sidecar.optimise.optimisation import Optimisation
 from sidecar.service import batcher
 from tests.sidecar.samples import at_f_o, middle_engine, sample, small_start
@@ -61,8 +57,4 @@ def in_domain() -> Detail:
 
 @pytest.fixture(scope="session")
 def w_engine(in_domain: Detail) -> TorchEngine:
-    generator = load_generator("ffhq")
-    return TorchEngine(
-        generator, pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"), judge=Judge(),
-        domain="ffhq", device=torch.device("cpu"), compiled=False, w_encoder=in_domain,
-    )  # fmt: skip
+    return middle_engine(in_domain)

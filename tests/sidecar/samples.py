@@ -11,6 +11,7 @@ import torch
 from assets.perceptual import stlpips
 from export.generator import load_generator
 from judges.reconstruction import Judge
+from networks.detail import Detail
 from networks.generator_file import Generator
 from networks.mapping import MappingNetwork
 from networks.pixels import to_array
@@ -63,7 +64,7 @@ def small_engine(dtype: torch.dtype = torch.float32) -> TorchEngine:
     )  # fmt: skip
 
 
-def middle_engine() -> TorchEngine:
+def middle_engine(w_encoder: Detail | None = None) -> TorchEngine:
     """A thin StyleGAN2 of 512 px with random weights, and Alex for VGG: every coarse side, at a tenth of the cost."""
     torch.manual_seed(0)
     synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12, 8, 8, 8))).eval().requires_grad_(requires_grad=False)
@@ -71,7 +72,7 @@ def middle_engine() -> TorchEngine:
     return TorchEngine(
         Generator(mapping=mapping, synthesis=synthesis, fingerprint="1" * 16),
         pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("alex"),
-        judge=Judge(), domain="middle", device=torch.device("cpu"), compiled=False,
+        judge=Judge(), domain="middle", device=torch.device("cpu"), compiled=False, w_encoder=w_encoder,
     )  # fmt: skip
 
 
@@ -94,14 +95,13 @@ def small_start(engine: TorchEngine, seed: int) -> Start:
     return Start(target=pixels, f=off, w_m_plus=w_m_plus.numpy().astype(np.float32), f_o=f.numpy())
 
 
-def w_plus_start(seed: int = 3) -> Start:
+@torch.no_grad()
+def w_plus_start(engine: TorchEngine, seed: int = 3) -> Start:
     """A generator sample in W+: f the constant, all styles a little off."""
-    generator = load_generator("ffhq")
+    synthesis = engine._synthesis
     rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        w = generator.mapping(torch.randn(1, 512, generator=rng), 0.7)[:, None].expand(1, 16, -1)
-        image = generator.synthesis(w)
-        pixels = to_array(image)
-        f = generator.synthesis.coarse(w[:, :0], cut=4)[0].numpy()
-        off = (w + 0.1 * torch.randn(w.shape, generator=rng))[0].numpy()
+    w = (engine._w_avg + torch.randn(1, 512, generator=rng))[:, None].expand(1, synthesis.num_styles, -1)
+    pixels = to_array(synthesis(w))
+    f = synthesis.coarse(w[:, :0], cut=4)[0].numpy()
+    off = (w + 0.1 * torch.randn(w.shape, generator=rng))[0].numpy()
     return Start(target=pixels, f=f, w_m_plus=off, f_o=f)

@@ -7,21 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from assets.perceptual import stlpips
-from export.generator import load_generator
-from judges.reconstruction import Judge
 from networks.detail import Detail
-from networks.pnorm import load_pnorm
 from protocol.limits import ContractError
 from protocol.options import Options
-from sidecar.optimise.engine import LEARNED, TorchEngine
+from sidecar.optimise.engine import TorchEngine
 from tests.sidecar.samples import w_plus_start
 
 
 def test_in_w_plus_all_styles_move_and_f_stays(w_engine: TorchEngine) -> None:
-    start = w_plus_start()
+    start = w_plus_start(w_engine)
     job = w_engine.open(start, Options(preset="im2s", steps=2))
-    mean = load_generator("ffhq").mapping.w_avg.numpy()
+    mean = w_engine._w_avg.numpy()
     assert np.array_equal(job.state().w_m_plus, mean[None].repeat(16, axis=0))
     w_engine.run([job], 2)
     state = job.state()
@@ -31,16 +27,15 @@ def test_in_w_plus_all_styles_move_and_f_stays(w_engine: TorchEngine) -> None:
     assert (state.terms.f, state.terms.domain) == (0, 0)
 
 
-@pytest.mark.slow
 def test_idinvert_is_held_to_the_encoders_domain(w_engine: TorchEngine, in_domain: Detail) -> None:
-    start = w_plus_start()
+    start = w_plus_start(w_engine)
     job = w_engine.open(start, Options(preset="idinvert", steps=1))
     w_engine.run([job], 1)
     terms = job.state().terms
     assert terms is not None
     with torch.no_grad():
         w = torch.from_numpy(start.w_m_plus)[None]
-        image = load_generator("ffhq").synthesis(w)
+        image = w_engine._synthesis(w)
         literal = F.mse_loss(in_domain(F.interpolate(image, size=(256, 256), mode="area")), w)
     assert terms.domain == pytest.approx(float(literal), rel=0.02)  # a step may run in bfloat16
     assert terms.total == pytest.approx(20 * terms.mse + 10 * terms.perceptual + 40 * terms.domain, rel=1e-4)
@@ -51,10 +46,6 @@ def test_idinvert_is_held_to_the_encoders_domain(w_engine: TorchEngine, in_domai
     assert np.abs(other.state().w_m_plus - job.state().w_m_plus).max() > 1e-3
 
 
-def test_the_domain_needs_its_encoder() -> None:
-    bare = TorchEngine(
-        load_generator("ffhq"), pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("vgg"),
-        judge=Judge(), domain="ffhq", device=torch.device("cpu"), compiled=False,
-    )  # fmt: skip
-    with pytest.raises(ContractError, match="needs an encoder into W\\+, and ffhq has none"):
-        bare.open(w_plus_start(), Options(preset="idinvert"))
+def test_the_domain_needs_its_encoder(middle: TorchEngine) -> None:
+    with pytest.raises(ContractError, match="needs an encoder into W\\+, and middle has none"):
+        middle.open(w_plus_start(middle), Options(preset="idinvert"))
