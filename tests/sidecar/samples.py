@@ -53,13 +53,13 @@ def same(a: State, b: State) -> float:
 
 
 def small_engine(dtype: torch.dtype = torch.float32) -> TorchEngine:
-    """A StyleGAN2 of 64 px with random weights."""
+    """A StyleGAN2 of 64 px with random weights, and Alex for VGG."""
     torch.manual_seed(0)
     synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12))).eval().requires_grad_(requires_grad=False)
     mapping = MappingNetwork(depth=2).eval().requires_grad_(requires_grad=False)
     return TorchEngine(
         Generator(mapping=mapping.to(dtype), synthesis=synthesis.to(dtype), fingerprint="0" * 16),
-        pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors").to(dtype), perceptual=stlpips("vgg").to(dtype),
+        pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors").to(dtype), perceptual=stlpips("alex").to(dtype),
         judge=Judge(), domain="small", device=torch.device("cpu"), compiled=False,
     )  # fmt: skip
 
