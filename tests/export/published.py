@@ -19,7 +19,7 @@ from export.checkpoints import child
 from export.checkpoints.errors import (
     CheckpointError,
 )
-from export.checkpoints.reader import PublishedGenerator, loaded, read_checkpoint
+from export.checkpoints.reader import PublishedGenerator, _is_safetensors, loaded, read_checkpoint
 
 State = dict[str, torch.Tensor]
 RNG = torch.Generator().manual_seed(0)
@@ -153,7 +153,7 @@ def read(data: bytes, folder: Path) -> PublishedGenerator:
     """As `read_checkpoint` does, in this process, which is quicker than one of its own."""
     path = folder / "file.bin"  # the name says nothing
     path.write_bytes(data)
-    if len(data) > 8 and data[8:9] == b"{":
+    if _is_safetensors(path):
         return read_checkpoint(path)
     with path.open("rb") as file, NamedTemporaryFile() as out:
         try:
