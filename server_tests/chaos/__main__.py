@@ -45,10 +45,15 @@ class Chaos:
         folder: of everything it writes.
         seconds: how long things break.
         seed: of what breaks when; the machine decides where a process is by then.
+        photos: of each batch.
+        quiet: batches at the end in which nothing breaks.
     """
 
-    def __init__(self, folder: Path, *, seconds: float, seed: int) -> None:
+    def __init__(
+        self, folder: Path, *, seconds: float, seed: int, photos: int = PHOTOS, quiet: int = QUIET_BATCHES
+    ) -> None:
         self.folder, self.seconds, self.draw, self.seed = folder, seconds, random.Random(seed), seed
+        self.size, self.quiet = photos, quiet
         self.harm, self.exits, self.troubles = Counter[str](), Counter[int](), []
         self.batches = self.photos = self.lost = self.doubled = self.different = 0
         self.ports = [free_port("127.0.0.1", set()) for _ in range(2)]
@@ -61,10 +66,19 @@ class Chaos:
         self.reference: dict[str, bytes] = {}
 
     def run(self) -> dict[str, Any]:
-        """Return the figures."""
+        """Return the figures; nothing is left running, whatever happens."""
+        try:
+            return self._run()
+        finally:
+            self.go_on(everything=True)
+            for process in (self.client, self.launcher):
+                if process is not None and process.poll() is None:
+                    process.terminate()
+
+    def _run(self) -> dict[str, Any]:
         repository(self.folder / "models")
         (self.folder / "photos").mkdir()
-        for number in range(PHOTOS):
+        for number in range(self.size):
             pixels = np.random.default_rng(number).integers(0, 256, (90, 100, 3), np.uint8)
             Image.fromarray(pixels).save(self.folder / f"photos/{number}.png")
         began = time.monotonic()
@@ -78,7 +92,7 @@ class Chaos:
             self.batch(calm=False)
         self.go_on(everything=True)
         plateau = []
-        for _ in range(QUIET_BATCHES):
+        for _ in range(self.quiet):
             self.batch(calm=True)
             plateau.append(self.servers())
         wrong.stop()
@@ -219,7 +233,7 @@ class Chaos:
         missing = set(self.reference or found) - set(found)
         extra = set(found) - set(self.reference or found)
         different = [name for name in found if self.reference and found[name] != self.reference.get(name)]
-        self.lost += max(len(bad), PHOTOS - len(entries), len(missing))
+        self.lost += max(len(bad), self.size - len(entries), len(missing))
         self.doubled += len(extra) + sum(attempts != 1 for *_, attempts, _ in entries)
         self.different += len(different) - len(extra)
         if bad or missing or extra or different:
@@ -233,14 +247,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what breaks when (default: %(default)d)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        chaos = Chaos(Path(folder), seconds=60 * options.minutes, seed=options.seed)
-        try:
-            found = chaos.run()
-        finally:
-            chaos.go_on(everything=True)
-            for process in (chaos.client, chaos.launcher):
-                if process is not None and process.poll() is None:
-                    process.terminate()
+        found = Chaos(Path(folder), seconds=60 * options.minutes, seed=options.seed).run()
     print(json.dumps(found, indent=1))
     good = found["plateau"] and not (found["lost"] or found["doubled"] or found["different"])
     return 0 if good else 1

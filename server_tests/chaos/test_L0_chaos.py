@@ -11,7 +11,7 @@ from server_tests.chaos.__main__ import Chaos
 
 @pytest.mark.slow
 def test_batches_survive_harm(tmp_path: Path) -> None:
-    found = Chaos(tmp_path, seconds=30, seed=3).run()
+    found = Chaos(tmp_path, seconds=30, seed=3, photos=6, quiet=1).run()
     assert (found["lost"], found["doubled"], found["different"], found["troubles"]) == (0, 0, 0, [])
     assert sum(found["harm"].values()) > 2
     assert found["malformed requests"] > 100
