@@ -7,6 +7,8 @@ CROP ?=
 EDIT ?= age=-3,3
 OUT ?=
 PORT ?= 8001
+# What make serve serves: default, what invert and edit of the default cut need; all; or names.
+MODELS ?= default
 # Seconds of refinement; FAST=1 skips it.
 FAST ?=
 # FORCE=1 replaces the results of an earlier run; those of the example are always replaced.
@@ -43,8 +45,8 @@ invert: $(repository) build/.judges $(if $(PHOTO),,$(example)) ## Invert and edi
 	@python -m server run $(if $(FAST),,--sidecar) -- client invert $(if $(FAST),--fast,--seconds $(BUDGET)) \
 		"$(or $(PHOTO),$(example))" $(if $(CROP),--crop "$(CROP)") $(if $(EDIT),--edit "$(EDIT)") $(if $(OUT),--out "$(OUT)") $(if $(FORCE)$(if $(PHOTO),,1),--force)
 
-serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on PORT (8001) and the side-car on 8003 until Ctrl-C; HARDENED=1 for TLS and tokens
-	@python -m server start --sidecar --grpc-port $(PORT) $(if $(HARDENED),--secrets $(SECRETS)/server)
+serve: $(repository) build/.judges $(if $(HARDENED),$(SECRETS)) ## Run Triton on PORT (8001) and the side-car on 8003 until Ctrl-C; MODELS=all; HARDENED=1 for TLS and tokens
+	@python -m server start --sidecar --models $(MODELS) --grpc-port $(PORT) $(if $(HARDENED),--secrets $(SECRETS)/server)
 
 $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
@@ -72,7 +74,7 @@ bench: $(VENV)/.dev $(repository) build/.judges ## Run the benchmarks
 	@python -m bench generators
 	@python -m bench batch
 	@python -m bench refine
-	@python -m server run -- python -m bench quality
+	@python -m server run --models all -- python -m bench quality
 
 chaos: $(VENV)/.dev ## Break servers, clients and connections at random during batches: MINUTES=5 SEED=0
 	@python -m server_tests.chaos --minutes $(MINUTES) --seed $(SEED)

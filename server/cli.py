@@ -26,6 +26,7 @@ from assets.paths import project_root
 from server import log
 from server.assembly import assemble
 from server.errors import LauncherError
+from server.models import DEFAULT
 from server.secrets import client_environment, make
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
@@ -167,6 +168,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         secrets=options.secrets,
         patience=options.patience,
         traces=options.traces,
+        models=options.models,
     )
     if options.traces:
         # Of the side-car and of the command of run.
@@ -258,6 +260,14 @@ def _add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> Non
         default=project_root() / "model_repository",
         metavar="FOLDER",
         help="the model repository (default: the project's model_repository)",
+    )
+    command.add_argument(
+        "--models",
+        type=lambda text: text.split(","),
+        default=[DEFAULT],
+        metavar="NAME,NAME",
+        help="the models to serve, with those that they need: names, all, or default, what invert and edit of the "
+        "default cut need (default: default)",
     )
     command.add_argument("--address", default="127.0.0.1", metavar="IP", help="the IPv4 address (default: %(default)s)")
     command.add_argument(

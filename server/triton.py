@@ -31,6 +31,7 @@ from server.assembly import Assembly, assemble
 from server.checks import check_path, check_shared_memory
 from server.connection import connect, headers
 from server.errors import DeadlineError, ExitedError, LaunchError
+from server.models import ALL, linked, served
 from server.ports import free_port, is_answered, is_free
 from server.probe import Probe
 from server.secrets import checked, triton_arguments
@@ -53,6 +54,7 @@ class LocalTriton:
         patience: seconds within which the process of each model must answer a probe or a request, or be computing;
             None asks for nothing. Otherwise the server counts as lost, and stops.
         traces: where OpenTelemetry's traces go (``http://host:4318/v1/traces``): of requests that belong to one.
+        models: which of them to serve, as `server.models.served` takes it.
         arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.
     """
 
@@ -69,6 +71,7 @@ class LocalTriton:
         secrets: Path | None = None,
         patience: float | None = None,
         traces: str | None = None,
+        models: Sequence[str] = (ALL,),
         arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository).absolute()
@@ -77,7 +80,7 @@ class LocalTriton:
         self.grace = grace
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._secrets, self._patience, self._traces = secrets, patience, traces
-        self._extra = tuple(arguments)
+        self._models, self._extra = tuple(models), tuple(arguments)
         self._ports: dict[str, int] = {}
         self._guard: subprocess.Popen[bytes] | None = None
         self._probe: Probe | None = None
@@ -203,6 +206,7 @@ class LocalTriton:
             raise LaunchError(f"no model repository at `{self.repository}`")
         if not any(self.repository.glob("*/config.pbtxt")):
             raise LaunchError(f"no model in `{self.repository}`: build the repository with `make invert`")
+        served(self.repository, self._models)
         if self._secrets:
             checked(self._secrets)
             if self._wanted["http"] is not None:
@@ -257,7 +261,7 @@ class LocalTriton:
     def _arguments(self) -> list[str]:
         arguments = [
             f"--id={self.id}",
-            f"--model-repository={self.repository}",
+            f"--model-repository={self._served()}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             f"--exit-timeout-secs={max(1, int(self.grace))}",
         ]
@@ -267,6 +271,11 @@ class LocalTriton:
                 arguments += [f"--{name}-address={self.address}", f"--{name}-port={self._ports[name]}"]
         doors = triton_arguments(self._secrets) if self._secrets else closed(self._token)
         return [*arguments, *doors, *tracing(self._traces), *self._extra]
+
+    def _served(self) -> Path:
+        """The repository of the models that are wanted."""
+        names = served(self.repository, self._models)
+        return self.repository if names is None else linked(self.repository, names, build_dir() / "run")
 
     def _wait_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
