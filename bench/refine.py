@@ -47,7 +47,7 @@ from protocol.messages import State
 from protocol.terms import Terms
 from sidecar.job import Start
 from sidecar.optimise.engine import TorchEngine, load_engine
-from sidecar.optimise.recipe import PAPER_WEIGHTS, PRESETS, Recipe
+from sidecar.optimise.recipe import FULL, PAPER_WEIGHTS, PRESETS, SHORT_FIRST, Recipe, Stage
 
 MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
 BATCHES = (1, 4)
@@ -62,7 +62,8 @@ RECIPES: Mapping[str, Recipe] = {
     "paper in bfloat16": replace(_PAPER, half=True),
     "default with the paper's weights": replace(_DEFAULT, weights=PAPER_WEIGHTS),
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
-    "default at full size": replace(_DEFAULT, sides=()),
+    "default at full size": replace(_DEFAULT, stages=()),
+    "default, small steps first": replace(_DEFAULT, stages=SHORT_FIRST),
 }
 
 
@@ -177,31 +178,31 @@ def curve(engine: TorchEngine, meter: Meter, case: Problem, recipe: Recipe, cach
 
 def speeds(engine: TorchEngine, case: Problem, recipes: Mapping[str, Recipe], *, rounds: int, steps: int) -> list[Rate]:
     """Steps per second of each recipe, batch size and resolution, in turn in each round, after a warm-up."""
-    found: dict[tuple[str, int, int | None], list[float]] = {
-        (name, batch, side): []
+    found: dict[tuple[str, int, Stage], list[float]] = {
+        (name, batch, stage): []
         for name, recipe in recipes.items()
         for batch in BATCHES
-        for side in (*(side for _, side in recipe.sides), None)
+        for stage in (*recipe.stages, FULL)
     }
     for number in range(rounds + 1):
-        for (name, batch, side), rates in found.items():
-            recipe = replace(recipes[name], sides=() if side is None else ((2.0, side),))
+        for (name, batch, stage), rates in found.items():
+            recipe = replace(recipes[name], stages=() if stage == FULL else (replace(stage, until=2.0),))
             jobs = [engine.begin(case.start, recipe) for _ in range(batch)]
             began = time.perf_counter()
             engine.run(jobs, steps)
             if number:
                 rates.append(batch * steps / (time.perf_counter() - began))
-    return [Rate(name, batch, side, tuple(rates)) for (name, batch, side), rates in found.items()]
+    return [Rate(name, batch, stage, tuple(rates)) for (name, batch, stage), rates in found.items()]
 
 
-def clock(recipe: Recipe, rates: Mapping[int | None, float]) -> list[float]:
+def clock(recipe: Recipe, rates: Mapping[Stage, float]) -> list[float]:
     """Seconds after 0, 1, 2, ... steps of a recipe.
 
     Args:
-        recipe: number of steps, and the resolutions to compare at.
-        rates: steps per second, by resolution.
+        recipe: number of steps, and their stages.
+        rates: steps per second, by stage.
     """
-    steps = (1 / rates[recipe.side(step / recipe.steps)] for step in range(recipe.steps))
+    steps = (1 / rates[recipe.stage(recipe.progress(step / recipe.steps))] for step in range(recipe.steps))
     return [0.0, *accumulate(steps)]
 
 
@@ -260,8 +261,8 @@ def run(args: argparse.Namespace) -> None:
     if args.curves_only:
         return
     rates = speeds(engine, chosen[0], recipes, rounds=args.rounds, steps=args.steps)
-    ratios = queued(engine, chosen[0], replace(PRESETS["default"], sides=()), rounds=args.rounds, steps=args.steps)
-    alone = {name: {r.side: median(r.rates) for r in rates if (r.recipe, r.batch) == (name, 1)} for name in recipes}
+    ratios = queued(engine, chosen[0], replace(PRESETS["default"], stages=()), rounds=args.rounds, steps=args.steps)
+    alone = {name: {r.stage: median(r.rates) for r in rates if (r.recipe, r.batch) == (name, 1)} for name in recipes}
     seconds = {name: clock(recipe, alone[name]) for name, recipe in recipes.items()}
     curves = {name: {target: kept.points() for target, kept in per.items()} for name, per in found.items()}
     judge = Judge()

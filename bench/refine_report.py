@@ -11,6 +11,7 @@ from statistics import fmean, median
 import matplotlib as mpl
 
 from judges.reconstruction import Quality
+from sidecar.optimise.recipe import Stage
 
 PAPER, DEFAULT = "paper", "default"
 
@@ -30,11 +31,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Rate:
-    """Steps per second of all jobs, by round; ``side`` is the resolution to compare at, None for full size."""
+    """Steps per second of all jobs, by round; in one stage of the recipe."""
 
     recipe: str
     batch: int
-    side: int | None
+    stage: Stage
     rates: tuple[float, ...]
 
 
@@ -97,7 +98,8 @@ def markdown(
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| recipe | compared at | jobs at once | steps/s, all jobs | min..max |", "|---|---|---|---|---|"]
     for r in rates:
-        side = f"{r.side} px" if r.side else "full size"
+        size = f"{r.stage.side} px" if r.stage.side else "full size"
+        side = f"{size}, short head" if r.stage.short else size
         spread = f"{median(r.rates):.2f} | {min(r.rates):.2f}..{max(r.rates):.2f}"
         lines.append(f"| {r.recipe} | {side} | {r.batch} | {spread} |")
     middle, low, high = median(ratios), min(ratios), max(ratios)

@@ -16,6 +16,7 @@ from assets.perceptual import stlpips
 from judges.eyes import eye_likeness
 from judges.faces import FaceDetector, Image8
 from judges.identity import Identity, identity_cosine
+from networks.perceptual import STLPIPS
 from networks.pixels import from_array
 
 SMALL = 256
@@ -48,10 +49,15 @@ class Quality:
 
 
 class Judge:
-    """Compares reconstructions with targets."""
+    """Compares reconstructions with targets.
 
-    def __init__(self) -> None:
-        self._vgg, self._alex = stlpips("vgg"), stlpips("alex")
+    Args:
+        vgg: ST-LPIPS with VGG, on the CPU, where the caller has it already; it is loaded otherwise.
+        alex: the same with Alex.
+    """
+
+    def __init__(self, vgg: STLPIPS | None = None, alex: STLPIPS | None = None) -> None:
+        self._vgg, self._alex = vgg or stlpips("vgg"), alex or stlpips("alex")
         self._detector, self._identity = FaceDetector(), Identity()
 
     @torch.no_grad()

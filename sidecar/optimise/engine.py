@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from assets.models import model_file
-from assets.paths import build_dir
+from assets.paths import build_dir, short_head_file
 from assets.perceptual import lpips, stlpips, stlpips_file
 from assets.yunet import yunet_file
 from judges.identity import SFACE
@@ -23,18 +23,21 @@ from judges.reconstruction import Judge
 from networks.detail import Detail
 from networks.generator_file import Generator, read_generator
 from networks.learned_file import load_detail
+from networks.looks_file import load_short_head
+from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.perceptual import STLPIPS
 from networks.pixels import from_array, to_array
 from networks.pnorm import PNorm, load_pnorm
 from networks.precision import fast_half
-from protocol.cuts import W_PLUS
+from networks.short_head import ShortHead
+from protocol.cuts import DEFAULT_CUT, W_PLUS
 from protocol.limits import ContractError
 from protocol.messages import State
 from protocol.options import Options
 from protocol.terms import Metrics, Terms
 from sidecar.job import Image8, Job, Start
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
-from sidecar.optimise.recipe import PAPER_WEIGHTS, Recipe, chosen
+from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, PAPER_WEIGHTS, Recipe, Stage, chosen
 from sidecar.optimise.step import step
 from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled, measured, reduced
 
@@ -63,6 +66,7 @@ class TorchEngine:
         judge: compares results with photos.
         domain: what the generator shows.
         w_encoder: encoder into W+ for IDinvert's domain term; None if there is none.
+        short: the short head and the perceptual network of its steps; None if there is none.
         device: where to optimise.
         compiled: whether to compile the step, which takes a minute at first.
     """
@@ -78,6 +82,7 @@ class TorchEngine:
         device: torch.device,
         compiled: bool,
         w_encoder: Detail | None = None,
+        short: tuple[ShortHead, STLPIPS] | None = None,
     ) -> None:
         self._device = device
         self._domain, self._generator = domain, generator.fingerprint
@@ -89,11 +94,15 @@ class TorchEngine:
         encoder = None if w_encoder is None else w_encoder.to(device).requires_grad_(False)
         self._fast_half, why = fast_half(device)
         log.info("precision", extra={"half": "bfloat16" if self._fast_half else "float32", "because": why})
-        self._perceptual = Perceptual(perceptual)
+        self._head = None if short is None else short[0].to(device).requires_grad_(False)
+        quick = None if short is None else short[1].to(device)
+        self._perceptual = Perceptual(perceptual, quick)
         self._plain = every_term(perceptual, encoder, compiled=False)
-        self._terms = every_term(perceptual, encoder, compiled=compiled)
+        self._terms = every_term(perceptual, encoder, quick=quick, compiled=compiled)
         self._generate = maybe_compiled(self._image, compiled=compiled)
+        self._paint = maybe_compiled(self._short_image, compiled=compiled)
         self._largest = None if device.type == "cuda" else 1
+        self._pace: dict[Stage, float] = {}
 
     @property
     def domain(self) -> str:
@@ -126,7 +135,10 @@ class TorchEngine:
         weighed = {name for name, weight in recipe.weights.items() if weight}
         if weighed - {term.name for term in self._terms}:
             raise ContractError(f"the term domain needs an encoder into W+, and {self._domain} has none")
-        recipe = replace(recipe, sides=tuple(pair for pair in recipe.sides if pair[1] < self.resolution))
+        stages = recipe.stages
+        if self._head is None and any(stage.short for stage in stages):
+            stages = COARSE_TO_FINE
+        recipe = replace(recipe, stages=tuple(each for each in stages if (each.side or 0) < self.resolution))
         if resume is not None:
             checked_state(resume, start, recipe)
         lazy = frozenset(term.name for term in self._terms if term.lazy and term.name in weighed)
@@ -145,24 +157,30 @@ class TorchEngine:
                 break
             began = time.perf_counter()
             size = self._largest or len(going)
-            sides: dict[int | None, list[Optimisation]] = {}
+            stages: dict[Stage, list[Optimisation]] = {}
             for job in going:
-                sides.setdefault(job.side, []).append(job)
-            for alike in sides.values():
+                stages.setdefault(job.stage, []).append(job)
+            for stage, alike in stages.items():
+                entered = time.perf_counter()
                 for i in range(0, len(alike), size):
                     self._step(alike[i : i + size])
+                self._pace[stage] = time.perf_counter() - entered
             spent = time.perf_counter() - began
             for job in going:
                 job.spend(spent)
+                job.stop_before(self._pace.get(job.stage, 0.0))
 
     def warm_up(self) -> None:
-        """Take steps of the default preset at each side, so that compilation happens before the first job."""
+        """Take steps of the default preset in each stage, so that compilation happens before the first job."""
         cut = 16
         f = np.zeros((self._synthesis.f_channels(cut), cut, cut), np.float32)
         w = self._w_avg.cpu().numpy()[None].repeat(self._synthesis.fine_styles(cut), axis=0)
         image = np.zeros((self.resolution, self.resolution, 3), np.uint8)
-        # Ten steps are few enough to reach every side at which images are compared.
-        self.run([self.open(Start(target=image, f=f, w_m_plus=w, f_o=f), Options(steps=10))], 5)
+        start = Start(target=image, f=f, w_m_plus=w, f_o=f)
+        recipe = self.open(start, Options()).recipe
+        # The second step of full size, without compilation, says how long one takes.
+        for stage, steps in ((FULL, 2), *((stage, 1) for stage in recipe.stages)):
+            self.run([self.begin(start, replace(recipe, steps=steps, stages=(replace(stage, until=2.0),)))], steps)
 
     @torch.no_grad()
     def terms(self, start: Start, state: State) -> Terms:
@@ -206,14 +224,21 @@ class TorchEngine:
         """One step of each job, as one batch."""
         half = jobs[0].recipe.half and self._fast_half
         for job in jobs:
-            if job.target is None or job.target[0] != job.side:
-                job.target = (job.side, self._target(job.image, half=half, side=job.side))
-        step(jobs, self._generate, self._terms, half=half)
+            if job.target is None or job.target[0] != job.stage:
+                job.target = (job.stage, self._target(job.image, half=half, stage=job.stage))
+        step(jobs, self._paint if jobs[0].stage.short else self._generate, self._terms, half=half)
 
-    def _target(self, image: Image8, *, half: bool, side: int | None = None) -> Target:
+    def _target(self, image: Image8, *, half: bool, stage: Stage = FULL) -> Target:
         """What the terms keep of a photo, uint8 [S, S, 3]."""
         pixels = from_array(image, self._device)
-        return self._perceptual.target(pixels, side, half=half)
+        return self._perceptual.target(pixels, stage, half=half)
+
+    def _short_image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
+        """What the short head makes of it: float32 [B, 3, 256, 256]; arguments as for :meth:`_image`."""
+        assert self._head is not None and isinstance(self._synthesis, MobileStyleGAN)
+        with torch.autocast(f.device.type, torch.bfloat16, enabled=half):
+            painted: Tensor = self._head(self._synthesis.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:])
+        return painted
 
     def _image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
         """G's fine half: float32 [B, 3, S, S] of f [B, C, s, s] and w_M+ [B, styles, 512]."""
@@ -261,13 +286,19 @@ def load_engine(
         compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     found = read_generator(generator)
     w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"
+    head, short = short_head_file(domain, DEFAULT_CUT), None
+    vgg, alex = stlpips("vgg"), stlpips("alex")
+    if head.exists():
+        short = load_short_head(head, generator=found.fingerprint), alex
     return TorchEngine(
         found,
         pnorm=load_pnorm(LEARNED / domain / "pnorm.safetensors"),
         w_encoder=load_detail(w_encoder, generator=found.fingerprint) if w_encoder.exists() else None,
-        perceptual=stlpips("vgg") if perceptual == "stlpips" else lpips(),
-        judge=Judge(),
+        perceptual=vgg if perceptual == "stlpips" else lpips(),
+        # On a GPU the judge has its own networks: it runs on the CPU, beside the steps.
+        judge=Judge(vgg, alex) if where.type == "cpu" else Judge(),
         domain=domain,
         device=where,
         compiled=compiled,
+        short=short,
     )

@@ -18,7 +18,7 @@ from protocol.messages import Floats, State
 from protocol.terms import Terms
 from sidecar.job import End, Start
 from sidecar.optimise.adam import Optimiser
-from sidecar.optimise.recipe import Recipe
+from sidecar.optimise.recipe import FULL, Recipe, Stage
 from sidecar.optimise.terms import Target
 
 # Tensors of a checkpoint's state besides the optimiser's moments.
@@ -50,9 +50,10 @@ class Optimisation:
         self.recipe, self.weighed = recipe, weighed
         self.image = start.target
         # What the terms compare with; made at the first step, because a job may wait for a long time.
-        self.target: tuple[int | None, Target] | None = None
-        # Whether coarse steps may follow: a start that differs from f^o already lies on the photo.
-        self._coarse = np.array_equal(start.f, start.f_o) if resume is None else bool(resume.optimiser["coarse"])
+        self.target: tuple[Stage, Target] | None = None
+        # Whether coarse steps may follow: a start that differs from f^o already lies on the photo. Whether they were.
+        coarse = float(np.array_equal(start.f, start.f_o)) if resume is None else float(resume.optimiser["coarse"][0])
+        self._coarse, self._was_coarse = coarse == 1, coarse > 0
         self.reason: End | None = None
         self.step, self.seconds, self.terms = 0, 0.0, None if resume is None else resume.terms
         self._pnorm = pnorm
@@ -87,9 +88,9 @@ class Optimisation:
         return self.recipe.steps
 
     @property
-    def side(self) -> int | None:
-        """Side in pixels at which the next step compares images; None for full size."""
-        return self.recipe.side(self.done) if self._coarse else None
+    def stage(self) -> Stage:
+        """The stage of the next step."""
+        return self.recipe.stage(self.done) if self._coarse else FULL
 
     @property
     def w_m_plus(self) -> Tensor:
@@ -98,8 +99,8 @@ class Optimisation:
 
     @property
     def seen_target(self) -> Target:
-        """What the terms compare with at the current side."""
-        assert self.target is not None and self.target[0] == self.side
+        """What the terms compare with in the current stage."""
+        assert self.target is not None and self.target[0] == self.stage
         return self.target[1]
 
     @property
@@ -126,7 +127,7 @@ class Optimisation:
 
     def count(self, terms: Terms) -> None:
         """Count a step; ``terms`` were measured before it."""
-        full = self.side is None
+        full = self.stage == FULL
         # Permanent: adding steps later changes the shares, but must not bring coarse steps back.
         self._coarse = not full
         self.step += 1
@@ -138,10 +139,20 @@ class Optimisation:
         self.seconds += seconds
         self._stop_where_due()
 
+    def stop_before(self, seconds: float) -> None:
+        """End if less of the budget is left than half of the next step, which is expected to take so many seconds."""
+        recipe = self.recipe
+        if self.reason is None and recipe.seconds is not None and self.seconds + seconds / 2 > recipe.seconds:
+            # Even the smallest budget gets a step.
+            self.reason = "seconds" if self.step else None
+
     @property
     def done(self) -> float:
-        """Share of the steps or of the budget that is used up, 0 to 1."""
-        return max(self.step / self.recipe.steps, self.seconds / (self.recipe.seconds or math.inf))
+        """Share of the steps, by the time that they take, or of the budget that is used up, 0 to 1."""
+        share = self.step / self.recipe.steps
+        return max(
+            self.recipe.progress(share) if self._was_coarse else share, self.seconds / (self.recipe.seconds or math.inf)
+        )
 
     def _stop_where_due(self, *, close: bool = False) -> None:
         """Stop if due; ``close`` says whether the terms can be compared with the target distance."""
@@ -171,7 +182,8 @@ class Optimisation:
 
     @torch.no_grad()
     def _snapshot(self) -> State:
-        own = {"w": _array(self._w), "coarse": np.array([self._coarse], np.float32)}
+        coarse = 1 if self._coarse else 2 if self._was_coarse else 0
+        own = {"w": _array(self._w), "coarse": np.array([coarse], np.float32)}
         optimiser = {**own, **self.optimiser.state()}
         return State(self.step, self.seconds, _array(self.f), _array(self.w_m_plus), optimiser, self.terms)
 

@@ -18,6 +18,35 @@ IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a refinement.
+
+    Attributes:
+        until: share of the whole, in time, up to which it lasts, 0 to 1.
+        side: in pixels, at which images are compared; None for the full size.
+        short: whether the short head paints them, instead of the whole fine half.
+        cost: of a step, in steps of full size: how a number of steps is shared among stages by time.
+        rate: factor of the learning rates.
+    """
+
+    until: float = 1.0
+    side: int | None = None
+    short: bool = False
+    cost: float = 1.0
+    rate: float = 1.0
+
+
+FULL = Stage()
+# f is first moved into place by the whole fine half.
+COARSE_TO_FINE = (Stage(until=0.1, side=64), Stage(until=0.2, side=128), Stage(until=0.35, side=256))
+# A step of the short head takes a tenth of a step of full size. No preset has it: docs/performance.md.
+SHORT_FIRST = (
+    Stage(until=0.16, side=128, short=True, cost=0.1, rate=0.5),
+    Stage(until=0.25, side=256, short=True, cost=0.11, rate=0.5),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A way to minimise the loss with Adam.
 
@@ -37,8 +66,7 @@ class Recipe:
         warmup: steps over which the rates rise linearly.
         decay: let the rates fall as a cosine to 0 at the end of the steps or of the budget.
         half: run convolutions in bfloat16 if the device computes in it.
-        sides: coarse to fine, pairs of (share of the steps or of the budget, side in pixels). Up to the share, a job
-            that starts at f^o takes coarse steps, which compare images at this side, and perceptually at half of it.
+        stages: before those of full size, for a job that starts at f^o; they compare reduced images.
     """
 
     steps: int
@@ -51,7 +79,7 @@ class Recipe:
     warmup: int
     decay: bool
     half: bool
-    sides: tuple[tuple[float, int], ...] = ()
+    stages: tuple[Stage, ...] = ()
     hold: float | None = None
     seconds: float | None = None
     target: float | None = None
@@ -67,14 +95,29 @@ class Recipe:
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         return rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)) if self.decay else 1.0)
 
-    def rates(self, done: float, step: int) -> tuple[float, float]:
-        """Learning rates of f and of the styles; arguments as for :meth:`rate`."""
-        factor = self.rate(done, step)
+    def rates(self, done: float, step: int, stage: Stage = FULL) -> tuple[float, float]:
+        """Learning rates of f and of the styles in a stage; other arguments as for :meth:`rate`."""
+        factor = stage.rate * self.rate(done, step)
         return factor * self.rate_f, factor * self.rate_w
 
-    def side(self, done: float) -> int | None:
-        """Side in pixels at which a step compares images, or None for the full size; ``done`` as for :meth:`rate`."""
-        return next((side for until, side in self.sides if done < until), None)
+    def stage(self, done: float) -> Stage:
+        """The stage of a step; ``done`` as for :meth:`rate`."""
+        return next((stage for stage in self.stages if done < stage.until), FULL)
+
+    def progress(self, share: float) -> float:
+        """The share of the whole, in time, that a share of its steps takes, 0 to 1."""
+        if all(stage.cost == FULL.cost for stage in self.stages):
+            return share
+        lengths, before = [], 0.0
+        for stage in (*self.stages, FULL):
+            lengths.append((stage.until - before, (stage.until - before) / stage.cost))
+            before = stage.until
+        left, passed = share * sum(steps for _, steps in lengths), 0.0
+        for time, steps in lengths:
+            if left < steps:
+                return passed + time * left / steps
+            left, passed = left - steps, passed + time
+        return 1.0
 
 
 # Image2StyleGAN: w itself, no regulariser. Rates and schedule as in the projection of StyleGAN2 (section 5).
@@ -119,7 +162,7 @@ PRESETS: Mapping[str, Recipe] = {
         decay=True,
         half=True,
         # A brow of f^o that lies on the photo's eye is painted as one, unless the whole face moves first.
-        sides=((0.1, 64), (0.2, 128), (0.35, 256)),
+        stages=COARSE_TO_FINE,
         # ST-LPIPS alone accepts another mouth and other eyes in the right place.
         weights={**PAPER_WEIGHTS, "mse": 20.0},
     ),

@@ -22,8 +22,9 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
     """Take one step with each job of a batch; a job whose loss or gradient is not finite takes none and ends.
 
     Args:
-        jobs: of one group and side, each with its target.
-        generate: G's fine half, from f [B, C, cut, cut], w_M+ [B, styles, 512] and precision to [B, 3, S, S].
+        jobs: of one group and stage, each with its target.
+        generate: G's fine half or its short form, from f [B, C, cut, cut], w_M+ [B, styles, 512] and precision to
+            [B, 3, S, S].
         terms: of the loss; each job's recipe weighs them.
         half: whether convolutions run in bfloat16.
     """
@@ -48,12 +49,12 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
         if not (math.isfinite(loss) and job.has_finite_gradient()):
             job.diverge()
             continue
-        job.optimiser.step(job.recipe.rates(job.done, job.step))
+        job.optimiser.step(job.recipe.rates(job.done, job.step, job.stage))
         job.hold()
         job.count(Terms(total=loss, **{term.name: value for term, value in zip(terms, row, strict=True)}))
 
 
 def _joined(targets: Sequence[Target]) -> Target:
-    """Targets of one side as a batch."""
+    """Targets of one stage as a batch."""
     features = (torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True))
-    return Target(torch.cat([target.image for target in targets]), tuple(features), targets[0].coarse)
+    return Target(torch.cat([target.image for target in targets]), tuple(features), targets[0].stage)

@@ -2,13 +2,14 @@
 
 Each is an object with a name and a value for every job of a batch, a mean over its elements. Images are compared at
 full size by ``mse`` and at 256 px by ``perceptual``; in a coarse step at some side by the first and at half of it by
-the second. Both images of a comparison are reduced by the same area average.
+the second; in a step of the short head at 128 px by the second, with a quicker network. Both images of a comparison are
+reduced by the same area average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, ParamSpec, Protocol
 
 import torch
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
+from sidecar.optimise.recipe import FULL, Stage
 
 PERCEPTUAL_SIZE: Final = 256
+QUICK_SIZE: Final = 128
 P = ParamSpec("P")
 
 
@@ -29,12 +32,20 @@ class Target:
     Attributes:
         image: float32 [1, 3, s, s] in [-1, 1], RGB.
         features: of the perceptual network, five of float [1, C_i, H_i, W_i]; computed once.
-        coarse: whether s is smaller than the generator's resolution.
+        stage: in which it is compared.
     """
 
     image: Tensor
     features: tuple[Tensor, ...]
-    coarse: bool
+    stage: Stage
+
+    @property
+    def perceptual_size(self) -> int:
+        """Side in pixels at which the perceptual network sees images."""
+        side = self.stage.side
+        if side is None:
+            return PERCEPTUAL_SIZE
+        return min(side, QUICK_SIZE) if self.stage.short else side // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,45 +100,61 @@ class Mse:
 
     def __call__(self, seen: Seen) -> Tensor:
         """float32 [B]."""
-        measure = mean_square if seen.target.coarse else self._at_full_size
+        measure = mean_square if seen.target.stage.side else self._at_full_size
         return measure(reduced(seen.image, seen.target.image.shape[-1]) - seen.target.image)
 
 
 class Perceptual:
-    """LPIPS(G(w*), I), or here ST-LPIPS; norms and sums stay in float32."""
+    """LPIPS(G(w*), I), or here ST-LPIPS; norms and sums stay in float32.
+
+    Args:
+        network: of steps that render whole images.
+        quick: of steps of the short head; None if there are none.
+        compiled: whether to compile the distances at the sizes that most steps take.
+    """
 
     name, lazy = "perceptual", False
 
-    def __init__(self, network: STLPIPS, *, compiled: bool = False) -> None:
-        self._network = network
+    def __init__(self, network: STLPIPS, quick: STLPIPS | None = None, *, compiled: bool = False) -> None:
+        self._network, self._quick = network, quick
         self._at_full_size = maybe_compiled(self._distance, compiled=compiled)
+        self._quickly = maybe_compiled(self._quick_distance, compiled=compiled)
 
-    def target(self, pixels: Tensor, side: int | None = None, *, half: bool) -> Target:
+    def target(self, pixels: Tensor, stage: Stage = FULL, *, half: bool) -> Target:
         """What the terms keep of a photo.
 
         Args:
             pixels: float32 [1, 3, S, S] in [-1, 1], S a power of two.
-            side: at which ``mse`` compares it: even, a divisor of S below it. None is S.
+            stage: its side is that at which ``mse`` compares it: even, a divisor of S below it. None is S.
             half: whether convolutions run in bfloat16.
         """
-        image = pixels if side is None else reduced(pixels, side)
+        image = pixels if stage.side is None else reduced(pixels, stage.side)
+        found = Target(image, (), stage)
+        network = self._network_of(stage)
         with torch.no_grad():
-            features = self._features(pixels, PERCEPTUAL_SIZE if side is None else side // 2, half=half)
-        return Target(image, tuple(features), coarse=side is not None)
+            features = _features(network, pixels, found.perceptual_size, half=half)
+        return replace(found, features=tuple(features))
 
     def __call__(self, seen: Seen) -> Tensor:
         """float32 [B]."""
-        side = seen.target.image.shape[-1] // 2 if seen.target.coarse else PERCEPTUAL_SIZE
-        measure = self._distance if seen.target.coarse else self._at_full_size
-        return measure(seen.image, side, seen.half, *seen.target.features)
+        stage = seen.target.stage
+        measure = self._quickly if stage.short else self._distance if stage.side else self._at_full_size
+        return measure(seen.image, seen.target.perceptual_size, seen.half, *seen.target.features)
+
+    def _network_of(self, stage: Stage) -> STLPIPS:
+        if not stage.short:
+            return self._network
+        assert self._quick is not None
+        return self._quick
 
     def _distance(self, image: Tensor, side: int, half: bool, *features: Tensor) -> Tensor:
-        distance: Tensor = self._network(self._features(image, side, half=half), list(features))
+        distance: Tensor = self._network(_features(self._network, image, side, half=half), list(features))
         return distance
 
-    def _features(self, image: Tensor, size: int, *, half: bool) -> list[Tensor]:
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-            return self._network.features(reduced(image, size))
+    def _quick_distance(self, image: Tensor, side: int, half: bool, *features: Tensor) -> Tensor:
+        assert self._quick is not None
+        distance: Tensor = self._quick(_features(self._quick, image, side, half=half), list(features))
+        return distance
 
 
 class Closeness:
@@ -165,9 +192,14 @@ class Domain:
         return mean_square(seen.w_m_plus - self._encoder.of_features(features.float()))
 
 
-def every_term(network: STLPIPS, encoder: Detail | None, *, compiled: bool) -> list[Term]:
+def _features(network: STLPIPS, image: Tensor, size: int, *, half: bool) -> list[Tensor]:
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+        return network.features(reduced(image, size))
+
+
+def every_term(network: STLPIPS, encoder: Detail | None, *, quick: STLPIPS | None = None, compiled: bool) -> list[Term]:
     """The terms that can be measured with these networks."""
-    perceptual = Perceptual(network, compiled=compiled)
+    perceptual = Perceptual(network, quick, compiled=compiled)
     found: list[Term] = [Mse(compiled=compiled), perceptual, Closeness(), PNormPlus()]
     return found if encoder is None else [*found, Domain(encoder)]
 

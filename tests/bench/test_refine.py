@@ -15,7 +15,7 @@ from judges.reconstruction import Quality
 from protocol.messages import State
 from protocol.terms import Terms
 from sidecar.job import Image8, Start
-from sidecar.optimise.recipe import PRESETS, Recipe
+from sidecar.optimise.recipe import FULL, PRESETS, Recipe, Stage
 
 START = Start(
     target=np.zeros((8, 8, 3), np.uint8),
@@ -112,7 +112,7 @@ def test_the_report_says_how_much_less_time_it_takes(tmp_path: Path) -> None:
     }
     seconds = {"paper": [2.0 * n for n in range(1201)], "default": [1.0 * n for n in range(201)]}
     seconds["slow"] = seconds["default"]
-    rates = [Rate("paper", 1, None, (0.5, 0.4, 0.6)), Rate("default", 4, 32, (1.0,))]
+    rates = [Rate("paper", 1, FULL, (0.5, 0.4, 0.6)), Rate("default", 4, Stage(side=32, short=True), (1.0,))]
     end = Quality(stlpips_vgg=0, stlpips_alex=0, psnr_256=20.0, psnr=19.0, identity=None, landmarks=0.1234, face=1.0)
     ends = {name: {"photo": end} for name in curves}
     text = markdown(curves, ends, seconds, rates, [1.0, 1.2, 1.1], note="Here.")
@@ -120,15 +120,16 @@ def test_the_report_says_how_much_less_time_it_takes(tmp_path: Path) -> None:
     assert "| default | photo | 200 | 1.00 | 0.500 | 0.0500 | 20.0 | - | 0.123 | 100 | 100 | **24.0** |" in text
     assert "| slow | photo | 100 | 1.00 | 8.000 | 0.8000 | 20.0 | - | 0.123 | - | - | - |" in text
     assert "| paper | full size | 1 | 0.50 | 0.40..0.60 |" in text
-    assert "| default | 32 px | 4 | 1.00 | 1.00..1.00 |" in text
+    assert "| default | 32 px, short head | 4 | 1.00 | 1.00..1.00 |" in text
     assert "1.10 (1.00..1.20)" in text
     plot(curves, seconds, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-def test_the_clock_goes_at_the_speed_of_each_side() -> None:
-    recipe = replace(PRESETS["paper"], steps=10, sides=((0.2, 32), (0.5, 64)))
-    seconds = clock(recipe, {32: 4.0, 64: 2.0, None: 1.0})
+def test_the_clock_goes_at_the_speed_of_each_stage() -> None:
+    small, middle = Stage(until=0.2, side=32), Stage(until=0.5, side=64)
+    recipe = replace(PRESETS["paper"], steps=10, stages=(small, middle))
+    seconds = clock(recipe, {small: 4.0, middle: 2.0, FULL: 1.0})
     assert seconds == [0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 7]
     assert elapsed(seconds, 1.5) == pytest.approx(0.375)
     assert elapsed(seconds, 10) == 7

@@ -9,13 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from assets.paths import short_head_file
 from assets.perceptual import stlpips
+from export.generator import load_generator
+from networks.looks_file import load_short_head
+from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.pixels import from_array
 from networks.pnorm import load_pnorm
 from protocol.limits import ContractError
 from protocol.options import Options
 from sidecar.job import Start
 from sidecar.optimise.engine import LEARNED, TorchEngine
+from sidecar.optimise.recipe import FULL, SHORT_FIRST, Stage, chosen
 from tests.sidecar.samples import finish, left, small_engine, small_start
 
 
@@ -53,6 +58,30 @@ def test_the_paper_preset_starts_at_the_mean_of_w(engine: TorchEngine, start: St
     assert not np.allclose(engine.open(elsewhere, Options()).state().w_m_plus, start.w_m_plus, atol=0.5)
 
 
+def test_a_small_step_compares_what_the_short_head_paints(engine: TorchEngine, start: Start) -> None:
+    job = engine.begin(start, replace(chosen(Options(steps=100)), stages=SHORT_FIRST))
+    engine.run([job], 1)
+    terms = job.state().terms
+    assert terms is not None
+    pixels = from_array(start.target)
+    generator = load_generator("ffhq")
+    assert isinstance(generator.synthesis, MobileStyleGAN)
+    head = load_short_head(short_head_file("ffhq", 16), generator=generator.fingerprint)
+    with torch.no_grad():
+        opened = engine.open(start, Options())
+        image = head(generator.synthesis.features(opened.f, opened.w_m_plus), opened.w_m_plus[:, -LATE_STYLES:])
+        small = [F.interpolate(x, size=(128, 128), mode="area") for x in (image, pixels)]
+        mse, perceptual = float(F.mse_loss(*small)), float(stlpips("alex")(*small)[0])
+    # The step itself may run in bfloat16.
+    assert terms.mse == pytest.approx(mse, rel=0.02)
+    assert terms.perceptual == pytest.approx(perceptual, rel=0.05)
+    engine.run([job], 5)
+    assert job.stage.short
+    after = job.state().terms
+    assert after is not None
+    assert after.total < terms.total
+
+
 def test_a_coarse_step_compares_reduced_images(middle: TorchEngine, middle_start: Start) -> None:
     job = middle.open(middle_start, Options(steps=10))
     middle.run([job], 1)
@@ -72,17 +101,17 @@ def test_a_coarse_step_compares_reduced_images(middle: TorchEngine, middle_start
 def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngine, middle_start: Start) -> None:
     job, sides = middle.open(middle_start, Options(steps=10)), []
     for _ in range(5):
-        sides.append(job.side)
+        sides.append(job.stage.side)
         middle.run([job], 1)
     assert sides == [64, 128, 256, 256, None]
     # A checkpoint that is past the coarse steps stays so, however many steps are added,
-    assert middle.open(middle_start, Options(steps=1000), job.state()).side is None
+    assert middle.open(middle_start, Options(steps=1000), job.state()).stage == FULL
     # and one that is not goes on with them, whatever the request says of f.
     early = middle.open(middle_start, Options(steps=10))
     middle.run([early], 2)
-    assert middle.open(left(middle_start), Options(steps=10), early.state()).side == 256
-    assert middle.open(left(middle_start), Options()).side is None
-    assert middle.open(middle_start, Options(preset="paper")).side is None
+    assert middle.open(left(middle_start), Options(steps=10), early.state()).stage.side == 256
+    assert middle.open(left(middle_start), Options()).stage == FULL
+    assert middle.open(middle_start, Options(preset="paper")).stage == FULL
 
 
 @pytest.mark.slow
@@ -115,6 +144,29 @@ def test_a_job_ends_at_its_target_distance_and_its_budget(middle: TorchEngine, m
     middle.run([short], 5)
     assert (short.reason, short.state().step) == ("seconds", 1)
     assert short.state().seconds > 0
+
+
+def test_a_job_stops_before_a_step_that_does_not_fit(middle: TorchEngine, middle_start: Start) -> None:
+    job = middle.open(middle_start, Options(steps=50, seconds=1000.0))
+    job.stop_before(5000.0)
+    assert job.reason is None  # even the smallest budget gets a step
+    middle.run([job], 1)
+    job.stop_before(1900.0)
+    assert job.reason is None
+    job.stop_before(2100.0)
+    assert (job.reason, job.state().step) == ("seconds", 1)
+
+
+def test_adding_steps_does_not_turn_the_schedule_back(middle: TorchEngine, middle_start: Start) -> None:
+    recipe = replace(chosen(Options(steps=10)), stages=(Stage(until=0.5, side=64, cost=0.25),))
+    job = middle.begin(middle_start, recipe)
+    # Four small steps take as long as one of full size.
+    assert recipe.progress(0.8) == pytest.approx(0.5)
+    middle.run([job], 9)
+    assert (job.stage, job.done) == (FULL, recipe.progress(0.9))
+    more = replace(recipe, steps=1000)
+    again = middle.begin(middle_start, more, job.state())
+    assert (again.stage, again.done) == (FULL, more.progress(0.009))
 
 
 def test_a_diverging_job_ends_with_its_last_finite_state(middle: TorchEngine, middle_start: Start) -> None:

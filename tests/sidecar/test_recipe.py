@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from protocol.limits import ContractError
 from protocol.options import MAX_STEPS, Options
 from protocol.terms import TERMS
-from sidecar.optimise.recipe import PRESETS, chosen
+from sidecar.optimise.recipe import FULL, PRESETS, SHORT_FIRST, Stage, chosen
 
 
 def test_the_paper_preset_is_the_official_recipe() -> None:
@@ -22,7 +23,7 @@ def test_the_paper_preset_is_the_official_recipe() -> None:
     assert recipe.betas == (0.9, 0.999)
     assert not recipe.whitened
     assert not recipe.half
-    assert recipe.sides == ()
+    assert recipe.stages == ()
     assert {recipe.rate(step / 1200, step) for step in range(1200)} == {1.0}
 
 
@@ -35,11 +36,30 @@ def test_options_override_the_preset() -> None:
 
 def test_images_are_compared_coarse_to_fine() -> None:
     recipe = chosen(Options())
-    assert [recipe.side(done) for done in (0.0, 0.09, 0.1, 0.19, 0.2, 0.34, 0.35, 1.0)] == [
+    assert [recipe.stage(done).side for done in (0.0, 0.09, 0.1, 0.19, 0.2, 0.34, 0.35, 1.0)] == [
         *(64, 64, 128, 128, 256, 256),
         *(None, None),
     ]
-    assert chosen(Options(preset="paper")).side(0.0) is None
+    assert chosen(Options(preset="paper")).stage(0.0) == FULL
+
+
+def test_most_steps_are_small_and_most_time_is_not() -> None:
+    recipe = replace(chosen(Options()), stages=SHORT_FIRST)
+    stages = [recipe.stage(recipe.progress(step / recipe.steps)) for step in range(recipe.steps)]
+    short = sum(stage.short for stage in stages)
+    assert short > 0.7 * recipe.steps
+    # The whole steps come last.
+    assert [stage.short for stage in stages] == [True] * short + [False] * (recipe.steps - short)
+    assert sum(stage.cost for stage in stages if stage.short) < 0.6 * sum(stage.cost for stage in stages)
+
+
+@given(st.lists(st.floats(0.01, 0.99), max_size=3, unique=True), st.floats(0.01, 2.0), st.integers(1, 500))
+def test_progress_goes_from_nothing_to_all(untils: list[float], cost: float, steps: int) -> None:
+    stages = tuple(Stage(until=until, side=64, cost=cost) for until in sorted(untils))
+    recipe = replace(chosen(Options()), stages=stages)
+    found = [recipe.progress(step / steps) for step in range(steps + 1)]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (0.0, pytest.approx(1.0))
 
 
 @given(st.integers(1, MAX_STEPS))
