@@ -81,7 +81,7 @@ class Fine(nn.Module):
 
 
 def stylegan2(size: int) -> StyleGAN2:
-    """Config F with random weights, as it stands before training."""
+    """Config F with random weights, as before training."""
     torch.manual_seed(size)
     network = StyleGAN2(Shape(channels=published(size), clamp=256))
     for module in network.modules():

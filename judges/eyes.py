@@ -1,4 +1,4 @@
-"""Whether a reconstruction has the photo's eyes: open where they are open, and looking the same way."""
+"""Whether a reconstruction has the photo's eyes: equally open, and looking the same way."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from assets.yunet import face_finder
 Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# Sides at which portraits are looked at: YuNet is trained on faces of 10 to 300 px, so they must not fill the input.
+# Sides at which portraits are searched: YuNet is trained on faces of 10 to 300 px, so they must not fill the input.
 SIDES = (320, 448)
 
 
@@ -129,7 +129,7 @@ def similarity(source: Floats, target: Floats) -> NDArray[np.float64]:
 
 
 def aligned(image: Image8, source: Floats, target: Floats, *, size: int) -> Image8:
-    """A square crop in which points of the image come to lie at given places.
+    """A square crop that puts points of the image in given places.
 
     Args:
         image: uint8 [H, W, 3], RGB.

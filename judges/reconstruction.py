@@ -1,7 +1,7 @@
 """Quality of a reconstruction.
 
-No number is enough alone: ST-LPIPS accepts broken faces and PSNR blurred ones, so identity, landmarks, and whether a
-face is found at all stand beside them.
+No single number is enough: ST-LPIPS accepts broken faces, and PSNR blurred ones. So identity, landmarks, and whether
+a face is found at all are measured, too.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ _DANGEROUS = "shared-memory,model-repository,trace,logging"
 def closed(token: str) -> list[str]:
     """Close what a server on a shared machine must not offer, over gRPC and HTTP.
 
-    The command line of a process is public, so that a token in it keeps nobody out of what is dangerous: that is behind
-    a value that no request can carry, a blank line, and for gRPC a key that HTTP/2 rejects, capitals.
+    Everyone can read the command line of a process, so a token in it protects nothing dangerous. Dangerous protocols
+    need a value that no request can carry (it has line breaks) and, for gRPC, a key that HTTP/2 rejects (capitals).
     """
     shut = f"{secrets.token_urlsafe(32)}\n\n"
     return [

@@ -1,8 +1,8 @@
 """The server of the wheel, laid out under ``build/triton`` with the Python-based backends of this package.
 
 Copies, not links: the server refuses symbolic links. The folder keeps the wheel's own layout, because its binaries find
-their libraries relative to themselves. It is stamped with the hashes of all it was made from: assembling again is
-instant, and a new wheel, Python or backend builds it anew.
+their libraries relative to themselves. It is stamped with the hashes of everything it is made of: assembling again is
+instant, and a new wheel, Python or backend rebuilds it.
 
 Raises `server.errors.AssemblyError` and `assets.errors.WheelError`.
 """
@@ -56,7 +56,7 @@ def assemble() -> Assembly:
     if not _is_stamped(home, stamp):
         home.parent.mkdir(parents=True, exist_ok=True)
         with _locked(home.parent / ".triton.lock"):
-            # Another process may have been first: its server runs from there by now.
+            # Another process may have been first, and its server may run from there by now.
             if not _is_stamped(home, stamp):
                 _build(home, stamp)
     inside = home / _INSIDE
@@ -152,7 +152,7 @@ def _environment(library: Path | None) -> dict[str, str]:
 def _libpython() -> Path | None:
     """The interpreter's own shared library; None where the stub brings its own or the system's loader finds it.
 
-    Without it the stub cannot start and the server would wait for it in vain.
+    Without it the stub cannot start, and the server would wait for ever.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise AssemblyError(

@@ -1,4 +1,4 @@
-"""What must hold before the Triton of the wheel is started; each is refused at once, with what to do.
+"""Checks before the Triton of the wheel is started; a message says what to do.
 
 Raises `server.errors.LaunchError`.
 """
@@ -16,7 +16,7 @@ _ODD = re.compile(r"[^A-Za-z0-9_.,:=@%+/~^-]")
 
 
 def check_shared_memory() -> None:
-    """Refuse to serve where the backends would soon run out of shared memory.
+    """Check that there is enough shared memory for the backends.
 
     Raises:
         LaunchError: /dev/shm has less than `LEAST_SHM` bytes free.

@@ -1,4 +1,4 @@
-"""What can go wrong here, each with one sentence for the user.
+"""Errors of this package, each with one sentence for the user.
 
 Exception tree::
 

@@ -42,7 +42,7 @@ def sweep(prefix: str) -> list[str]:
 def close_to_others(prefix: str) -> None:
     """Let only their owner read and write the entries of /dev/shm whose names start with ``prefix``.
 
-    The stubs set the mode themselves, readable by everybody, whatever the umask is.
+    The stubs make them readable by everybody, whatever the umask is.
 
     Raises:
         ValueError: the prefix is empty.
@@ -60,7 +60,7 @@ def _entries(prefix: str) -> list[Path]:
 
 
 def kill_group(group: int) -> None:
-    """Kill what is left of a process group; nothing happens where nothing is left."""
+    """Kill what is left of a process group, if anything is."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
@@ -130,9 +130,9 @@ def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
 def main() -> int:
     """Guard one server; see the module."""
     prefix, grace, log, _, *command = sys.argv[1:]
-    # Other users of the machine have no business in the server's files.
+    # Keep the server's files private to its user.
     os.umask(0o077)
-    # Only the launcher decides: a Ctrl-C in its terminal reaches it, not its guard.
+    # A Ctrl-C in the terminal is for the launcher, which then stops the guard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.close(0))
     with Path(log).open("ab") as out:

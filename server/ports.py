@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 
-# Below the range from which the kernel takes ports for outgoing connections: these would come in between.
+# Below the range that the kernel uses for outgoing connections, one of which could take the port.
 _LOWEST, _HIGHEST = 15000, 32000
 
 

@@ -76,7 +76,7 @@ def triton_arguments(folder: Path) -> list[str]:
 
 
 def client_environment(folder: Path) -> dict[str, str]:
-    """The variables with which a client on this machine gets in by the server's own certificate and token."""
+    """Variables that let a client on this machine in, with the server's own certificate and token."""
     return {
         "UNALIGNED_TLS_CA": str(folder / "ca.crt"),
         "UNALIGNED_TLS_CERT": str(folder / "tls.crt"),
@@ -89,11 +89,11 @@ def make(folder: Path, names: Sequence[str] = ()) -> None:
     """Make the secrets of a server and of its clients.
 
     Args:
-        folder: is made; must not exist, or be empty.
+        folder: created; must not exist, or be empty.
         names: hosts and addresses of the server, besides those of this machine.
 
     Raises:
-        SecretsError: the folder holds something, or the package cryptography is missing.
+        SecretsError: the folder is not empty, or the package cryptography is missing.
     """
     try:
         from cryptography.hazmat.primitives.asymmetric import ec

@@ -32,7 +32,7 @@ class LocalSidecar:
         grace: seconds between the request to stop and the kill.
         secrets: a folder of `server.secrets`; None is plain text for everybody.
         arguments: more options of ``python -m sidecar``.
-        program: what is run; ``python -m sidecar`` by default.
+        program: the command to run; ``python -m sidecar`` by default.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class LocalSidecar:
     def _wait_ready(self) -> dict[str, str]:
         deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
-            # Asked first: what it wrote before it ended is then surely read.
+            # Asked first, so that whatever it wrote before it ended is read.
             running = self.is_running
             if where := self._said():
                 return where

@@ -210,7 +210,7 @@ class LocalTriton:
         if self._secrets:
             checked(self._secrets)
             if self._wanted["http"] is not None:
-                raise LaunchError("HTTP has no TLS in Triton: leave --http-port out, or --secrets")
+                raise LaunchError("cannot combine `--http-port` and `--secrets`: Triton's HTTP has no TLS")
         for name, port in self._wanted.items():
             if port is not None and not 0 <= port <= 65535:
                 raise LaunchError(f"{name} port {port} is out of range: expected 0 to 65535")
@@ -219,7 +219,7 @@ class LocalTriton:
 
     def _launch(self, program: Assembly) -> None:
         self.id = f"unaligned-{uuid.uuid4().hex[:12]}"
-        # The id is public; what all entries of /dev/shm begin with has nothing to do with it.
+        # The id is public, so the prefix of the entries of /dev/shm must not follow from it.
         self.shm_prefix = f"unaligned-shm-{secrets.token_hex(16)}-"
         self._token = secrets.token_urlsafe(32)
         taken = {port for port in self._wanted.values() if port}

@@ -1,4 +1,4 @@
-"""Faces out of a folder of photos, as a set to train on (:mod:`export.training.looks.faces`)."""
+"""Turns a folder of photos into a set of faces to train on (:mod:`export.training.looks.faces`)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def faces_of(path: Path, detector: FaceDetector) -> Iterator[tuple[Image.Image, 
                 return
             photo = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError):
-        return  # one broken photo among thousands ends nothing
+        return  # one broken photo must not end the search
     pixels: Image8 = np.asarray(photo)
     for face in detector(pixels, side=448):
         side, corner = square_around(face, photo.size)

@@ -53,16 +53,20 @@ class Arguments(Protocol):
 
 
 def add_arguments(parser: Arguments) -> None:
-    """Options that the looks alone have."""
+    """Options of ``train looks`` only."""
     parser.add_argument(
         "--photos", type=Path, nargs="+", metavar="SET",
         help="real faces: folders of photos, or folders or zip files with landmarks.csv",
     )  # fmt: skip
     parser.add_argument(
-        "--shares", type=float, nargs="+", metavar="SHARE", help="of the sets (default: as the roots of their sizes)"
+        "--shares",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        help="share of each set (default: by the root of its size)",
     )
     parser.add_argument(
-        "--share-of-photos", type=float, metavar="SHARE", help="of a batch (default: 0.5, on a GPU 0.6)"
+        "--share-of-photos", type=float, metavar="SHARE", help="share of photos in a batch (default: 0.5, on a GPU 0.6)"
     )
     parser.add_argument(
         "--start-from",
@@ -71,9 +75,9 @@ def add_arguments(parser: Arguments) -> None:
         help="weights to start from, looks-*.safetensors and head-*",
     )
     parser.add_argument(
-        "--coarse-steps", type=int, help="of the coarse look alone, at first (default: 300, on a GPU 600)"
+        "--coarse-steps", type=int, help="steps that first train only the coarse look (default: 300, on a GPU 600)"
     )
-    parser.add_argument("--log-steps", type=int, help="between lines of the log (default: 10, on a GPU 50)")
+    parser.add_argument("--log-steps", type=int, help="steps between lines of the log (default: 10, on a GPU 50)")
 
 
 def add_common(parser: Arguments) -> None:
@@ -103,7 +107,7 @@ def chosen(args: argparse.Namespace) -> Run:
         if not getattr(run, name) > 0:
             raise ValueError(f"{name} must be above 0")
     if not args.photos:
-        raise FacesError("the looks learn from real faces; name some with --photos")
+        raise FacesError("the looks need real faces: name some with `--photos`")
     if not 0 <= run.photos <= 1:
         raise ValueError("--share-of-photos must be from 0 to 1")
     return run
@@ -117,12 +121,12 @@ def read_sets(paths: list[Path], shares: list[float] | None) -> list[tuple[Faces
     """
     sets = [found_faces(path) for path in paths]
     if shares and len(shares) != len(sets):
-        raise FacesError(f"{len(sets)} sets have {len(shares)} --shares")
+        raise FacesError(f"`--shares` has {len(shares)} numbers for {len(sets)} sets: expected one for each")
     return list(zip(sets, shares or [math.sqrt(len(faces.squares)) for faces in sets], strict=True))
 
 
 def found_faces(path: Path) -> Faces:
-    """A set as it is, or the faces in a folder of photos, which are looked for once and kept in the build folder."""
+    """A set as it is, or the faces in a folder of photos, which are found once and kept in the build folder."""
     if not path.is_dir() or (path / LANDMARKS).exists():
         return read_faces(path)
     names = "\n".join(sorted(str(p.relative_to(path)) for p in path.rglob("*")))

@@ -1,6 +1,6 @@
-"""A small critic of crops at full size: what the generator paints is true, what codes of ours show is not.
+"""A small critic of full-size crops: it learns to tell what the generator paints from what our codes show.
 
-A hinge loss (Lim and Ye, 2017) on patches (Isola et al., CVPR 2017): crackle and halftone are told from a few pixels.
+A hinge loss (Lim and Ye, 2017) on patches (Isola et al., CVPR 2017): a few pixels are enough to spot crackle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Critic(nn.Module):
-    """float32 [B, 3, S, S] in [-1, 1] -> scores [B, 1, S / 8 - 2, S / 8 - 2], above zero for the generator's own."""
+    """float32 [B, 3, S, S] in [-1, 1] -> scores [B, 1, S / 8 - 2, S / 8 - 2], above 0 for the generator's own."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()

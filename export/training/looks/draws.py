@@ -56,7 +56,7 @@ def draw_move(zooms: tuple[float, float], rng: torch.Generator, moves: Moves = M
 
 @dataclass
 class Batch:
-    """Photos, samples first, and what is known of them.
+    """Photos, samples first, and what is known about them.
 
     Attributes:
         photo: float32 [B, 3, 256, 256].
@@ -87,7 +87,7 @@ class Batch:
 
 
 def draw_styles(generator: Generator, count: int, rng: torch.Generator) -> Tensor:
-    """w_plus of samples, float32 [count, num_styles, 512]; in half of them two latents meet at some layer."""
+    """w_plus of samples, float32 [count, num_styles, 512]; half of them switch to a second latent at some layer."""
     n = generator.synthesis.num_styles
     w = generator.mapping(torch.randn(2 * count, 512, generator=rng).to(generator.mapping.w_avg.device))
     w = w.unflatten(0, (2, count))
@@ -125,7 +125,7 @@ def draw_edits(generator: Generator, directions: Tensor, w: Tensor, rng: torch.G
 
 
 def tinted(photo: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Some photos with other light and colours, a few in grey: [B, 3, S, S] -> the same."""
+    """Change the light and colours of some photos, and turn a few grey: [B, 3, S, S] -> the same."""
     on = (torch.rand(len(photo), 1, 1, 1, generator=rng) < share).to(photo.device)
     grey = (torch.rand(len(photo), 1, 1, 1, generator=rng) < GREY).to(photo.device)
     other = tint(photo, rng=rng)
@@ -163,7 +163,7 @@ class Batches:
 
     @torch.no_grad()
     def draw(self, samples: int, photos: int, rng: torch.Generator) -> Batch:
-        """A batch; ``rng`` decides all of it."""
+        """Draw a batch; ``rng`` determines all of it."""
         coarse = self.synthesis.coarse_styles(self.cut)
         w = draw_styles(self.generator, samples, rng)
         edit, named = draw_edits(self.generator, self.directions, w[:, 0], rng)

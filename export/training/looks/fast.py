@@ -1,4 +1,4 @@
-"""Forms of the networks that a GPU runs fast; the same numbers.
+"""Faster forms of the networks for a GPU, with the same results.
 
 Measured on an H100: depthwise convolutions as plain ones, compiled; the inverse Haar transform as sums and a pixel
 shuffle, ST-LPIPS' blurs as slices. Shapes are fixed, so that everything is compiled once, in about three minutes.
@@ -26,7 +26,7 @@ class SummedHaar(nn.Module):
 
     def __init__(self, like: InverseHaar) -> None:
         super().__init__()
-        self.register_buffer("weight", like.weight, persistent=False)  # tells layers their dtype
+        self.register_buffer("weight", like.weight, persistent=False)  # gives the layers their dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -53,7 +53,7 @@ class SlicedBlur(nn.Module):
 
 
 def swapped(network: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Module]) -> None:
-    """Put modules of another class in the places of those of one."""
+    """Replace all modules of one class by modules of another."""
     for name, child in network.named_children():
         if isinstance(child, old):
             setattr(network, name, new(child))
@@ -62,7 +62,7 @@ def swapped(network: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Mo
 
 
 def on_gpu(step: Step, *networks: STLPIPS | Person) -> None:
-    """Bring a step's networks into fast forms and compile them."""
+    """Give a step's networks their fast forms, and compile them."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

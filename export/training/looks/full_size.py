@@ -1,4 +1,4 @@
-"""The loss at full size: crops of 256 px against known ones and before the critic."""
+"""The loss at full size: crops of 256 px, compared with known ones and judged by the critic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Told:
 
 
 class FullSize:
-    """What is asked of pictures at the generator's size.
+    """The loss of pictures at the generator's size.
 
     Args:
         whole: f and w_m_plus to images at full size.

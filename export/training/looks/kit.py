@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
 def contents(*, photos: list[Path], start: Path | None, domain: str) -> dict[str, Path]:
     """Names in the archive, and the files."""
-    descriptor()  # fetched where they are not there yet
+    descriptor()  # downloads it if it is missing
     face_net()
     root, build = project_root(), build_dir()
     weights = [generator_file(domain), stlpips_file("alex"), stlpips_file("vgg"), descriptor_file(), face_net_file()]
@@ -88,7 +88,7 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
     """
     for path in photos:
         if path.suffix != ".zip":
-            raise ValueError(f"`{path}` is no zip file; a kit takes sets of faces as zip files")
+            raise ValueError(f"cannot pack `{path}`: expected a zip file of faces")
     if start is not None and not any(start.glob("*-[0-9].safetensors")):
         raise ValueError(f"no weights to start from in `{start}`")
     files = contents(photos=photos, start=start, domain=domain)
@@ -108,7 +108,7 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
 
 
 class PartFiles(io.RawIOBase):
-    """A file that goes on in a new one when it has ``PART`` bytes."""
+    """A file that continues in a new one after ``PART`` bytes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

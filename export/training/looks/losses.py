@@ -1,4 +1,4 @@
-"""How far a picture is from another: pixels, ST-LPIPS, the face from eyes to chin, and the person."""
+"""The distance between two pictures: pixels, ST-LPIPS, the face from eyes to chin, and the person."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Shares:
 
 
 class Person(nn.Module):
-    """Distance of the persons in two pictures, by two networks of which none judges results.
+    """Distance of the persons in two pictures, by two networks neither of which judges results.
 
     dlib's squared distance, where 0.36 parts persons, twice; and half of one minus the cosine of MobileFaceNet.
     """
@@ -97,7 +97,7 @@ class ImageLoss:
         return distance + 0.5 * (here - there).abs().mean((1, 2, 3))
 
     def __call__(self, image: Tensor, target: Tensor, theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """All of it, float32 [B], and its parts.
+        """The whole loss, float32 [B], and its parts.
 
         Args:
             image: float32 [B, 3, 256, 256].
@@ -120,5 +120,5 @@ def reduced(image: Tensor, side: int) -> Tensor:
 
 
 def seen(photo: Tensor, painted: Tensor, mask: Tensor) -> Tensor:
-    """The photo, and outside of it what is painted there: nobody's business. All [B, ., S, S]."""
+    """The photo, and beyond its border what is painted there, which is not compared. All [B, ., S, S]."""
     return mask * photo + (1 - mask) * painted.detach()

@@ -67,7 +67,7 @@ class Run:
 
 
 class Trainer:
-    """Where a run stands."""
+    """The state of a run."""
 
     def __init__(
         self, step: Step, batches: Batches, run: Run, *, folder: Path, say: Callable[[str], None] = print
@@ -90,11 +90,11 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
-    # --- where it stands
+    # --- state
 
     @property
     def checkpoint(self) -> Path:
-        """The file that a killed run goes on from."""
+        """The file that a killed run continues from."""
         return self.folder / "checkpoint.pt"
 
     def _state(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Trainer:
         (self.folder / "history.json").write_text(json.dumps({"run": asdict(self.run), "history": self.history}))
 
     def resume(self) -> bool:
-        """Go on from the checkpoint; false where there is none."""
+        """Continue from the checkpoint; False if there is none."""
         if not self.checkpoint.exists():
             return False
         state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
@@ -136,7 +136,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """0 to 1: the further of steps and minutes."""
+        """Progress, 0 to 1: by steps or by minutes, whichever is further."""
         return max(self.done / self.run.steps, self.elapsed / 60 / self.run.minutes)
 
     # --- steps

@@ -26,12 +26,12 @@ from networks.similarity import move
 
 Parts = dict[str, Tensor]
 Crops = tuple[Tensor, Tensor] | None
-FAR = 3.0  # standard deviations beyond which a known style is not asked for
+FAR = 3.0  # standard deviations beyond which a known style is ignored
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the terms of a step."""
+    """Weights of the terms of a step."""
 
     first: float = 0.5
     edit: float = 0.5
@@ -47,7 +47,7 @@ class Weights:
 
 @dataclass
 class Codes:
-    """What the looks say of a batch.
+    """The codes that the looks give for a batch.
 
     Attributes:
         first: f and w_m_plus after the first look, normalised, and what the short head paints of them.
@@ -69,7 +69,7 @@ class Codes:
 
 
 class Step:
-    """The networks and what they are trained by.
+    """The networks and their losses.
 
     Args:
         synthesis: the generator's.
@@ -151,7 +151,7 @@ class Step:
         """
         n, theta, mask = batch.samples, batch.theta, batch.mask
         codes = self.encode(batch.photo, theta, batch.edit)
-        # Of photos no edited picture is known: one of them is enough to see that edits keep the person.
+        # No edited picture of a photo is known: one photo is enough to check that edits keep the person.
         f = torch.cat([codes.f, codes.f_edited[: n + 1]])
         w = torch.cat([codes.w, codes.w_edited[: n + 1]])
         with torch.set_grad_enabled(whole):
@@ -200,7 +200,7 @@ class Step:
         return mean
 
     def _edits(self, batch: Batch, plain: Tensor, edited: Tensor, parts: Parts) -> Tensor:
-        """Of samples the edited picture is known: the edited render, and the photo plus the change."""
+        """The edited picture of a sample is known: compare the edited render, and the photo plus the change."""
         n, theta, target = batch.samples, batch.theta[: batch.samples], batch.edited
         edit = self.loss.pixels(edited, target) + 2 * self.loss.looks(edited, target)
         shown = batch.photo[:n] + (edited - plain)
@@ -211,7 +211,7 @@ class Step:
         return loss
 
     def _anchors(self, batch: Batch, codes: Codes, parts: Parts) -> Tensor:
-        """Samples know their own code."""
+        """The codes of samples are known."""
         n, coarse, looks = batch.samples, self.looks.coarse, self.looks
         true_f, true_w = looks.normalise_f(batch.f), looks.normalise_w(batch.w)
 

@@ -1,4 +1,4 @@
-"""What a training starts from: the trained networks or the trial's, and the networks that the loss is made of."""
+"""What training starts from: earlier weights, the statistics of the generator, and named directions."""
 
 from __future__ import annotations
 
