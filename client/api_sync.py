@@ -18,6 +18,7 @@ from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
+from client.files.profile import displayed
 from client.files.record import RefineOptions
 from client.files.sheet import png
 from client.frames.choice import Framing, Wanted, framing
@@ -269,7 +270,7 @@ def _pasted(
     opened = _opened(photo)
     inversion.require_photo(opened)
     whole = Paste(opened, inversion.frame, plain)
-    return np.stack([np.asarray(whole(image)) for image in images])
+    return np.stack([np.asarray(displayed(whole(image))) for image in images])
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

@@ -60,14 +60,15 @@ class Paste:
 
         Args:
             edited: uint8 RGB [S, S, 3], the edited render.
-            onto: instead of a copy of the photo, a picture of its size that is changed in place; so several faces of a
-                photo are edited one after the other.
+            onto: instead of a new ``photo.canvas()``, one that is changed in place; so several faces of a photo are
+                edited one after the other.
 
         Returns:
-            The picture, RGB; pixels outside the frame are those of the photo.
+            The picture, RGB, in the colours of the photo and with its ICC profile; pixels outside the frame are those
+            of the photo.
         """
         assert edited.ndim == 3
-        picture = self.photo.image.copy() if onto is None else onto
+        picture = self.photo.canvas() if onto is None else onto
         change = self._blend(_shrunk(edited, self._side))
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)
@@ -80,13 +81,15 @@ class Paste:
 
     def _changed(self, strip: Image.Image, change: Change, box: tuple[int, int, int, int]) -> Image8:
         """Change a strip of the picture that lies at ``box``; returns uint8 RGB [h, w, 3]."""
-        found = np.asarray(strip, np.float32) + self._in_photo(change.delta, box)
+        own = self.photo.own
+        before = np.asarray(strip) if own is None else own.to_srgb(strip)
+        found = before.astype(np.float32) + self._in_photo(change.delta, box)
         if self.frame.side > self._side:
             # What the photo shows and the square cannot: it stays, but not where the render took over.
             fine = np.asarray(self.photo.image.crop(box), np.float32) - self._in_photo(self._square, box)
             found -= self._in_photo(change.over, box)[..., None] * fine
         changed: Image8 = np.rint(found).clip(0, 255).astype(np.uint8)
-        return changed
+        return changed if own is None else own.changed(strip, before, changed)
 
     def _in_photo(self, field: Floats, box: tuple[int, int, int, int]) -> Floats:
         """Resample a field of the square, [S, S] or [S, S, C], to a box of the photo; 0 outside the frame."""

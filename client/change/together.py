@@ -41,7 +41,7 @@ class Together:
         most = max(1, _BYTES // (3 * self._photo.image.width * self._photo.image.height))
         for first in range(0, len(strengths), most):
             part = strengths[first : first + most]
-            yield part, [self._photo.image.copy() for _ in part]
+            yield part, [self._photo.canvas() for _ in part]
 
     def add(self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image]) -> None:
         """Put edits of one face into pictures.

@@ -19,13 +19,14 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from client.atomic import read_bounded
 from client.errors import PhotoError
 from client.files.colour import adobe_rgb, by_code_points
 from client.files.depth import scaled_colour, scaled_grey
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
+from client.files.profile import MOST_PIXELS, OwnColours, own_colours, to_srgb
 from client.frames.cut import cut
 from client.frames.frame import Frame
 from client.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
@@ -68,12 +69,14 @@ class Photo:
         name: the file's name without its folders.
         sha256: hex digest of the file's bytes.
         note: what is odd about the file, for its owner; usually nothing.
+        own: the photo in the colours of its ICC profile, for results; None where it has none that can be kept.
     """
 
     image: Image.Image
     name: str
     sha256: str
     note: str = ""
+    own: OwnColours | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Photo:
@@ -95,8 +98,12 @@ class Photo:
             raise PhotoError(f"{what}: decoding takes longer than {MAX_SECONDS} seconds") from problem
         except Crashed as problem:
             raise PhotoError(f"{what}: the decoder crashed, or ran out of memory") from problem
-        image = Image.frombytes("RGB", (said["width"], said["height"]), pixels)
-        return cls(image=image, name=said["name"], sha256=said["sha256"], note=said["note"])
+        size, body = (said["width"], said["height"]), memoryview(pixels)
+        count = 3 * size[0] * size[1]
+        image, own = Image.frombytes("RGB", size, body[:count]), None
+        if said["own"]:
+            own = OwnColours(Image.frombytes("RGB", size, body[count : 2 * count]), bytes(body[2 * count :]))
+        return cls(image=image, name=said["name"], sha256=said["sha256"], note=said["note"], own=own)
 
     @classmethod
     def decode(cls, data: bytes, *, name: str = "photo") -> Photo:
@@ -105,7 +112,7 @@ class Photo:
         Raises:
             PhotoError: not an allowed format, damaged, more than ``MAX_MEGAPIXELS``, or a side under ``MIN_SIDE``.
         """
-        name, note = shown(name), ""
+        name, notes = shown(name), []
         png = cleaned(data) if data.startswith(SIGNATURE) else None
         image = _open(png.data if png else data, name)
         if png and png.profile:
@@ -119,6 +126,7 @@ class Photo:
             )
         if image.format in ("JPEG", "MPO"):
             _check_work(data, width * height, name)
+        notes += _reduced(image)
         try:
             image.load()
         except Exception as problem:
@@ -126,7 +134,8 @@ class Photo:
             whole = _without_end(data) if image.format in ("JPEG", "MPO") else None
             if whole is None:
                 raise PhotoError(f"cannot read {quoted(name)}: a truncated or damaged {image.format} file") from problem
-            image, note = whole, "the end marker of the JPEG file is missing, but every pixel is there"
+            image = whole
+            notes.append("the end marker of the JPEG file is missing, but every pixel is there")
         if (deep := scaled_colour(image, png.data if png else data)) is not None:
             image = deep
         _drop_untyped(image)
@@ -136,14 +145,21 @@ class Photo:
         with suppress(Exception):
             # A damaged EXIF block says nothing about the orientation: the pixels stay as stored.
             ImageOps.exif_transpose(image, in_place=True)
-        image = _to_rgb(image, name, named)
+        image, own = _to_rgb(image, name, named)
         image.info = {}
-        return cls(image=image, name=name, sha256=hashlib.sha256(data).hexdigest(), note=note)
+        if own is None and named and width * height > MOST_PIXELS:
+            notes.append("the photo is too large to keep its colour profile: edits of it are in sRGB")
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(image=image, name=name, sha256=digest, note="; ".join(notes), own=own)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, as shown."""
         return self.image.size
+
+    def canvas(self) -> Image.Image:
+        """Return a copy for results, in the photo's own colours, with their profile."""
+        return self.image.copy() if self.own is None else self.own.canvas()
 
     def pixels(self, frame: Frame, side: int) -> NDArray[np.uint8]:
         """Return what a frame shows: uint8 RGB [side, side, 3].
@@ -156,11 +172,13 @@ class Photo:
 
 
 def decoded(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Decode as a `photos.child.Decode`: RGB pixels, and the photo's attributes."""
+    """Decode as a `photos.child.Decode`: the photo's attributes; RGB pixels, those in its own colours, the profile."""
     photo = Photo.decode(data, name=said["name"])
     width, height = photo.size
     attributes = {"width": width, "height": height, "name": photo.name, "sha256": photo.sha256, "note": photo.note}
-    return attributes, photo.image.tobytes()
+    attributes["own"] = photo.own is not None
+    own = () if photo.own is None else (photo.own.image.tobytes(), photo.own.profile)
+    return attributes, b"".join((photo.image.tobytes(), *own))
 
 
 _decoding: Final = Decoding("client.files.photo:decoded", seconds=MAX_SECONDS)
@@ -228,9 +246,19 @@ def _too_large(name: str, what: str) -> str:
     return f"{quoted(name)} is too large: {what}, but photos may have at most {MAX_MEGAPIXELS} megapixels"
 
 
-def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> Image.Image:
+def _reduced(image: Image.Image) -> list[str]:
+    """What results do not keep of an image that is not loaded yet."""
+    if image.mode == "CMYK":
+        return ["a CMYK photo: edits of it are RGB"]
+    deep = image.mode.startswith(("I", "F")) or any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    return ["a photo of more than 8 bits a channel: edits of it have 8"] if deep else []
+
+
+def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> tuple[Image.Image, OwnColours | None]:
+    """Return an image in sRGB, and in its own colours where results can keep them."""
+    own = None
     if image.mode.startswith("I") or image.mode == "F":
-        return scaled_grey(image, name).convert("RGB")
+        return scaled_grey(image, name).convert("RGB"), own
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
@@ -238,17 +266,10 @@ def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> Image.Image
         elif image.mode not in {"RGB", "L", "CMYK"}:
             image = image.convert("RGB")
         if profile and len(profile) <= MAX_PROFILE_BYTES:
-            image = _to_srgb(image, profile)
-        return image.convert("RGB")
+            converted = to_srgb(image, profile)
+            if converted is not image:
+                own = own_colours(image, profile)
+            image = converted
+        return image.convert("RGB"), own
     except ValueError as problem:
         raise PhotoError(f"cannot convert {quoted(name)} to RGB: colours of mode {image.mode}") from problem
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        # A damaged profile, or one of another colour space: the numbers are taken as sRGB.
-        return image
-    return converted if converted is not None else image

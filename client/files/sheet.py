@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from client.files.formats import Format
+from client.files.profile import KEY, displayed
 
 Picture = Image.Image | NDArray[np.uint8]
 TILE = 512
@@ -46,11 +47,11 @@ def sheet(pictures: Sequence[tuple[str, Picture]]) -> Image.Image:
 
 
 def fitted(picture: Picture, side: int) -> Image.Image:
-    """Return a picture whose longer side is ``side`` pixels."""
+    """Return a picture in sRGB, whose longer side is ``side`` pixels."""
     image = _image(picture)
     scale = side / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    return displayed(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
 
 
 def encoded(picture: Picture, form: Format) -> bytes:
@@ -59,18 +60,18 @@ def encoded(picture: Picture, form: Format) -> bytes:
 
 
 def png(picture: Picture) -> bytes:
-    """Return a PNG file's bytes."""
+    """Return a PNG file's bytes, with the picture's ICC profile."""
     image = _image(picture)
     buffer = io.BytesIO()
     # The default level takes several times as long for a few percent.
-    image.save(buffer, format="PNG", compress_level=3)
+    image.save(buffer, format="PNG", compress_level=3, icc_profile=image.info.get(KEY))
     return buffer.getvalue()
 
 
 def jpeg(picture: Picture, *, quality: int = 95) -> bytes:
-    """Return a JPEG file's bytes, without subsampled colours; the same for the same picture."""
-    buffer = io.BytesIO()
-    _image(picture).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    """Return a JPEG file's bytes, with the picture's ICC profile and without subsampled colours; always the same."""
+    image, buffer = _image(picture), io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, subsampling=0, icc_profile=image.info.get(KEY))
     return buffer.getvalue()
 
 
