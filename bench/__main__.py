@@ -15,6 +15,7 @@ COMMANDS = {
     "throughput": "throughput of the served models, compared with bare ONNX Runtime",
     "batch": "throughput and memory of batch edits, compared with the bare graphs",
     "quality": "quality of reconstructions of photos and samples, by running servers",
+    "change": "edits in the whole photo, compared with simpler ways, by a running server",
     "codes": "quality and edits of one-pass codes, without a server",
     "generators": "speed of the generators in every format and precision, without a server",
     "paper": "comparison of the inversion methods, as in the paper",
