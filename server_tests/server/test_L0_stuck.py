@@ -19,6 +19,8 @@ from tritonclient import grpc
 
 from assets.paths import project_root
 from server import guard
+from server.connection import connect, headers
+from server.secrets import make
 from server_tests import tiny_repository as tiny
 
 # What the model does is its input: 1 sleeps in the request; 2 answers, and then holds Python's lock; 3 computes.
@@ -72,11 +74,11 @@ def served(repository: Path, *options: str) -> Iterator[tuple[subprocess.Popen[s
             process.terminate()
 
 
-def ask(url: str, what: int, *, timeout: float = 60) -> np.ndarray:
+def ask(url: str, what: int, *, secrets: Path | None = None) -> np.ndarray:
     x = grpc.InferInput("x", [1, 4], "FP32")
     x.set_data_from_numpy(np.full((1, 4), what, np.float32))
-    with grpc.InferenceServerClient(url) as client:
-        return client.infer("moody", [x], client_timeout=timeout).as_numpy("y")
+    with connect(url, secrets) as client:
+        return client.infer("moody", [x], headers=headers(secrets), client_timeout=60).as_numpy("y")
 
 
 @pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "did not react")])
@@ -93,15 +95,18 @@ def test_a_backend_process_that_is_killed_or_stopped_ends_the_server(
         assert process.returncode == 1
 
 
-@pytest.mark.parametrize("what", [SLEEP, HOLD])
-def test_a_stuck_model_ends_the_server(moody: Path, what: int) -> None:
-    with served(moody, "--patience", "3") as (process, where):
-        np.testing.assert_array_equal(ask(where["grpc"], 0), [[0] * 4])
+@pytest.mark.parametrize(("what", "hardened"), [(SLEEP, False), (HOLD, False), (HOLD, True)])
+def test_a_stuck_model_ends_the_server(moody: Path, tmp_path: Path, what: int, hardened: bool) -> None:
+    secrets = tmp_path / "secrets/server" if hardened else None
+    if hardened:
+        make(tmp_path / "secrets")
+    with served(moody, "--patience", "3", *(["--secrets", str(secrets)] if secrets else [])) as (process, where):
+        np.testing.assert_array_equal(ask(where["grpc"], 0, secrets=secrets), [[0] * 4])
         if what == SLEEP:
             with pytest.raises(grpc.InferenceServerException):
                 ask(where["grpc"], what)
         else:
-            ask(where["grpc"], what)
+            ask(where["grpc"], what, secrets=secrets)
         said = process.communicate(timeout=60)[1]
         assert said.startswith("error: Triton was stopped because the process of model `moody` did not react; see ")
         assert process.returncode == 1
