@@ -220,7 +220,8 @@ class Batcher:
             assert reason is not None and reason != "diverged"
             metrics = None if ticket.cancelled else self._judged(ticket, state)
             done = Finished(state, reason, metrics)
-            if metrics is not None:
+            # The start need not keep the bound that was asked for.
+            if metrics is not None and ticket.options.clip is None:
                 start = replace(state, f=ticket.start.f, w_m_plus=ticket.start.w_m_plus)
                 before = self._judged(ticket, start)
                 if before is not None and error(before) < error(metrics):

@@ -195,6 +195,9 @@ def test_a_result_that_is_worse_than_the_start_is_the_start() -> None:
         done = until(side.refine(steps=3), "done")
         assert (done.step, done.start_kept, done.metrics.stlpips_alex) == (3, True, 0.5)
         assert from_tensor(done.f, "f").max() == 0
+        side.engine.go(10)
+        # A start may be outside the bound that a result keeps.
+        assert not until(side.refine(steps=3, clip=2.0), "done").start_kept
         side.engine.steps_harm = False
         side.engine.go(10)
         done = until(side.refine(steps=3), "done")
