@@ -27,10 +27,12 @@ from client.wire.channel import channel_options
 from client.wire.request_id import SERVICE
 from protocol.tracing import tracing
 
+_MISSING: Final = "the server at {url} does not serve the model {model}: start it with `--models all`"
+
 # gRPC's status, the error, and its message; UNAVAILABLE and what is not here are told apart below.
 _FAILURES: Final[Mapping[str, tuple[type[ServerError], str]]] = {
     "DEADLINE_EXCEEDED": (ServerTimeout, "the server at {url} gave no answer within {timeout:.3g} seconds"),
-    "NOT_FOUND": (ModelMissing, "the server at {url} does not serve the model {model}"),
+    "NOT_FOUND": (ModelMissing, _MISSING),
     "CANCELLED": (ServerError, "the server at {url} cancelled the request"),
     "ABORTED": (ServerError, "the server at {url} aborted the request"),
     "INVALID_ARGUMENT": (RequestRejected, "the server at {url} rejected the request: {reason}"),
@@ -152,7 +154,7 @@ def _error(problem: utils.InferenceServerException, url: str, timeout: float, mo
 def _unavailable(raw: str, url: str, model: str, *, runs: bool) -> ServerError:
     # Triton answers UNAVAILABLE, like a dead server, for a model that is known but not loaded.
     if model and ("unknown model" in raw.lower() or "is not ready" in raw.lower()):
-        return ModelMissing(f"the server at {url} does not serve the model {model}")
+        return ModelMissing(_MISSING.format(url=url, model=model))
     if trouble := denied(raw, url):
         return trouble
     if is_closed(raw):
