@@ -95,6 +95,7 @@ class Parts:
         self._server = server
         self._names: dict[int, str] = {server: ""}
         self._bad: dict[tuple[int, str], float] = {}
+        self._old = set(parts(server))
 
     def lost(self) -> str | None:
         """What died `_DEAD_S` ago (what Triton stops, it also reaps, and sooner), or was stopped `_STOPPED_S` ago."""
@@ -102,13 +103,16 @@ class Parts:
         self._names |= {pid: name for pid, (state, name) in seen.items() if state not in "ZX" and name}
         with contextlib.suppress(OSError):
             seen[self._server] = (_state(Path("/proc") / str(self._server))[0], "")
-        bad = {(pid, state) for pid, (state, _) in seen.items() if state in "ZXT" and pid in self._names}
+        # One that died before it was seen alive has no name any more.
+        bad = {(pid, state) for pid, (state, _) in seen.items() if pid in self._names and state in "ZXT"}
+        bad |= {(pid, state) for pid, (state, _) in seen.items() if pid not in self._old and state in "ZX"}
         self._bad = {key: self._bad.get(key, now) for key in bad}
         for (pid, state), since in self._bad.items():
             if state == "T" and now - since >= _STOPPED_S:
                 return f"the process of {self._names[pid]} hangs" if self._names[pid] else "the server hangs"
             if state != "T" and now - since >= _DEAD_S and pid != self._server:
-                return f"the process of {self._names[pid]} died"
+                name = self._names.get(pid)
+                return f"the process of {name} died" if name else "a process of the server died"
         return None
 
 

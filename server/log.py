@@ -9,7 +9,9 @@ from pathlib import Path
 _KEPT_LOGS = 50
 _FAILED = re.compile(r"""failed to load '([^']+)' version \d+: (.*?)(?:\\n|"$|$)""", re.MULTILINE)
 _REASON_PREFIX = re.compile(r"^(?:[A-Z][A-Za-z ]*: )*(?:\w+(?:Error|Exception): )?")
-_LOST = re.compile(r"^(?:guard|probe): the (?:process of (\w+)_\d+_\d+|server) (died|hangs)", re.MULTILINE)
+_LOST = re.compile(
+    r"^(?:guard|probe): (?:the process of (\w+)_\d+_\d+|(a process of )?the server) (died|hangs)", re.MULTILINE
+)
 _PORT_TAKEN = re.compile(r"already in use|failed to start (?:GRPC|HTTP|Metrics) ", re.IGNORECASE)
 
 
@@ -29,8 +31,8 @@ def lost_part(path: Path) -> str:
     found = _LOST.search(_read(path))
     if not found:
         return ""
-    what = f"the process of model `{found[1]}`" if found[1] else "it"
-    return f"{what} {'died' if found[2] == 'died' else 'did not react'}"
+    what = f"the process of model `{found[1]}`" if found[1] else "one of its processes" if found[2] else "it"
+    return f"{what} {'died' if found[3] == 'died' else 'did not react'}"
 
 
 def says_port_taken(path: Path) -> bool:

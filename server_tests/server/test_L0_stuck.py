@@ -89,6 +89,8 @@ def test_a_backend_process_that_is_killed_or_stopped_ends_the_server(
     with served(repository) as (process, where):
         stubs = [pid for pid, (_, name) in guard.parts(int(where["pid"])).items() if name]
         assert len(stubs) == 1
+        # The guard looks twice a second, and knows names from then on.
+        time.sleep(2)
         os.kill(stubs[0], number)
         said = process.communicate(timeout=60)[1]
         assert said.startswith(f"error: Triton was stopped because the process of model `add_one` {says}; see ")

@@ -196,6 +196,8 @@ def test_the_lost_model_is_read_from_the_log(tmp_path: Path) -> None:
     assert log.lost_part(tmp_path / "log") == "the process of model `ffhq_fine` did not react"
     (tmp_path / "log").write_text("guard: the server hangs; the server is stopped\n")
     assert log.lost_part(tmp_path / "log") == "it did not react"
+    (tmp_path / "log").write_text("guard: a process of the server died; the server is stopped\n")
+    assert log.lost_part(tmp_path / "log") == "one of its processes died"
     assert log.lost_part(tmp_path / "none") == ""
 
 
@@ -215,6 +217,16 @@ def test_the_guard_sees_a_part_that_hangs_or_died(number: int, says: str, monkey
             assert found == f"the process of fine_0_0 {says}"
         finally:
             part.kill()
+
+
+def test_the_guard_sees_a_part_that_died_before_its_name_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_DEAD_S", 0.3)
+    watched = guard.Parts(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "pass"]):
+        until = time.monotonic() + 10
+        while (found := watched.lost()) is None and time.monotonic() < until:
+            time.sleep(0.05)
+    assert found == "a process of the server died"
 
 
 @pytest.mark.parametrize("odd", ["a b", "it's", "Zürich", "$HOME", "写真"])
