@@ -34,15 +34,23 @@ class _Rule:
     sign: int
     fair: float
     poor: float
-    reason: str
+    fair_reason: str
+    poor_reason: str
 
 
 # The limits separate what people score 8 to 10, 5 to 7, and below. SFace's authors call 0.363 the same person.
 _RULES: Final = (
-    _Rule("landmarks", -1, 0.05, 0.15, "the face is not where the photo has it"),
-    _Rule("eyes", 1, 0.8, 0.6, "an eye does not look like the photo's"),
-    _Rule("identity", 1, 0.8, 0.5, "it looks like another person"),
-    _Rule("stlpips_alex", -1, 0.08, 0.15, "the picture lacks details of the photo"),
+    _Rule("landmarks", -1, 0.05, 0.15, "the face is slightly off its place", "the face is not where the photo has it"),
+    _Rule("eyes", 1, 0.8, 0.6, "an eye differs from the photo's", "an eye does not look like the photo's"),
+    _Rule("identity", 1, 0.8, 0.5, "the likeness is rough", "it looks like another person"),
+    _Rule(
+        "stlpips_alex",
+        -1,
+        0.08,
+        0.15,
+        "some details of the photo are missing",
+        "the picture lacks details of the photo",
+    ),
 )
 
 
@@ -56,9 +64,9 @@ def verdict(found: Metrics) -> Verdict:
         if value is None:
             continue
         if rule.sign * value < rule.sign * rule.poor:
-            poor.append(rule.reason)
+            poor.append(rule.poor_reason)
         elif rule.sign * value < rule.sign * rule.fair:
-            fair.append(f"{rule.reason}, a little")
+            fair.append(rule.fair_reason)
     grade: Grade = "poor" if poor else "fair" if fair else "good"
     return Verdict(grade, (*poor, *fair))
 

@@ -33,8 +33,8 @@ def test_invert_refines_and_edits(place, capsys, sidecar):
         "landmarks 0.0625",
         "face found",
         "eyes 0.88",
-        "  result          poor: the picture lacks details of the photo; the face is not where the photo has it, "
-        "a little; it looks like another person, a little",
+        "  result          poor: the picture lacks details of the photo; the face is slightly off its place; "
+        "the likeness is rough",
     ):
         assert words in captured.out
     inversion = Inversion.load(FILE)
