@@ -114,6 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, and write it with contact sheets."""
+    if args.write:
+        page.replaced(args.write.read_text(), "", MARK)
     generator = load_generator("ffhq")
     coders: list[Coder] = [EncoderCoder(generator), *(LooksCoder(generator, folder) for folder in args.looks)]
     bench = Bench(generator)

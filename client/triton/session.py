@@ -78,7 +78,7 @@ class AsyncSession:
         self._reached = False
         self._server: ServerInfo | None = None
         self._configs: dict[str, ModelConfig] = {}
-        self._faces: dict[str, list[Face]] = {}
+        self._faces: dict[tuple[str, tuple[int, int]], list[Face]] = {}
 
     async def invert(
         self,
@@ -138,8 +138,8 @@ class AsyncSession:
         Raises:
             ModelMissing: the domain shows no faces, or the server has no finder.
         """
-        if (known := self._faces.get(photo.sha256)) is not None:
-            return known
+        if (known := self._faces.get((photo.sha256, photo.size))) is not None:
+            return list(known)
         said = await self._config("fine")
         name = said.parameters.get(FACE_FINDER, "")
         if not name:
@@ -151,8 +151,8 @@ class AsyncSession:
         found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
         if len(self._faces) >= _REMEMBERED:
             self._faces.clear()
-        self._faces[photo.sha256] = found
-        return found
+        self._faces[photo.sha256, photo.size] = found
+        return list(found)
 
     async def _face_in(self, frame: Frame, photo: Photo) -> Frame | None:
         """Return the aligned frame of the face that a frame of another kind shows, where the server finds one."""

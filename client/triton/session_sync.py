@@ -79,7 +79,7 @@ class Session:
         self._reached = False
         self._server: ServerInfo | None = None
         self._configs: dict[str, ModelConfig] = {}
-        self._faces: dict[str, list[Face]] = {}
+        self._faces: dict[tuple[str, tuple[int, int]], list[Face]] = {}
 
     def invert(
         self,
@@ -139,8 +139,8 @@ class Session:
         Raises:
             ModelMissing: the domain shows no faces, or the server has no finder.
         """
-        if (known := self._faces.get(photo.sha256)) is not None:
-            return known
+        if (known := self._faces.get((photo.sha256, photo.size))) is not None:
+            return list(known)
         said = self._config("fine")
         name = said.parameters.get(FACE_FINDER, "")
         if not name:
@@ -152,8 +152,8 @@ class Session:
         found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
         if len(self._faces) >= _REMEMBERED:
             self._faces.clear()
-        self._faces[photo.sha256] = found
-        return found
+        self._faces[photo.sha256, photo.size] = found
+        return list(found)
 
     def _face_in(self, frame: Frame, photo: Photo) -> Frame | None:
         """Return the aligned frame of the face that a frame of another kind shows, where the server finds one."""
