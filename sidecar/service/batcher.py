@@ -96,12 +96,8 @@ class Batcher:
                 self._say_positions()
             self._changed.notify_all()
 
-    def drain(self, timeout: float) -> None:
-        """End all jobs: waiting ones at once, running ones with a checkpoint after their current slice.
-
-        Returns when all have ended, or after ``timeout`` seconds; jobs left by then end without a checkpoint.
-        """
-        deadline = time.monotonic() + timeout
+    def stop_taking(self) -> None:
+        """End all waiting jobs, and take no more; running ones end with a checkpoint after their current slice."""
         with self._changed:
             self._draining = True
             for ticket in self._waiting:
@@ -109,6 +105,14 @@ class Batcher:
             self._waiting = []
             self._gauge()
             self._changed.notify_all()
+
+    def drain(self, timeout: float) -> None:
+        """Stop taking jobs, and wait until all have ended.
+
+        Returns after ``timeout`` seconds at the latest; jobs left by then end without a checkpoint.
+        """
+        deadline = time.monotonic() + timeout
+        self.stop_taking()
         self._thread.join(timeout)
         with self._changed:
             self._changed.wait_for(lambda: not self._judging, max(0.0, deadline - time.monotonic()))

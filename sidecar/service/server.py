@@ -135,6 +135,7 @@ async def serve(
         status = await stop
         log.info("draining")
         service.close()
+        batcher.stop_taking()  # before health says so: whoever reads it may count on it
         deadline = time.monotonic() + settings.grace
         await _say(checks, serving=False)
         # Streams need part of the time after their jobs have ended.
