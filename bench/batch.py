@@ -1,8 +1,8 @@
 """Rate of batch edits compared with the bare graphs: ``python -m bench batch``.
 
-The bare side runs ``ffhq_invert`` and ``ffhq_edit`` photo by photo in this process, in as many threads as the batch has
-photos in progress. The batch is ``client batch edit --fast`` in its own process, from the first photo to the last: it
-also decodes, sends, encodes and writes. The sides alternate within a round and never run at the same time.
+The bare side runs ``faces``, ``ffhq_invert`` and ``ffhq_edit`` photo by photo in this process, in as many threads as
+the batch has photos in progress. The batch is ``client batch edit --fast`` in its own process, from the first photo to
+the last: it also decodes, sends, encodes and writes. The sides alternate within a round and never run at the same time.
 
 Exceptions::
 
@@ -45,6 +45,7 @@ MARK = "batch"
 IN_FLIGHT = (1, 2, 4)
 WORKERS = (1, 2)
 EDIT = "age=-3,3"
+SIDE = 512
 HEAD = """
 import sys, ray
 ray.init(address="local", object_store_memory=10**8, include_dashboard=False)
@@ -74,10 +75,10 @@ class Way:
 
 
 def photos(folder: Path, count: int) -> Path:
-    """Write ``count`` synthetic photos of 512 px into a new folder."""
+    """Write ``count`` synthetic photos without a face, of 512 px, into a new folder."""
     folder.mkdir()
     rng = np.random.default_rng(3)
-    y, x = np.mgrid[:512, :512] / 512
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     for number in range(count):
         phase = rng.uniform(0, 6, (3, 2))
         waves = [127 + 100 * np.sin(6 * x + a) * np.cos(5 * y + b) for a, b in phase]
@@ -86,19 +87,23 @@ def photos(folder: Path, count: int) -> Path:
 
 
 class BareEdit:
-    """Inversion and edits of one photo by the graphs alone."""
+    """Face search, inversion and edits of one photo by the graphs alone."""
 
     def __init__(self) -> None:
-        self._invert, self._edit = Bare(REPOSITORY, "ffhq_invert"), Bare(REPOSITORY, "ffhq_edit")
+        self._find, self._invert, self._edit = (
+            Bare(REPOSITORY, name) for name in ("faces", "ffhq_invert", "ffhq_edit")
+        )
         feed = feeds(REPOSITORY)
-        self._image, self._strengths = feed["ffhq_invert"], np.array([-3.0, 3.0], np.float32)
-        self._direction = feed["ffhq_edit"]["direction"]
+        self._square, self._change = feed["ffhq_invert"], feed["ffhq_edit"]
+        self._photo: Arrays = {"image": np.zeros((SIDE, SIDE, 3), np.uint8)}
+        self._strengths = np.array([-3.0, 3.0], np.float32)
 
     def __call__(self) -> None:
-        """Invert and edit once."""
-        code: Arrays = self._invert.run(self._image)
-        tensors = {name: code[name][0] for name in ("f", "w_m_plus")}
-        self._edit.run({**tensors, "direction": self._direction, "strengths": self._strengths})
+        """Run all of it once."""
+        self._find.run(self._photo)
+        code: Arrays = self._invert.run(self._square)
+        tensors = {name: code[name][0] for name in ("f", "w_m_plus", "w_coarse")}
+        self._edit.run({**self._change, **tensors, "strengths": self._strengths})
 
     def rate(self, count: int, *, in_flight: int) -> float:
         """Photos per minute."""
@@ -117,9 +122,7 @@ def batch(url: str, folder: Path, place: Path, *more: str) -> tuple[float, int]:
     """
     out = Path(tempfile.mkdtemp(dir=place)) / "out"
     command = [sys.executable, "-m", "client", "batch", "edit", "--photos", str(folder), "--out", str(out)]
-    # As the bare side does: no face is looked for.
-    command += ["--frame", "square"]
-    command += ["--edit", EDIT, "--fast", "--url", url, "--json", *more]
+    command += ["--frame", "square", "--edit", EDIT, "--fast", "--url", url, "--json", *more]
     with tempfile.TemporaryFile() as output:
         process, peak = subprocess.Popen(command, stdout=output), 0
         while process.poll() is None:

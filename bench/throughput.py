@@ -61,10 +61,13 @@ def feeds(repository: Path) -> dict[str, Arrays]:
     coarse: Arrays = {"w": np.repeat(w[:, None], 4, axis=1)}
     code = Bare(repository, "ffhq_coarse").run(coarse) | {"w_m_plus": np.repeat(w[:, None], 12, axis=1)}
     image: Arrays = {"image": Bare(repository, "ffhq_fine").run(code)["image"][:, ::4, ::4].copy()}
+    aligned = np.eye(2, 3, dtype=np.float32)
+    photo: Arrays = {**image, "transform": aligned[None]}
     edit: Arrays = {name: value[0] for name, value in code.items()}
-    edit["direction"] = 0.2 * rng.standard_normal((12, 512), np.float32)
+    edit |= {"w_coarse": coarse["w"][0], "transform": aligned}
+    edit["direction"] = 0.2 * rng.standard_normal((16, 512), np.float32)
     edit["strengths"] = np.array(STRENGTHS, np.float32)
-    return dict(zip(MODELS, (latent, coarse, image, image, code, image, edit), strict=True))
+    return dict(zip(MODELS, (latent, coarse, image, image, code, photo, edit), strict=True))
 
 
 class Served:

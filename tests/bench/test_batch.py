@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from assets.paths import REPOSITORY
 from bench.__main__ import main
-from bench.batch import BatchError, Way, batch, photos, table
+from bench.batch import BareEdit, BatchError, Way, batch, photos, table
 
 
 def test_the_ratio_is_batch_over_bare() -> None:
@@ -31,6 +32,13 @@ def test_the_photos_are_whole_and_differ(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in made}) == len(made) == 3
     with Image.open(made[0]) as photo:
         assert photo.size == (512, 512)
+
+
+@pytest.mark.skipif(
+    not (REPOSITORY / "ffhq_fine" / "1" / "model.onnx").exists(), reason="the graphs are not built: make invert"
+)
+def test_the_graphs_of_the_repository_take_the_requests() -> None:
+    BareEdit()()
 
 
 def test_a_batch_that_fails_is_reported(tmp_path: Path) -> None:
