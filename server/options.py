@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from assets.numbers import port, seconds
 from assets.paths import project_root
 from server.models import DEFAULT
 
@@ -29,32 +30,32 @@ def add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> None
     command.add_argument("--address", default="127.0.0.1", metavar="IP", help="the IPv4 address (default: %(default)s)")
     command.add_argument(
         "--grpc-port",
-        type=_port,
+        type=port,
         default=grpc_port,
         metavar="N",
-        help="port of gRPC; 0: a free one (default: %(default)s)",
+        help="gRPC port; 0 picks a free one (default: %(default)s)",
     )
-    command.add_argument("--http-port", type=_port, metavar="N", help="port of HTTP; 0: a free one (default: no HTTP)")
+    command.add_argument("--http-port", type=port, metavar="N", help="HTTP port; 0 picks a free one (default: no HTTP)")
     command.add_argument(
-        "--metrics-port", type=_port, metavar="N", help="port of the metrics; 0: a free one (default: no metrics)"
+        "--metrics-port", type=port, metavar="N", help="metrics port; 0 picks a free one (default: no metrics)"
     )
     command.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=180,
         metavar="S",
         help="seconds within which the server must be ready (default: %(default)s)",
     )
     command.add_argument(
         "--grace",
-        type=_seconds,
+        type=seconds,
         default=10,
         metavar="S",
         help="seconds the server has to stop before it is killed (default: %(default)s)",
     )
     command.add_argument(
         "--patience",
-        type=_seconds,
+        type=seconds,
         default=30,
         metavar="S",
         help="seconds after which a model that neither answers nor computes ends the server; one that computes has "
@@ -75,7 +76,7 @@ def add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> None
     )
 
 
-def add_sidecar_options(command: argparse.ArgumentParser, port: int, metrics_port: int) -> None:
+def add_sidecar_options(command: argparse.ArgumentParser, grpc_port: int, metrics_port: int) -> None:
     """Add the options of the side-car; the ports are the defaults."""
     command.add_argument(
         "--sidecar",
@@ -84,17 +85,17 @@ def add_sidecar_options(command: argparse.ArgumentParser, port: int, metrics_por
     )
     command.add_argument(
         "--sidecar-port",
-        type=_port,
-        default=port,
+        type=port,
+        default=grpc_port,
         metavar="N",
-        help="its port of gRPC; 0: a free one (default: %(default)s)",
+        help="gRPC port of the side-car; 0 picks a free one (default: %(default)s)",
     )
     command.add_argument(
         "--sidecar-metrics-port",
-        type=_port,
+        type=port,
         default=metrics_port,
         metavar="N",
-        help="port of its metrics; 0: a free one (default: %(default)s)",
+        help="its metrics port; 0 picks a free one (default: %(default)s)",
     )
     command.add_argument(
         "--sidecar-option",
@@ -103,19 +104,3 @@ def add_sidecar_options(command: argparse.ArgumentParser, port: int, metrics_por
         metavar="OPTION",
         help="an option of python -m sidecar, as one word; repeatable (--sidecar-option=--compile=off)",
     )
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a port (0-65535)")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
-    return seconds

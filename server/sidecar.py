@@ -6,23 +6,21 @@ Exception tree: see `server.errors`; `LocalSidecar.start` raises `LaunchError` a
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from assets.paths import build_dir
-from server import guard, log
-from server.errors import DeadlineError, ExitedError, LaunchError
+from server import log
+from server.errors import DeadlineError, ExitedError
+from server.process import GuardedProcess
 
 _POLL_S = 0.05
 
 
-class LocalSidecar:
+class LocalSidecar(GuardedProcess):
     """A side-car on this machine; a context manager, or `start` and `stop`.
 
     Args:
@@ -47,15 +45,13 @@ class LocalSidecar:
         arguments: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "sidecar"),
     ) -> None:
-        self.timeout, self.grace = timeout, grace
+        super().__init__("side-car", grace=grace)
+        self.timeout = timeout
         where = ["--address", address, "--port", str(port), "--metrics-port", str(metrics_port)]
         door = ["--secrets", str(secrets)] if secrets else []
         # It drains a little sooner than it would be killed.
         self._command = [*program, "--json", *where, "--grace", str(max(0.0, grace - 2)), *door, *arguments]
-        self._guard: subprocess.Popen[bytes] | None = None
         self._where: dict[str, str] = {}
-        self.id = ""
-        self.pid = 0
 
     @property
     def url(self) -> str:
@@ -67,42 +63,15 @@ class LocalSidecar:
         """The page of Prometheus metrics."""
         return self._where["metrics"]
 
-    @property
-    def log_path(self) -> Path:
-        """Its log, kept after it has stopped."""
-        return build_dir() / "logs" / f"{self.id}.log"
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process runs."""
-        return self._guard is not None and self._guard.poll() is None
-
     def launch(self) -> Self:
         """Start the process and return at once; `ready` waits for it.
 
         Raises:
             LaunchError: it has been started already, or cannot be.
         """
-        if self._guard is not None:
-            raise LaunchError("this side-car is already started")
+        self._require_stopped()
         self.id = f"unaligned-sidecar-{uuid.uuid4().hex[:12]}"
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log.prune(self.log_path.parent)
-        script = [sys.executable, "-I", "-S", guard.__file__, f"{self.id}-", str(self.grace), str(self.log_path), "--"]
-        with self.log_path.open("ab") as errors:
-            self._guard = subprocess.Popen(
-                [*script, *self._command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        assert self._guard.stdout is not None
-        line = self._guard.stdout.readline()
-        if not line:
-            self.stop()
-            raise LaunchError(f"cannot start `{self._command[0]}`", log.tail(self.log_path))
-        self.pid = int(line)
+        self._spawn(self._command, prefix=f"{self.id}-")
         return self
 
     def ready(self) -> Self:
@@ -122,37 +91,6 @@ class LocalSidecar:
     def start(self) -> Self:
         """`launch`, then `ready`."""
         return self.launch().ready()
-
-    def stop(self) -> None:
-        """Stop it with SIGTERM, and after the grace with SIGKILL; does nothing if it is stopped."""
-        if self._guard is None:
-            return
-        running, self._guard = self._guard, None
-        for pipe in (running.stdin, running.stdout):
-            if pipe:
-                pipe.close()
-        try:
-            status = running.wait(self.grace + 10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            status = running.wait()
-        if status < 0 and self.pid:
-            # The guard was killed before it could clean up.
-            guard.kill_group(self.pid)
-
-    def wait(self) -> int:
-        """Block until it ends, and return its exit status (128 + n for signal n)."""
-        if self._guard is None:
-            raise LaunchError("this side-car is not running")
-        return self._guard.wait()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _wait_ready(self) -> dict[str, str]:
         deadline = time.monotonic() + self.timeout

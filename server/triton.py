@@ -14,14 +14,12 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from assets.paths import build_dir
@@ -34,13 +32,14 @@ from server.errors import DeadlineError, ExitedError, LaunchError
 from server.models import ALL, linked, served
 from server.ports import free_port, is_answered, is_free
 from server.probe import Probe
+from server.process import GuardedProcess
 from server.secrets import checked, triton_arguments
 
 _POLL_S = 0.05
 _PORT_RACES = 5
 
 
-class LocalTriton:
+class LocalTriton(GuardedProcess):
     """A Triton that serves ``repository``; a context manager, or `start` and `stop`.
 
     Args:
@@ -74,19 +73,16 @@ class LocalTriton:
         models: Sequence[str] = (ALL,),
         arguments: Sequence[str] = (),
     ) -> None:
+        super().__init__("server", grace=grace)
         self.repository = Path(repository).absolute()
         self.address = address
         self.timeout = timeout
-        self.grace = grace
         self._wanted = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._secrets, self._patience, self._traces = secrets, patience, traces
         self._models, self._extra = tuple(models), tuple(arguments)
         self._ports: dict[str, int] = {}
-        self._guard: subprocess.Popen[bytes] | None = None
         self._probe: Probe | None = None
         self._foreign = ""
-        self.id = ""
-        self.pid = 0
         self.shm_prefix = ""
         self._token = ""
 
@@ -106,19 +102,9 @@ class LocalTriton:
         return f"http://{self._host}:{self._ports['metrics']}/metrics" if "metrics" in self._ports else None
 
     @property
-    def log_path(self) -> Path:
-        """The server's log, kept after it has stopped."""
-        return build_dir() / "logs" / f"{self.id}.log"
-
-    @property
     def admin_headers(self) -> dict[str, str]:
         """What a gRPC request for statistics must carry; with ``secrets``, the admin token does the same for more."""
         return {f"triton-grpc-protocol-{ADMIN_KEY}": self._token}
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process of the server runs."""
-        return self._guard is not None and self._guard.poll() is None
 
     def start(self) -> Self:
         """Start the server and return once it is ready; on any failure nothing is left running.
@@ -128,8 +114,7 @@ class LocalTriton:
             SecretsError: a secret is missing.
             AssemblyError, WheelError: there is no server to start.
         """
-        if self._guard is not None:
-            raise LaunchError("this server is already started")
+        self._require_stopped()
         self._check()
         native = shutil.which("tritonserver")
         if not native:
@@ -163,35 +148,10 @@ class LocalTriton:
         """
         if self._guard is None:
             return
-        running, self._guard = self._guard, None
         if self._probe:
             self._probe.stop()
-        for pipe in (running.stdin, running.stdout):
-            if pipe:
-                pipe.close()
-        try:
-            status = running.wait(self.grace + 10)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            status = running.wait()
-        if status < 0 and self.pid:
-            # The guard was killed before it could clean up.
-            guard.kill_group(self.pid)
+        super().stop()
         guard.sweep(self.shm_prefix)
-
-    def wait(self) -> int:
-        """Block until the server ends, and return its exit status (128 + n for signal n)."""
-        if self._guard is None:
-            raise LaunchError("this server is not running")
-        return self._guard.wait()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _host(self) -> str:
@@ -227,36 +187,11 @@ class LocalTriton:
         for name, port in self._wanted.items():
             if port is not None:
                 self._ports[name] = port or free_port(self.address, taken)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        log.prune(self.log_path.parent)
-        script = [
-            sys.executable,
-            "-I",
-            "-S",
-            guard.__file__,
-            self.shm_prefix,
-            str(self.grace),
-            str(self.log_path),
-            "--",
-        ]
         # Its own folder, because the stubs find Python modules in their working directory first.
         folder = build_dir() / "run"
         folder.mkdir(exist_ok=True)
-        with self.log_path.open("ab") as errors:
-            self._guard = subprocess.Popen(
-                [*script, str(program.executable), *program.arguments, *self._arguments()],
-                env=program.environment,
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        assert self._guard.stdout is not None
-        line = self._guard.stdout.readline()
-        if not line:
-            raise LaunchError(f"cannot start `{program.executable}`", log.tail(self.log_path))
-        self.pid = int(line)
+        command = [str(program.executable), *program.arguments, *self._arguments()]
+        self._spawn(command, prefix=self.shm_prefix, environment=program.environment, folder=folder)
 
     def _arguments(self) -> list[str]:
         arguments = [

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from assets.numbers import port, seconds, whole
 from sidecar.job import Engine
 from sidecar.service import log
 from sidecar.service.door import Door, ServeError, Tls, token_of
@@ -118,10 +119,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add = found.add_argument
     add("--address", default="127.0.0.1", metavar="IP", help="the address to listen on (default: %(default)s)")
-    add("--port", type=_port, default=8003, metavar="N", help="gRPC port; 0 picks a free one (default: %(default)s)")
+    add("--port", type=port, default=8003, metavar="N", help="gRPC port; 0 picks a free one (default: %(default)s)")
     add(
         "--metrics-port",
-        type=_port,
+        type=port,
         default=8004,
         metavar="N",
         help="HTTP port of /metrics (Prometheus), /live and /ready; 0 picks a free one (default: %(default)s)",
@@ -147,10 +148,14 @@ def parser() -> argparse.ArgumentParser:
         help="perceptual network of the loss; lpips, as in the paper, needs torchvision's VGG16 in PyTorch's hub "
         "folder (default: %(default)s)",
     )
-    add("--batch", type=_count, default=4, metavar="N", help="jobs that run at the same time (default: %(default)s)")
-    add("--queue", type=_count_or_none, default=32, metavar="N", help="jobs that may wait (default: %(default)s)")
+    add("--batch", type=whole(1, 1024), default=4, metavar="N", help="jobs that run at once (default: %(default)s)")
+    add("--queue", type=whole(0, 1024), default=32, metavar="N", help="jobs that may wait (default: %(default)s)")
     add(
-        "--slice", type=_count, default=5, metavar="N", help="steps between changes of the batch (default: %(default)s)"
+        "--slice",
+        type=whole(1, 1024),
+        default=5,
+        metavar="N",
+        help="steps after which jobs join and leave (default: %(default)s)",
     )
     add("--tls-cert", type=Path, metavar="FILE", help="PEM certificate; serve over TLS, with --tls-key")
     add("--tls-key", type=Path, metavar="FILE", help="PEM private key of the certificate")
@@ -180,38 +185,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--grace",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         metavar="S",
         help="seconds that streams get to finish on shutdown (default: %(default)g)",
     )
     add("--json", action="store_true", help="print the addresses as one line of JSON")
     return found
-
-
-def _port(text: str) -> int:
-    return _whole(text, 0, 65535)
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1, 1024)
-
-
-def _count_or_none(text: str) -> int:
-    return _whole(text, 0, 1024)
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number from {low} to {high}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
-    return seconds

@@ -157,7 +157,7 @@ def test_the_guard_stops_its_command_when_its_input_ends(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["start", "--grpc-port", "70000"], "'70000' is not a port (0-65535)"),
+        (["start", "--grpc-port", "70000"], "'70000' is not a number from 0 to 65535"),
         (["start", "--timeout", "soon"], "'soon' is not a number of seconds"),
         (["run", "--grace", "-1", "--", "true"], "'-1' is not a number of seconds"),
         ([], "the following arguments are required: COMMAND"),
