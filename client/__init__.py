@@ -14,7 +14,8 @@ The command line is ``client`` (or ``python -m client``). The same as a library:
                 case Checkpoint() | Refined():
                     event.inversion.save("photo.inversion.safetensors")
 
-``AsyncInverter`` has the same methods as coroutines, and ``refine`` as an asynchronous generator.
+``refine_all`` refines several faces of a photo at a time. ``AsyncInverter`` has the same methods as coroutines, and
+``refine`` and ``refine_all`` as asynchronous generators.
 
 Exceptions, each with a message of one line::
 
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from client.sidecar.resume import Refined as Refined
     from client.sidecar.resume import RefineEvent as RefineEvent
     from client.sidecar.resume import Waiting as Waiting
+    from client.sidecar.together import Failed as Failed
     from client.sidecar.transport import AsyncRefineTransport as AsyncRefineTransport
     from client.sidecar.transport import RefineTransport as RefineTransport
     from client.triton.status import InversionResult as InversionResult
@@ -105,6 +107,7 @@ _MODULES: Final = {
     "client.frames.frame": "Frame",
     "client.files.record": "RefineOptions Refinement",
     "client.sidecar.resume": "Checkpoint RefineEvent Refined Waiting",
+    "client.sidecar.together": "Failed",
     "client.sidecar.transport": "AsyncRefineTransport RefineTransport",
     "client.triton.status": "InversionResult ModelStatus Status",
     "client.triton.transport": "AsyncTransport Transport",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -25,6 +26,7 @@ from client.frames.choice import Framing, Wanted, framing
 from client.frames.face import Face
 from client.frames.frame import Frame
 from client.sidecar.resume import RefineEvent, Refiner, refine
+from client.sidecar.together import Update, refine_together
 from client.sidecar.transport import RefineTransport
 from client.text import quoted
 from client.triton.session_sync import Session
@@ -77,6 +79,7 @@ class Inverter:
 
             transport = TritonTransport(url, access)
         self._transport = transport
+        self._given = refine_transport
         self._session = Session(transport, domain=domain, timeout=timeout or Timeout())
         self._refine_transport = refine_transport
 
@@ -186,17 +189,48 @@ class Inverter:
         """
         side = self._session.image_side(inversion)
         if self._refine_transport is None:
-            from client.sidecar.grpc import GrpcRefineTransport
-
-            self._refine_transport = GrpcRefineTransport(
-                self._refine_url, self._access, patience=self._session.timeout.patience
-            )
+            self._refine_transport = self._connected()
         transport = self._refine_transport
         holding = inline(_with_target, inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)
         with closing(refine(refiner, transport)) as events:
             for event in events:
                 yield event
+
+    def refine_all(
+        self,
+        inversions: Sequence[Inversion],
+        photo: Photo | str | os.PathLike[str] | None = None,
+        options: RefineOptions | None = None,
+    ) -> Generator[Update, None, None]:
+        """Refine inversions of several faces of a photo together, and yield what happens, each with its place in them.
+
+        The side-car runs them as one batch, ``client.limits.FACES_AT_A_TIME`` at most. The last event of each is
+        ``Refined``, or ``Failed``, which leaves the others. Closing the generator cancels all jobs.
+
+        Args:
+            inversions: what to refine, each as in :meth:`refine`.
+            photo: the photo that was inverted; needed unless the inversions hold their squares.
+            options: of each of them, as in :meth:`refine`; ``options.shared(len(inversions))`` where its seconds are
+                those of all together.
+
+        Raises:
+            GeneratorMismatch: Triton runs another generator.
+            PhotoError: the photo cannot be read, or is not the one that was inverted.
+            ParameterError: the photo is needed.
+        """
+        opened = None if photo is None else inline(_opened, photo)
+        holding = []
+        for inversion in inversions:
+            side = self._session.image_side(inversion)
+            holding.append(inline(_with_target, inversion, opened, side))
+        owned = self._given is None
+        transport = self._connected() if self._given is None else self._given
+        begin = partial(Refiner, options=options, timeout=self._session.timeout, url=transport.url)
+        jobs = [partial(begin, each) for each in holding]
+        with closing(refine_together(jobs, transport, owned=owned)) as updates:
+            for update in updates:
+                yield update
 
     def edit(
         self,
@@ -247,6 +281,12 @@ class Inverter:
     def status(self) -> Status:
         """Return what the server says about itself and the domain's models."""
         return self._session.status()
+
+    def _connected(self) -> RefineTransport:
+        """Return a new connection to the side-car."""
+        from client.sidecar.grpc import GrpcRefineTransport
+
+        return GrpcRefineTransport(self._refine_url, self._access, patience=self._session.timeout.patience)
 
 
 def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | None, side: int) -> Inversion:

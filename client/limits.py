@@ -10,3 +10,15 @@ MAX_BYTES: Final = 512 * 2**20
 MIN_SIDE: Final = 16
 # Of decoding: 100 megapixels take 10 at most, on a machine that does nothing else.
 MAX_SECONDS: Final = 60
+# Faces of one photo that are refined at a time: the side-car's own `--batch`.
+FACES_AT_A_TIME: Final = 4
+
+
+def turns(faces: int) -> int:
+    """Return how often faces of one photo take turns."""
+    return max(1, -(-faces // FACES_AT_A_TIME))
+
+
+def at_a_time(faces: int) -> int:
+    """Return how many faces are refined at a time: as many in each turn."""
+    return -(-faces // turns(faces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 
 def shown(text: str | os.PathLike[str], *, limit: int = 200) -> str:
@@ -26,3 +27,8 @@ def clause(sentence: object) -> str:
     """Return a sentence as a part of a message: without its capital and its full stop."""
     text = str(sentence).rstrip(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return ``a``, ``a and b``, or ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)

@@ -28,7 +28,7 @@ _RULES: Final = [
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\baclosing\b", "closing"),
     (r"\basync_retrying\b", "retrying"),
-    (r"\brefine_async\b", "refine"),
+    (r"\b(refine|refine_together)_async\b", r"\1"),
     (r"\bin_thread\b", "inline"),
     (r"from tritonclient\.grpc import aio as library", "from tritonclient import grpc as library"),
     (r"\bclient\.triton\.(grpc|session)\b", r"client.triton.\1_sync"),

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from client.files.record import RefineOptions
 from client.files.sheet import Picture, encoded, fitted
 from client.frames.choice import LARGEST, Wanted
 from client.frames.frame import Frame
+from client.limits import at_a_time
 from client.sidecar.resume import Refined
 from client.triton.checks import checked_method
 from client.wire.request_id import SERVICE, named
@@ -35,8 +36,6 @@ from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
 
 Image8 = NDArray[np.uint8]
-# Faces of one photo whose requests are in progress at a time.
-_FACES: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +127,14 @@ class Plan:
         self, inverter: AsyncInverter, photo: Photo, frames: Sequence[Frame]
     ) -> list[tuple[Inversion, Image8]]:
         """Return the inversion of each frame, and its picture."""
-        room = asyncio.Semaphore(_FACES)
+        room = asyncio.Semaphore(at_a_time(len(frames)))
 
         async def one(frame: Frame) -> tuple[Inversion, Image8]:
             async with room:
                 result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
                 if self.refine is None:
                     return result.inversion, result.reconstruction
-                inversion = await self._refined(inverter, result.inversion, photo)
+                inversion = await self._refined(inverter, result.inversion, photo, self.refine.shared(len(frames)))
                 return inversion, await inverter.render(inversion)
 
         tasks = [asyncio.create_task(one(frame)) for frame in frames]
@@ -175,8 +174,10 @@ class Plan:
     def _names(self) -> list[str]:
         return [self._name(name, strength) for name, strengths in self.edits for strength in strengths]
 
-    async def _refined(self, inverter: AsyncInverter, start: Inversion, photo: Photo) -> Inversion:
-        async for event in inverter.refine(start, photo, self.refine):
+    async def _refined(
+        self, inverter: AsyncInverter, start: Inversion, photo: Photo, options: RefineOptions
+    ) -> Inversion:
+        async for event in inverter.refine(start, photo, options):
             if isinstance(event, Refined):
                 return event.inversion
         raise AnswerRefused("the side-car ended the refinement without a result")

@@ -1,11 +1,12 @@
-"""A refinement on the command line: its progress, its previews, and what is kept of it when it is stopped."""
+"""Refinements on the command line: their progress, their previews, and what is kept of them when they stop."""
 
 from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +24,8 @@ from client.files.names import stem_of
 from client.files.record import Refinement
 from client.files.sheet import png
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
-from client.text import shown
+from client.sidecar.together import Failed, Update
+from client.text import listed, shown
 from client.wire.retry import retrying
 from client.wire.timeout import Timeout
 from protocol.messages import Preview, Progress, Queued
@@ -38,40 +40,48 @@ _ENDS: Final = {
 }
 
 
-class Reached:
-    """The newest inversion worth keeping; None so far."""
+@dataclass(frozen=True)
+class Goal:
+    """Where a refined inversion goes, and what it is called where there are several: nothing where there is one."""
 
-    inversion: Inversion | None = None
+    path: Path
+    label: str = ""
 
 
 @contextmanager
-def kept(path: Path, render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[Reached]:
-    """Where the body is stopped, write the newest inversion to ``path``, and say so in the message.
+def kept(render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[dict[Path, Inversion]]:
+    """Where the body is stopped, write the newest inversions worth keeping, and say so in the message.
 
-    Its picture comes after it, where ``render`` answers soon.
+    The body puts them into what is yielded, by their paths. Pictures come after them, where ``render`` answers soon.
 
     Raises:
         KeyboardInterrupt, ClientError: what stopped the body, with the longer message.
     """
-    reached = Reached()
+    reached: dict[Path, Inversion] = {}
     try:
         yield reached
     except (KeyboardInterrupt, ClientError) as problem:
-        if reached.inversion is None:
+        if not reached:
             raise
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(ValueError):
                 # From here to the end of the command another Ctrl-C would only lose what is kept.
                 signal.signal(number, signal.SIG_IGN)
-        write_all({path: reached.inversion.encode()})
-        pictured = False
-        with suppress(ClientError):
-            picture = path.with_name(f"{stem_of(path.name, SUFFIX)}.reconstruction.png")
-            write_all({picture: png(render(reached.inversion))})
-            pictured = True
         default = "terminated" if isinstance(problem, Terminated) else "interrupted"
         what = str(problem).rstrip(".") or default
-        raise type(problem)(f"{what}; {_whereabouts(reached.inversion, path, pictured=pictured)}") from problem
+        raise type(problem)(f"{what}; {stored(reached, render)}") from problem
+
+
+def stored(reached: Mapping[Path, Inversion], render: Callable[[Inversion], NDArray[np.uint8]]) -> str:
+    """Write inversions, and their pictures where they come soon; return where they are and how to go on."""
+    write_all({path: inversion.encode() for path, inversion in reached.items()})
+    pictured = False
+    with suppress(ClientError):
+        for path, inversion in reached.items():
+            picture = path.with_name(f"{stem_of(path.name, SUFFIX)}.reconstruction.png")
+            write_all({picture: png(render(inversion))})
+        pictured = True
+    return _whereabouts(reached, pictured=pictured)
 
 
 def soon(output: OutputOptions, server: ServerOptions) -> Callable[[Inversion], NDArray[np.uint8]]:
@@ -86,37 +96,44 @@ def soon(output: OutputOptions, server: ServerOptions) -> Callable[[Inversion], 
 
 
 def follow(
-    events: Generator[RefineEvent, None, None],
-    reached: Reached,
+    updates: Generator[Update, None, None],
+    goals: Sequence[Goal],
+    reached: dict[Path, Inversion],
     *,
     preview: Path | None,
     keep_start: bool,
     json: bool,
-) -> Inversion:
-    """Show a refinement's progress, write its previews, and return the result.
+) -> list[Inversion | ClientError]:
+    """Show the progress of refinements, write their previews, and return the result of each, or why it has none.
 
     Args:
-        events: of ``Inverter.refine``.
-        reached: holds the newest checkpoint, and the result at the end.
-        preview: JPEG file of the current image.
-        keep_start: whether the start, which is in no file yet, is worth keeping.
+        updates: of ``Inverter.refine_all``.
+        goals: of each refinement.
+        reached: gets the newest checkpoints, and the results at the end, by their paths.
+        preview: JPEG file of the current image; several get their labels into the name.
+        keep_start: whether the starts, which are in no file yet, are worth keeping.
         json: hides the progress.
     """
-    result: Inversion | None = None
-    keeps = keep_start
-    with closing(events), progress("refining", None, json=json) as bar:
-        for event in events:
-            _show(event, bar)
+    results: dict[int, Inversion | ClientError] = {}
+    bars: dict[int, Any] = {}
+    keeps = set(range(len(goals)) if keep_start else ())
+    with closing(updates), ExitStack() as stack:
+        for place, event in updates:
+            goal = goals[place]
+            if place not in bars:
+                bars[place] = stack.enter_context(progress(_doing(goal, "refining"), None, json=json))
+            _show(event, bars[place], goal)
             match event:
                 case Preview() if preview is not None:
-                    write_all({preview: event.jpeg})
+                    write_all({_labelled(preview, goal): event.jpeg})
                 case Checkpoint() | Refined():
-                    result = event.inversion
-                    if keeps:
-                        reached.inversion = result
-                    keeps = True
-    assert result is not None, "the last event of a refinement is its result"
-    return result
+                    if place in keeps:
+                        reached[goal.path] = event.inversion
+                    keeps.add(place)
+            if isinstance(event, Refined | Failed):
+                results[place] = event.inversion if isinstance(event, Refined) else event.problem
+                bars[place].close()
+    return [results[place] for place in range(len(goals))]
 
 
 def patiently(ask: Callable[[], T], *, seconds: float) -> T:
@@ -147,27 +164,49 @@ def account_lines(refinement: Refinement) -> list[str]:
     return lines
 
 
-def _show(event: RefineEvent, bar: Any) -> None:
+def _show(event: RefineEvent | Failed, bar: Any, goal: Goal) -> None:
     match event:
         case Queued(position):
-            bar.set_description(f"queued after {position}")
+            bar.set_description(_doing(goal, f"queued after {position}"))
         case Waiting():
-            bar.set_description("waiting for the side-car")
+            bar.set_description(_doing(goal, "waiting for the side-car"))
         case Progress(step, steps, _, terms):
             if bar.total is None:
                 # Steps of an earlier run say nothing about the speed of this one.
                 bar.initial = bar.n = bar.last_print_n = step
             bar.total = steps
-            bar.set_description("refining", refresh=False)
+            bar.set_description(_doing(goal, "refining"), refresh=False)
             bar.set_postfix({name: f"{value:.4g}" for name, value in vars(terms).items()}, refresh=False)
             bar.update(step - bar.n)
             bar.refresh()
 
 
-def _whereabouts(inversion: Inversion, path: Path, *, pictured: bool) -> str:
-    where = shown(path, limit=4096)
-    refinement = inversion.refinement
-    if refinement is not None and refinement.reason is not None:
-        return f"the refined inversion is in {where}{'' if pictured else ', without its picture'}"
-    step = refinement.step if refinement is not None else 0
-    return f"the inversion of step {step} is in {where}: continue with `client refine {shlex.quote(where)}`"
+def _doing(goal: Goal, what: str) -> str:
+    return f"{goal.label}: {what}" if goal.label else what
+
+
+def _labelled(preview: Path, goal: Goal) -> Path:
+    return preview.with_name(f"{preview.stem}.{goal.label}{preview.suffix}") if goal.label else preview
+
+
+def _whereabouts(reached: Mapping[Path, Inversion], *, pictured: bool) -> str:
+    refined: list[Path] = []
+    steps: dict[Path, int] = {}
+    for path, inversion in reached.items():
+        if (refinement := inversion.refinement) is not None and refinement.reason is not None:
+            refined.append(path)
+        else:
+            steps[path] = refinement.step if refinement is not None else 0
+    found = []
+    if refined:
+        one = len(refined) == 1
+        what, without = ("inversion is", "its picture") if one else ("inversions are", "all their pictures")
+        where = listed([shown(path, limit=4096) for path in refined])
+        found.append(f"the refined {what} in {where}{'' if pictured else f', without {without}'}")
+    if steps:
+        what = "inversion of step" if len(steps) == 1 else "inversions of steps"
+        files = [shown(path, limit=4096) for path in steps]
+        numbers, verb = listed([str(step) for step in steps.values()]), "is" if len(steps) == 1 else "are"
+        command = f"`client refine {' '.join(map(shlex.quote, files))}`"
+        found.append(f"the {what} {numbers} {verb} in {listed(files)}: continue with {command}")
+    return "; ".join(found)

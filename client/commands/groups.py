@@ -165,7 +165,8 @@ class RefinementOptions:
     )
     seconds: float | None = option(
         "--seconds",
-        f"time budget of the optimisation, up to {LIMITS['seconds'].high}, over all attempts (default: none)",
+        f"time budget of the optimisation, up to {LIMITS['seconds'].high}, over all attempts, and for all faces of a "
+        "photo together (default: none)",
         type=float,
         metavar="S",
     )
@@ -196,7 +197,8 @@ class RefinementOptions:
     )
     preview: str | None = option(
         "--preview",
-        f"JPEG file of the current image, replaced every {PREVIEW_EVERY} steps and at each checkpoint (default: none)",
+        f"JPEG file of the current image, replaced every {PREVIEW_EVERY} steps and at each checkpoint; of several "
+        "faces, one each, named FILE.face-N (default: none)",
         metavar="FILE",
     )
     refine_url: str | None = option(

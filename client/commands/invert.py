@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from client.api import Inverter
 from client.atomic import write_all
-from client.commands.follow import follow, kept, soon
+from client.commands.follow import Goal
 from client.commands.groups import (
     EDIT,
     FrameOptions,
@@ -19,20 +19,23 @@ from client.commands.groups import (
     RefinementOptions,
     ServerOptions,
     connection,
-    deadlines,
 )
 from client.commands.options import group, option, repeated, required, switch
+from client.commands.refining import Job, failures, refined
 from client.commands.report import Edit, Report, add_edits, edit_lines, parsed_edit, progress, warn
-from client.commands.results import clear_edits, edited, place_of, rendered, written
+from client.commands.results import clear_edits, edited, place_of, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
-from client.commands.whole import edited_together
+from client.commands.whole import Place, edited_together
+from client.errors import ClientError
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
 from client.files.photo import Photo
 from client.files.record import RefineOptions
 from client.files.sheet import TILE, Picture, png, sheet
-from client.frames.choice import ALL, LARGEST, framing
+from client.frames.choice import ALL, LARGEST, Framing, framing
 from client.frames.frame import Frame
+from client.text import quoted
+from client.triton.status import InversionResult
 
 MORE = f"Triton's encoder makes the start, and the side-car refines it. {STOPPED} {PHOTOS}"
 
@@ -82,75 +85,105 @@ def run(options: InvertFlags) -> Report:
         # Every place is checked before anything is inverted.
         paths = [place_of(photo, options.out, part=part, force=options.force) for part in parts]
         together = frame.face == ALL and options.pictures.show == "photo"
-        reports = [
-            _inverted(options, inverter, photo, each, path=path, wanted=wanted, edits=[] if together else edits)
-            for each, path in zip(found.frames, paths, strict=True)
-        ]
-        if together:
-            whole = _together(options, inverter, photo, paths, edits)
-    for report, number in zip(reports, found.numbers, strict=False):
-        report.data["face"] = number
-    for report in reports:
-        report.data["note"] = found.note or None
-    if frame.face != ALL:
-        return reports[0]
-    lines = [line for report in reports for line in report.lines]
-    data = {"inversions": [report.data for report in reports], "note": found.note or None}
-    if together:
-        data |= whole
-        lines += [f"Edited {photo.name}:", *edit_lines(whole["edits"])] if edits else []
-    return Report(data, lines)
+        making = _Making(options, inverter, photo, edits, together=together)
+        if wanted is None:
+            reports: list[Report | ClientError] = [making.fast(*each) for each in zip(found.frames, paths, strict=True)]
+        else:
+            goals = [Goal(path, part if frame.face == ALL else "") for path, part in zip(paths, parts, strict=True)]
+            reports = making.refined(found.frames, goals, wanted)
+        whole = making.whole([path for path, each in zip(paths, reports, strict=True) if isinstance(each, Report)])
+    return _report(photo, found, reports, whole, several=frame.face == ALL)
 
 
-def _together(
-    options: InvertFlags, inverter: Inverter, photo: Photo, paths: list[Path], edits: list[Edit]
-) -> dict[str, Any]:
-    """Put the edits of all faces into one picture each; return what the report says of them."""
-    inversions = [Inversion.load(path) for path in paths]
-    stem = stem_of(photo.name, Path(photo.name).suffix)
-    prefix = paths[0].with_name(f"{stem}.faces")
-    clear_edits(prefix.with_name(f"{prefix.name}{SUFFIX}"))
-    if not edits:
-        return {"edits": [], "sheet": None}
-    edited = edited_together(inverter, photo, inversions, edits, quiet=options.output.json)
-    files: dict[Path, bytes] = {}
-    tiles: list[tuple[str, Picture]] = [("photo", photo.image)]
-    reports = add_edits(files, tiles, prefix, edited, options.pictures.format)
-    sheet_path = prefix.with_name(f"{prefix.name}.sheet.png")
-    files[sheet_path] = png(sheet(tiles))
-    write_all(files)
-    return {"edits": reports, "sheet": str(sheet_path)}
-
-
-def _inverted(
-    options: InvertFlags,
-    inverter: Inverter,
+def _report(
     photo: Photo,
-    frame: Frame,
+    found: Framing,
+    reports: Sequence[Report | ClientError],
+    whole: dict[str, Any] | None,
     *,
-    path: Path,
-    wanted: RefineOptions | None,
-    edits: list[Edit],
+    several: bool,
 ) -> Report:
-    """Invert one frame of a photo."""
-    quiet, method, refinement = options.output.json, options.method, options.refinement
-    place, form = (photo, frame) if options.pictures.show == "photo" else None, options.pictures.format
-    start = partial(inverter.invert, photo, frame, method=method.method, cut=method.cut)
-    if wanted is None:
-        with progress("inverting", 1 + len(edits), json=quiet) as bar:
-            result = start()
+    """Return the report of all frames, and say which failed."""
+    name = quoted(photo.name)
+    names = [f"face {number} of {name}" for number in found.numbers] or [name]
+    for number, report in zip(found.numbers, reports, strict=bool(found.numbers)):
+        if isinstance(report, Report):
+            report.data["face"] = number
+    made = [report for report in reports if isinstance(report, Report)]
+    for report in made:
+        report.data["note"] = found.note or None
+    if not several:
+        return made[0]
+    failed, code = failures(reports, names)
+    data = {"inversions": [report.data for report in made], "failed": failed, "note": found.note or None}
+    lines = [line for report in made for line in report.lines]
+    if whole is not None:
+        data |= whole
+        lines += [f"Edited {photo.name}:", *edit_lines(whole["edits"])] if whole["edits"] else []
+    return Report(data, lines, code)
+
+
+@dataclass(frozen=True, eq=False)
+class _Making:
+    """Inverts frames of a photo; ``together`` puts the edits of all into one picture each."""
+
+    options: InvertFlags
+    inverter: Inverter
+    photo: Photo
+    edits: list[Edit]
+    together: bool
+
+    def fast(self, frame: Frame, path: Path) -> Report:
+        """Invert one frame without refinement."""
+        edits, place = self._own(frame)
+        with progress("inverting", 1 + len(edits), json=self.options.output.json) as bar:
+            result = self._start(frame)
             bar.update()
             plain = result.reconstruction
-            done = [edited(inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
-        tile = photo.pixels(frame, TILE)
+            done = [edited(self.inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
+        tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
         return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
-    with progress("inverting", 1, json=quiet):
-        inversion = start().inversion
-    for direction, _ in edits:
-        inverter.check_edit(inversion, direction)
-    with kept(path, soon(options.output, options.server)) as reached:
-        events = inverter.refine(inversion, photo, wanted)
-        preview = Path(refinement.preview) if refinement.preview else None
-        inversion = follow(events, reached, preview=preview, keep_start=True, json=quiet)
-        patience = deadlines(options.server, refinement).patience
-        return rendered(inverter, path, inversion, edits=edits, place=place, form=form, patience=patience, quiet=quiet)
+
+    def refined(
+        self, frames: Sequence[Frame], goals: Sequence[Goal], wanted: RefineOptions
+    ) -> list[Report | ClientError]:
+        """Invert frames one after the other, and refine them together."""
+        options, jobs = self.options, []
+        with progress("inverting", len(frames), json=options.output.json) as bar:
+            for frame, goal in zip(frames, goals, strict=True):
+                jobs.append(Job(self._start(frame).inversion, goal, *self._own(frame)))
+                bar.update()
+        for direction, _ in self.edits:
+            self.inverter.check_edit(jobs[0].inversion, direction)
+        flags = options.output, options.server, options.refinement
+        wanted, form = wanted.shared(len(jobs)), options.pictures.format
+        return refined(self.inverter, jobs, self.photo, wanted, flags, form=form, keep_start=True)
+
+    def whole(self, paths: Sequence[Path]) -> dict[str, Any] | None:
+        """Put the edits of all faces into one picture each; return what the report says of them."""
+        if not self.together:
+            return None
+        photo, pictures = self.photo, self.options.pictures
+        stem = stem_of(photo.name, Path(photo.name).suffix)
+        prefix = paths[0].with_name(f"{stem}.faces")
+        clear_edits(prefix.with_name(f"{prefix.name}{SUFFIX}"))
+        if not self.edits:
+            return {"edits": [], "sheet": None}
+        inversions = [Inversion.load(path) for path in paths]
+        edited = edited_together(self.inverter, photo, inversions, self.edits, quiet=self.options.output.json)
+        files: dict[Path, bytes] = {}
+        tiles: list[tuple[str, Picture]] = [("photo", photo.image)]
+        reports = add_edits(files, tiles, prefix, edited, pictures.format)
+        sheet_path = prefix.with_name(f"{prefix.name}.sheet.png")
+        files[sheet_path] = png(sheet(tiles))
+        write_all(files)
+        return {"edits": reports, "sheet": str(sheet_path)}
+
+    def _start(self, frame: Frame) -> InversionResult:
+        return self.inverter.invert(self.photo, frame, method=self.options.method.method, cut=self.options.method.cut)
+
+    def _own(self, frame: Frame) -> tuple[list[Edit], Place | None]:
+        """Return the edits that are of one frame alone, and where they go."""
+        if self.together:
+            return [], None
+        return self.edits, (self.photo, frame) if self.options.pictures.show == "photo" else None

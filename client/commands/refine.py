@@ -1,4 +1,4 @@
-"""``client refine``: go on with an inversion, exactly where it was interrupted."""
+"""``client refine``: go on with inversions, exactly where they were interrupted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Final
 
 from client.api import Inverter
-from client.commands.follow import follow, kept, soon
-from client.commands.groups import OutputOptions, RefinementOptions, ServerOptions, connection, deadlines
+from client.commands.follow import Goal
+from client.commands.groups import OutputOptions, RefinementOptions, ServerOptions, connection
 from client.commands.options import group, option, required, switch
+from client.commands.refining import Job, failures, refined
 from client.commands.report import Report
-from client.commands.results import is_interrupted, place_of_refined, rendered
+from client.commands.results import is_interrupted, place_of_refined
 from client.commands.text import ACCESS, STOPPED
+from client.commands.whole import check_one_photo
 from client.errors import ParameterError
-from client.files.inversion import Inversion
+from client.files.inversion import SUFFIX, Inversion
+from client.files.names import stem_of
 from client.files.photo import Photo
+from client.files.record import RefineOptions
 from client.text import quoted
 
 MORE = (
@@ -28,7 +32,11 @@ MORE = (
 class RefineFlags:
     """The options of ``client refine``."""
 
-    inversion: str = required("INVERSION", "an inversion file, as written by invert")
+    inversion: list[str] = required(
+        "INVERSION",
+        "an inversion file, as written by invert; several of one photo, as of `invert --face all`, share a batch",
+        nargs="+",
+    )
     photo: str | None = option(
         "--photo", "the photo that was inverted; needed for an inversion of --fast, which has none", metavar="PHOTO"
     )
@@ -48,23 +56,43 @@ OPTIONS: Final = RefineFlags
 
 
 def run(options: RefineFlags) -> Report:
-    """Refine an inversion, going on exactly where it was interrupted."""
-    source, refinement, quiet = Path(options.inversion), options.refinement, options.output.json
-    inversion = Inversion.load(source)
-    before = inversion.refinement
-    wanted = refinement.chosen(before.options if before is not None and is_interrupted(inversion) else None)
+    """Refine inversions, going on exactly where they were interrupted."""
+    sources, refinement = [Path(each) for each in options.inversion], options.refinement
+    inversions = [Inversion.load(source) for source in sources]
+    check_one_photo(inversions)
+    wanted = _chosen(inversions, refinement)
     photo = Photo.open(options.photo) if options.photo else None
-    if photo is None and inversion.target is None:
-        raise ParameterError(
-            f"{quoted(source)} does not hold its photo: pass --photo with {quoted(inversion.photo_name)} itself"
-        )
-    path = place_of_refined(source, inversion, options.out, force=options.force)
-    with (
-        Inverter(**connection(options.output, options.server, refinement, refines=True)) as inverter,
-        kept(path, soon(options.output, options.server)) as reached,
-    ):
-        events = inverter.refine(inversion, photo, wanted)
-        preview = Path(refinement.preview) if refinement.preview else None
-        inversion = follow(events, reached, preview=preview, keep_start=False, json=quiet)
-        patience = deadlines(options.server, refinement).patience
-        return rendered(inverter, path, inversion, patience=patience, quiet=quiet)
+    jobs = []
+    for source, inversion in zip(sources, inversions, strict=True):
+        if photo is None and inversion.target is None:
+            raise ParameterError(
+                f"{quoted(source)} does not hold its photo: pass --photo with {quoted(inversion.photo_name)} itself"
+            )
+        path = place_of_refined(source, inversion, options.out, force=options.force)
+        jobs.append(Job(inversion, Goal(path, stem_of(source.name, SUFFIX) if len(sources) > 1 else "")))
+    if twice := next((each for each in jobs if [job.goal.path for job in jobs].count(each.goal.path) > 1), None):
+        raise ParameterError(f"two results would go to {quoted(twice.goal.path)}: refine one inversion at a time")
+    flags = options.output, options.server, refinement
+    with Inverter(**connection(options.output, options.server, refinement, refines=True)) as inverter:
+        reports = refined(inverter, jobs, photo, wanted, flags, keep_start=False)
+    made = [report for report in reports if isinstance(report, Report)]
+    if len(jobs) == 1:
+        return made[0]
+    failed, code = failures(reports, [quoted(source) for source in sources])
+    data = {"inversions": [report.data for report in made], "failed": failed}
+    return Report(data, [line for report in made for line in report.lines], code)
+
+
+def _chosen(inversions: list[Inversion], refinement: RefinementOptions) -> RefineOptions:
+    """Return the options of all inversions.
+
+    Raises:
+        ParameterError: a value is out of range, or the inversions record different ones.
+    """
+    found = []
+    for inversion in inversions:
+        before = inversion.refinement
+        found.append(refinement.chosen(before.options if before is not None and is_interrupted(inversion) else None))
+    if any(each != found[0] for each in found):
+        raise ParameterError("the inversions record different options of their refinements: refine one at a time")
+    return found[0] if refinement.seconds is None else found[0].shared(len(inversions))

@@ -54,6 +54,12 @@ def warn(photo: str, note: str) -> None:
             print(f"warning: {quoted(photo)}: {note}", file=sys.stderr)
 
 
+def fail(message: str) -> None:
+    """Say what failed, on the standard error, where the command goes on."""
+    with suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
+
+
 def distinct(strengths: Sequence[float]) -> list[float]:
     """Return the strengths in the order given, each once: every strength has its own file."""
     checked_strengths(strengths)

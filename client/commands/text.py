@@ -12,6 +12,7 @@ PHOTOS: Final = (
     "EXIF orientation and colour profiles are applied, transparency becomes mid grey, and metadata is dropped."
 )
 STOPPED: Final = (
-    "Ctrl-C, SIGTERM or a lost side-car leaves the inversion of the last checkpoint, and `client refine` continues it."
+    "Ctrl-C, SIGTERM or a lost side-car leaves the inversion of the last checkpoint, of each face, and `client refine` "
+    "continues it."
 )
 ACCESS: Final = "Each of the --tls and --token options is also an environment variable. Without them: plain text."

@@ -65,17 +65,23 @@ def photo_of(inversions: Sequence[Inversion], source: Path, given: str | None) -
         ParameterError: they are of different photos.
         PhotoError: the photo cannot be read, is not there, or is not the one that was inverted.
     """
+    check_one_photo(inversions)
     first = inversions[0]
-    for other in inversions[1:]:
-        if other.photo_sha256 != first.photo_sha256:
-            names = " and ".join(map(quoted, (first.photo_name, other.photo_name)))
-            raise ParameterError(f"the inversions are of different photos, {names}: edit those of one photo at a time")
     photo = _photo(first, source, given)
     if photo is None:
         raise PhotoError(f"cannot find {quoted(first.photo_name)} beside the inversions: pass --photo")
     for each in inversions:
         each.require_photo(photo)
     return photo
+
+
+def check_one_photo(inversions: Sequence[Inversion]) -> None:
+    """Raise ``ParameterError`` where inversions are of different photos."""
+    first = inversions[0]
+    for other in inversions[1:]:
+        if other.photo_sha256 != first.photo_sha256:
+            names = " and ".join(map(quoted, (first.photo_name, other.photo_name)))
+            raise ParameterError(f"the inversions are of different photos, {names}: pass those of one photo at a time")
 
 
 def edited_together(

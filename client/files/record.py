@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, get_args
 
 import numpy as np
 
 from client.errors import ParameterError
+from client.limits import turns
 from client.text import clause
 from protocol.limits import ContractError, Limit, shortened
 from protocol.messages import MAX_STATE_TENSORS, Floats, Reason
@@ -39,6 +40,13 @@ class RefineOptions(Options):
             super().__post_init__()
         except ContractError as problem:
             raise ParameterError(clause(problem)) from problem
+
+    def shared(self, faces: int) -> RefineOptions:
+        """Return the options of each of so many faces of a photo where ``seconds`` are those of all of them together.
+
+        Faces that are refined at a time spend the same seconds, so only those that take turns share them.
+        """
+        return self if self.seconds is None else replace(self, seconds=self.seconds / turns(faces))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

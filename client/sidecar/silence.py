@@ -16,9 +16,14 @@ _SILENCE_S: Final = 30.0
 class SidecarSilent(ServerUnavailable):
     """It said nothing for so many ``seconds``."""
 
-    def __init__(self, url: str, seconds: float) -> None:
-        super().__init__(f"the side-car at {url} said nothing for {seconds:g} seconds")
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        super().__init__(message)
         self.seconds = seconds
+
+    @classmethod
+    def at(cls, url: str, seconds: float) -> SidecarSilent:
+        """Return the error of the side-car at an address."""
+        return cls(f"the side-car at {url} said nothing for {seconds:g} seconds", seconds)
 
 
 def _limits(patience: float) -> Iterator[float]:
@@ -46,7 +51,7 @@ def heard(call: Any, url: str, patience: float) -> Iterator[Any]:
             return
         except BaseException as problem:
             if silent.is_set() and isinstance(problem, Exception):
-                raise SidecarSilent(url, seconds) from problem
+                raise SidecarSilent.at(url, seconds) from problem
             raise
         finally:
             timer.cancel()
@@ -63,5 +68,5 @@ async def heard_async(call: Any, url: str, patience: float) -> AsyncIterator[Any
         except StopAsyncIteration:
             return
         except TimeoutError as problem:
-            raise SidecarSilent(url, seconds) from problem
+            raise SidecarSilent.at(url, seconds) from problem
         yield event

@@ -1,0 +1,176 @@
+"""``client invert --face all`` and ``client refine`` of several inversions, over pretended servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Inversion, cli
+from protocol import codec
+from tests.client.fakes import direction_file
+from tests.client.running import failed, files, opened
+from tests.client.sidecar_fakes import STEPS, FakeSidecar, from_request, simulated
+from tests.client.test_edit_photo import faces_changed
+from tests.client.test_faces import picture
+
+PATHS = [f"out/two/two.face-{number}.inversion.safetensors" for number in (1, 2)]
+INVERT = ["invert", "two.png", "--face", "all", "--checkpoint-every", "10"]
+
+
+class Knowing(FakeSidecar):
+    """A side-car whose ``on_face`` is told whose step it is."""
+
+    on_face = staticmethod(lambda _face, _step, _context: None)
+
+    def Refine(self, request, context):
+        self.requests.append(request)
+        asked = from_request(request)
+        face = 2 if asked.f_o.mean() < 0.3 else 1
+        for message in simulated(asked, lambda step: self.on_face(face, step, context)):
+            yield codec.to_event(message)
+
+
+@pytest.fixture
+def sidecar():
+    return Knowing()
+
+
+@pytest.fixture
+def two(place: Path) -> Path:
+    """A photo of two faces; the second one's surroundings are darker."""
+    picture(place / "two.png")
+    pixels = np.array(opened(place / "two.png"))
+    pixels[:, :160][(pixels[:, :160] == 90).all(axis=2)] = 40
+    Image.fromarray(pixels).save(place / "two.png")
+    return place
+
+
+def made(*paths: str) -> list[bytes]:
+    return [Path(path).read_bytes() for path in paths]
+
+
+@pytest.mark.usefixtures("two")
+def test_faces_are_refined_as_one_batch(capsys, sidecar):
+    meeting = threading.Barrier(2)
+    sidecar.on_face = lambda _face, step, _context: step == 20 and meeting.wait(60)
+    command = [*INVERT, "--seconds", "60", "--preview", "live.jpg", "--edit", "age=3", "--json"]
+    assert cli.main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report = json.loads(captured.out)
+    assert [each["face"] for each in report["inversions"]] == [1, 2]
+    assert [each["refinement"]["reason"] for each in report["inversions"]] == ["steps", "steps"]
+    assert report["failed"] == []
+    assert faces_changed(report["edits"][0]["image"]) == [True, True]
+    assert [from_request(request).options.seconds for request in sidecar.requests] == [60, 60]
+    assert sorted(str(path) for path in Path().glob("live*")) == ["live.face-1.jpg", "live.face-2.jpg"]
+
+
+@pytest.mark.usefixtures("two")
+def test_a_face_that_fails_leaves_the_other(capsys, sidecar):
+    def diverge(face, step, context):
+        if (face, step) == (1, 27):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The loss became NaN.")
+
+    sidecar.on_face = diverge
+    assert cli.main([*INVERT, "--edit", "age=3", "--json"]) == 3
+    captured = capsys.readouterr()
+    why = f"the loss became NaN; the inversion of step 20 is in {PATHS[0]}: continue with `client refine {PATHS[0]}`"
+    assert captured.err.startswith("error: face 1 of `two.png`: the side-car at ")
+    assert captured.err.endswith(f"{why}\n")
+    report = json.loads(captured.out)
+    assert [each["face"] for each in report["inversions"]] == [2]
+    (problem,) = report["failed"]
+    assert (problem["name"], problem["kind"]) == ("face 1 of `two.png`", "RefinementDiverged")
+    # The first face is the one at the right.
+    assert faces_changed(report["edits"][0]["image"]) == [True, False]
+    assert [Inversion.load(path).refinement.step for path in PATHS] == [20, STEPS]
+    assert Path("out/two/two.face-1.reconstruction.png").exists()
+    # It can go on, and be edited with the other.
+    sidecar.on_face = lambda _face, _step, _context: None
+    assert cli.main(["refine", PATHS[0]]) == 0
+    edit = ["edit", *PATHS, "--photo", "two.png", "--direction", "age", "--strength", "3", "--out", "again", "--json"]
+    capsys.readouterr()
+    assert cli.main(edit) == 0
+    assert faces_changed(json.loads(capsys.readouterr().out)["edits"][0]["image"]) == [True, True]
+
+
+@pytest.mark.usefixtures("two")
+def test_where_all_fail_each_leaves_its_checkpoint(capsys, sidecar):
+    sidecar.on_face = lambda face, step, context: (
+        step < 10 * face + 5 or context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The loss became NaN.")
+    )
+    code, message = failed(capsys, *INVERT)
+    assert code == 3
+    files = f"{PATHS[0]} and {PATHS[1]}: continue with `client refine {' '.join(PATHS)}`\n"
+    assert message.endswith(f"the loss became NaN; the inversions of steps 10 and 20 are in {files}")
+
+
+def test_ctrl_c_keeps_every_face_and_refine_goes_on_with_all(two, sidecar, capsys):
+    leave = threading.Event()
+    sidecar.on_face = lambda face, step, _context: step <= 10 * face + 2 or leave.wait(60)
+    command = [sys.executable, "-m", "client", *INVERT, "--seconds", "60", "--preview", "live.jpg"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        previews = [two / f"live.face-{face}.jpg" for face in (1, 2)]
+        while not all(p.is_file() and opened(p).getpixel((0, 0))[0] > 10 * f - 4 for f, p in enumerate(previews, 1)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate()
+    leave.set()
+    assert (process.returncode, output) == (130, "")
+    assert error == (
+        f"error: interrupted; the inversions of steps 10 and 20 are in {PATHS[0]} and {PATHS[1]}: continue with "
+        f"`client refine {' '.join(PATHS)}`\n"
+    )
+    meeting = threading.Barrier(2)
+    sidecar.on_face = lambda _face, step, _context: step == 30 and meeting.wait(60)
+    assert cli.main(["refine", *PATHS, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [each["inversion"] for each in report["inversions"]] == PATHS
+    resumed = [from_request(request) for request in sidecar.requests[2:]]
+    assert sorted(request.resume.step for request in resumed) == [10, 20]
+    assert {request.options.seconds for request in resumed} == {60}
+    again = made(*PATHS)
+    meeting.reset()
+    assert cli.main([*INVERT, "--seconds", "60", "--force"]) == 0
+    assert made(*PATHS) == again
+
+
+@pytest.mark.usefixtures("two")
+def test_an_edit_of_all_faces_that_cannot_be_is_told_before_the_refinement(place, capsys, sidecar):
+    direction_file(place / "installed/other.safetensors", generator="f" * 16)
+    code, message = failed(capsys, *INVERT, "--edit", "installed/other.safetensors=1")
+    assert code == 2
+    assert "f" * 16 in message
+    assert sidecar.requests == []
+
+
+@pytest.mark.usefixtures("two")
+def test_several_inversions_that_do_not_go_together(capsys, sidecar):
+    assert cli.main(["invert", "--fast", "two.png", "--face", "all"]) == 0
+    assert cli.main(["invert", "--fast", "me.png"]) == 0
+    capsys.readouterr()
+    before = files(Path())
+    for arguments, words in (
+        ((PATHS[0], "out/me/me.inversion.safetensors", "--photo", "two.png"), "of different photos, `two.png` and"),
+        ((PATHS[0], PATHS[0], "--photo", "two.png"), "two results would go to"),
+        ((*PATHS,), "--photo"),
+    ):
+        code, message = failed(capsys, "refine", *arguments)
+        assert code == 2
+        assert words in message
+    assert files(Path()) == before
+    assert sidecar.requests == []
+    assert cli.main(["refine", *PATHS, "--photo", "two.png", "--seconds", "5"]) == 0
+    assert all(Path(path.replace(".inv", ".refined.inv")).exists() for path in PATHS)
