@@ -118,7 +118,7 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngi
 def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     job = engine.open(start, Options(steps=8))
     first = engine.terms(start, job.state())
-    finish(engine, [job])
+    engine.run([job], 4)  # one at each size
     last = engine.terms(start, job.state())
     assert last.perceptual < 0.8 * first.perceptual
     assert last.total < first.total

@@ -16,28 +16,32 @@ from sidecar.optimise.recipe import chosen
 from tests.sidecar.samples import at_f_o, finish, left, same, small_engine, small_start
 
 
-# Jobs at f^o go through the coarse sides, jobs that have left it do not.
+@pytest.fixture
+def small() -> TorchEngine:
+    return small_engine()
+
+
+# Jobs at f^o go through the coarse sides, jobs that have left it do not: those need no large pictures.
 @pytest.mark.parametrize("moved", [False, True])
 def test_in_turn_a_job_is_the_same_alone_in_company_and_resumed(
-    middle: TorchEngine, middle_start: Start, moved: bool
+    middle: TorchEngine, small: TorchEngine, moved: bool
 ) -> None:
     options = Options(steps=5)
-    start, other = middle_start, at_f_o(small_start(middle, 2))
-    if moved:
-        start, other = left(start), left(other)
-    alone = middle.open(start, options)
-    middle.run([alone], 3)
+    engine = small if moved else middle
+    start, other = ((left if moved else at_f_o)(small_start(engine, seed)) for seed in (1, 2))
+    alone = engine.open(start, options)
+    engine.run([alone], 3)
     half_way = alone.state()
-    finish(middle, [alone])
+    finish(engine, [alone])
     assert alone.reason == "steps"
 
-    company = beside_a_neighbour(middle, start, other)
+    company = beside_a_neighbour(engine, start, other)
     assert same(company, alone.state()) == 0
     assert company.terms == alone.state().terms
 
-    resumed = middle.open(start, options, half_way)
+    resumed = engine.open(start, options, half_way)
     assert resumed.state().step == 3
-    finish(middle, [resumed])
+    finish(engine, [resumed])
     assert same(resumed.state(), alone.state()) == 0
     assert resumed.state().terms == alone.state().terms
 
@@ -56,17 +60,15 @@ def beside_a_neighbour(engine: TorchEngine, start: Start, other: Start) -> State
 # median is 2e-4. Adam's first steps have the size of the rate whatever the gradient's, so where a gradient is below its
 # own rounding the step may go the other way (0.03 % of f, by 0.009). Codes after a few steps of float32 are therefore
 # no measure of a fault in batching. Gradients are, and codes in float64, where rounding stays far below Adam's epsilon.
-def test_in_a_batch_each_job_has_its_own_gradients(
-    middle: TorchEngine, middle_start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_batch_each_job_has_its_own_gradients(small: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(chosen(Options(steps=5)), half=False)
-    starts = [left(middle_start), left(small_start(middle, 2))]
-    alone = [middle.begin(one, recipe) for one in starts]
+    starts = [left(small_start(small, seed)) for seed in (1, 2)]
+    alone = [small.begin(one, recipe) for one in starts]
     for job in alone:
-        middle.run([job], 1)
-    monkeypatch.setattr(middle, "_largest", None)  # as on a GPU
-    together = [middle.begin(one, recipe) for one in starts]
-    middle.run(together, 1)
+        small.run([job], 1)
+    monkeypatch.setattr(small, "_largest", None)  # as on a GPU
+    together = [small.begin(one, recipe) for one in starts]
+    small.run(together, 1)
     for one, other in zip(alone, together, strict=True):
         for name in ("f", "w"):
             # After one step Adam's first moment is the gradient, scaled.
