@@ -43,8 +43,8 @@ from protocol import methods
 class Inverter:
     """Inverts and edits photos on a Triton server, and refines them on a side-car.
 
-    Use it with ``with``, or ``close`` it. It asks Triton once what the models are: where a generator is replaced
-    under a running server, make a new one.
+    Use it with ``with``, or ``close`` it. It asks Triton about the models once: make a new one if a running
+    server gets another generator.
 
     Args:
         url: ``host:port`` of Triton's gRPC endpoint.
@@ -134,12 +134,12 @@ class Inverter:
         return self._session.faces(inline(_opened, photo))
 
     def frames(self, photo: Photo | str | os.PathLike[str], wanted: Wanted | None = None) -> Framing:
-        """Return the frames of a photo that are meant, to invert each.
+        """Return the frames of a photo to invert.
 
         Args:
             photo: a decoded photo or the path of one.
             wanted: which rule for which faces; by default the best one for the largest face, and the centred square of
-                a photo without a face, which ``Framing.note`` says.
+                a photo without a face; ``Framing.note`` then says so.
 
         Raises:
             PhotoError: the photo cannot be read, there is no such face, or it cannot be framed.
@@ -167,9 +167,9 @@ class Inverter:
     ) -> Generator[RefineEvent, None, None]:
         """Refine an inversion on the side-car, and yield what happens; the last event is ``Refined``.
 
-        A side-car that goes away is waited for (``Timeout.patience``) and asked to go on from the last checkpoint; so
-        is another one in its place. Closing the generator cancels the job. An inversion saved from a ``Checkpoint``
-        goes on exactly from there; any other one starts a refinement from its ``f`` and ``w_m_plus``.
+        If the side-car goes away, this waits for it or a replacement (``Timeout.patience``) and continues from the
+        last checkpoint. Closing the generator cancels the job. An inversion saved from a ``Checkpoint`` continues
+        exactly there; any other one starts a refinement from its ``f`` and ``w_m_plus``.
 
         Args:
             inversion: what to refine.
@@ -271,7 +271,7 @@ class Inverter:
 
         Args:
             seed: of NumPy's PCG64, whose 512 standard normals are z; 0 or more.
-            psi: truncation from -2 to 2; 1 is none, 0 the mean face.
+            psi: truncation from -2 to 2; 1 means no truncation, 0 the mean face.
 
         Raises:
             ParameterError: the seed or psi is out of range.

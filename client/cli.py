@@ -28,22 +28,22 @@ COMMANDS: Final = {
     "invert": ("invert", "Invert a photo: an inversion file, its picture, and a side-by-side sheet."),
     "faces": ("faces", "List the faces of a photo: number, place and size of each, and a picture of them."),
     "batch edit": ("batch", "Invert and edit many photos: a folder of results for each, a report, and a sheet."),
-    "refine": ("refine", "Refine an inversion, going on exactly where it was interrupted."),
+    "refine": ("refine", "Refine an inversion, or continue exactly where a refinement was interrupted."),
     "edit": ("edit", "Edit an inversion along a direction: a picture per strength, and a sheet."),
     "generate": ("generate", "Draw a sample of the generator."),
-    "directions": ("directions", "List the directions that come with the package; asks no server."),
-    "status": ("status", "Say what the server serves; exits with 3 unless every model is ready."),
+    "directions": ("directions", "List the directions that come with the package; needs no server."),
+    "status": ("status", "Show what the server serves; exits with 3 unless every model is ready."),
 }
-GROUPS: Final = {"batch": "Work on many photos against a deployment."}
+GROUPS: Final = {"batch": "Work on many photos."}
 _SHELLS: Final = ("bash", "zsh", "tcsh")
 _FILES: Final = {"FILE", "PHOTO", "INVERSION", "WHICH"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse that says what was probably meant."""
+    """Argparse with a "did you mean" hint."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and one line, and exit."""
+        """Print the usage and a one-line error, and exit."""
         self.print_usage(sys.stderr)
         self.exit(BAD_INPUT, f"error: {message}\n")
 
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with suppress(AttributeError, ValueError):
             # A terminal without Unicode gets escapes, not a traceback.
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # gRPC's own log would stand beside the one line that says what went wrong.
+    # gRPC's own log would clutter the one-line error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -130,7 +130,7 @@ def contact_sheet(generator: Generator) -> NDArray[np.uint8]:
     """Eight seeded samples at psi 0.7, uint8 [512, 1024, 3].
 
     Raises:
-        ImportRefusedError: they are no pictures.
+        ImportRefusedError: they are not pictures.
     """
     z = torch.randn(SHOWN, STYLE_DIM, generator=torch.Generator().manual_seed(0))
     w_plus = generator.mapping(z, PSI)[:, None].expand(-1, generator.synthesis.num_styles, -1)

@@ -4,7 +4,7 @@ Most training samples mix the styles of two or three latents, changing from one 
 (style mixing; StyleGAN, section 3.1): the encoder's ``f`` must not depend on the styles behind it, nor a fine style on
 the others. Nothing is moved here: training moves images as it reads them, anew each time.
 
-The set is a folder of shards; each depends on its seed alone, so an interrupted run goes on where it
+The set is a folder of shards; each depends on its seed alone, so an interrupted run continues where it
 stopped and several processes may fill one folder.
 """
 

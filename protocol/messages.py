@@ -19,7 +19,7 @@ MAX_STATE_TENSORS: Final = 64
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A refinement at rest: enough to go on anywhere.
+    """A paused refinement: enough to continue anywhere.
 
     Attributes:
         step: steps done.
@@ -92,7 +92,7 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """The end; ``state`` has no optimiser's tensors, and ``metrics`` is None where the result was not judged.
+    """The end; ``state`` has no optimiser's tensors, and ``metrics`` is None if the result was not judged.
 
     ``start_kept`` says that ``f`` and ``w_m_plus`` of ``state`` are the start, because what the steps reached is worse.
     """

@@ -72,5 +72,5 @@ class Options:
 LIMITS: Final[Mapping[str, Limit]] = {
     option.name: option.metadata["limit"] for option in fields(Options) if "limit" in option.metadata
 }
-# What an inversion file keeps: how often somebody wants to look is no property of the refinement.
+# What an inversion file keeps: not how often a client wants to look.
 RECORDED: Final = ("preset", *(option.name for option in fields(Options) if option.metadata.get("recorded")))

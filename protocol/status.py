@@ -28,7 +28,7 @@ def trailing(code: grpc.StatusCode, sentence: str, reason: Reason) -> tuple[tupl
 
 
 def reason_of(problem: Any) -> str | None:
-    """The reason in a failed call's status; None where there is none, or none that can be read."""
+    """The reason in a failed call's status; None if it is missing or cannot be read."""
     try:
         status = rpc_status.from_call(problem)
     except (ValueError, AttributeError):

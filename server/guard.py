@@ -89,7 +89,7 @@ def parts(server: int) -> dict[int, tuple[str, str]]:
 
 
 class Parts:
-    """Watches a server and the processes of its models: Triton goes on, and says ready, without one of them."""
+    """Watches a server and the processes of its models: Triton runs on, and reports ready, without one."""
 
     def __init__(self, server: int) -> None:
         self._server = server

@@ -97,7 +97,7 @@ class Ledger:
 
     @property
     def plan(self) -> dict[str, Any] | None:
-        """What was begun here; None where nothing was."""
+        """The options that the batch began with; None if there is no batch."""
         row = next(self._rows("SELECT value FROM batch WHERE key = 'plan'"), None)
         try:
             return None if row is None else dict(json.loads(row[0]))
@@ -108,7 +108,7 @@ class Ledger:
         """Write what is to be done, whole or not at all; return whether there is anything.
 
         Raises:
-            ParameterError: two photos have the same name, and so the same folder of results.
+            ParameterError: two photos have the same name, and so the same folder for results.
         """
         try:
             self._database.execute("BEGIN")

@@ -25,7 +25,7 @@ from client.wire.retry import async_retrying
 
 # The servers' fault, not the photo's: try again.
 TRANSIENT: Final = (ServerUnavailable, ServerBusy, ServerTimeout)
-# The photo's fault: it has failed, and the others go on. Other errors would be the same for the next photo.
+# The photo's fault: it fails alone. Any other error would hit the next photo, too.
 OF_THE_PHOTO: Final = (PhotoError, RequestRejected, RefinementDiverged, AnswerRefused)
 
 

@@ -22,7 +22,7 @@ TILE: Final = 160
 
 
 def account(ledger: Ledger, *, seconds: float, made: int, left_out: dict[str, int]) -> dict[str, Any]:
-    """Return what there is to say, as plain values.
+    """Return the report as plain values.
 
     Args:
         ledger: of the batch.
@@ -33,35 +33,35 @@ def account(ledger: Ledger, *, seconds: float, made: int, left_out: dict[str, in
     return {
         "photos": dict(ledger.counts()),
         "run": {"made": made, "seconds": round(seconds, 3), "per_minute": round(60 * made / seconds, 2) if made else 0},
-        "slowest": [_told(entry) for entry in ledger.entries("done", order="seconds DESC", limit=SLOWEST)],
+        "slowest": [_entry(entry) for entry in ledger.entries("done", order="seconds DESC", limit=SLOWEST)],
         "left_out": left_out,
-        "notes": [_told(entry) for entry in ledger.entries("done", limit=FAILURES, with_sentence=True)],
-        "failures": [_told(entry) for entry in ledger.entries("failed", limit=FAILURES)],
+        "notes": [_entry(entry) for entry in ledger.entries("done", limit=FAILURES, with_sentence=True)],
+        "failures": [_entry(entry) for entry in ledger.entries("failed", limit=FAILURES)],
     }
 
 
 def lines(found: dict[str, Any], folder: Path) -> list[str]:
-    """Return the account for people."""
+    """Return the report for people."""
     photos, run = found["photos"], found["run"]
-    told = [
+    text = [
         f"{photos['done']} photos done, {photos['failed']} failed, {photos['pending']} left: {shown(folder)}",
         f"  this run        {run['made']} in {run['seconds']:.1f} s, {run['per_minute']:.1f} a minute",
     ]
-    told += [f"  slowest         {each['seconds']:.1f} s  {shown(each['photo'])}" for each in found["slowest"][:1]]
-    told += [f"  failed          {shown(each['photo'])}: {each['sentence']}" for each in found["failures"][:10]]
+    text += [f"  slowest         {each['seconds']:.1f} s  {shown(each['photo'])}" for each in found["slowest"][:1]]
+    text += [f"  failed          {shown(each['photo'])}: {each['sentence']}" for each in found["failures"][:10]]
     if len(found["failures"]) > 10:
-        told.append("  ...             more in report.json, all in the ledger")
-    told += [f"  note            {shown(each['photo'])}: {each['sentence']}" for each in found["notes"][:10]]
+        text.append("  ...             more in report.json, all in the ledger")
+    text += [f"  note            {shown(each['photo'])}: {each['sentence']}" for each in found["notes"][:10]]
     if len(found["notes"]) > 10:
-        told.append("  ...             more in report.json, all in the ledger")
+        text.append("  ...             more in report.json, all in the ledger")
     if found["left_out"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found["left_out"].items())
-        told.append(f"  left out        {kinds}")
-    return told
+        text.append(f"  left out        {kinds}")
+    return text
 
 
 def contact_sheet(ledger: Ledger, plan: Plan, folder: Path) -> bytes | None:
-    """Return a JPEG file, a row for each of the first photos with its pictures; None where nothing is done."""
+    """Return a JPEG file, a row for each of the first photos with its pictures; None if nothing is done."""
     rows = [_row(entry, plan, folder) for entry in ledger.entries("done", limit=SHEET_ROWS)]
     return jpeg(np.concatenate(rows), quality=88) if rows else None
 
@@ -82,12 +82,12 @@ def _row(entry: Entry, plan: Plan, folder: Path) -> np.ndarray[Any, np.dtype[np.
     return np.concatenate(tiles, axis=1)
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry) -> dict[str, Any]:
     item = entry.item
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "photo": item.path,
         "name": item.name,
         "request": request_of(item),
         "seconds": entry.seconds,
     }
-    return told if entry.sentence is None else {**told, "sentence": entry.sentence, "attempts": entry.attempts}
+    return row if entry.sentence is None else {**row, "sentence": entry.sentence, "attempts": entry.attempts}

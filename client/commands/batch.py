@@ -1,4 +1,4 @@
-"""``client batch edit``: what it was asked for, against what the ledger says was begun."""
+"""``client batch edit``: starts a batch, or continues the one in a ledger."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from client.frames.choice import ALL, LARGEST, Wanted
 from client.text import quoted
 
 MORE = (
-    "A ledger in DIR records what is done: a batch that was stopped or killed goes on with --resume, and makes every "
-    f"photo once. {PHOTOS}"
+    "A ledger in DIR records what is done. After a stop or a kill, --resume continues the batch, and does no photo "
+    f"twice. {PHOTOS}"
 )
 
 
@@ -59,11 +59,11 @@ class BatchFlags:
         "edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
         metavar=EDIT,
     )
-    resume: bool = switch("--resume", "go on with the batch in DIR if there is one, begun with the same options")
-    retry_failed: bool = switch("--retry-failed", "go on with it, and try photos that failed once more")
+    resume: bool = switch("--resume", "continue the batch in DIR, if there is one; the options must be the same")
+    retry_failed: bool = switch("--retry-failed", "continue, and retry failed photos")
     shard: str | None = option(
         "--shard",
-        "only every N-th photo, from the I-th on (0/N to N-1/N), with a ledger of its own",
+        "only every N-th photo from the I-th on (0/N to N-1/N), with its own ledger",
         metavar="I/N",
     )
     concurrency: int = option(
@@ -102,7 +102,7 @@ class BatchFlags:
 
 
 OPTIONS: Final = BatchFlags
-# What batches were that were begun before there was a choice.
+# What batches did before these options existed.
 _FORMER: Final = {"frame": "square", "faces": LARGEST, "show": "render"}
 
 
@@ -147,7 +147,7 @@ def run(options: BatchFlags) -> Report:
 
 
 def _work(assignment: Assignment, ledger: Ledger, options: BatchFlags, progress: Callable[[], object]) -> None:
-    """Run the engine; the message of what stops it says how much is left.
+    """Run the engine; if it is stopped, the message says how much is left.
 
     Raises:
         KeyboardInterrupt, ClientError: with another message.
@@ -195,10 +195,10 @@ def _plan(options: BatchFlags) -> Plan:
 
 
 def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None:
-    """Begin a batch, or go on with one.
+    """Begin a batch, or continue one.
 
     Raises:
-        ParameterError: there is one already, none to go on with, another one, or no photo.
+        ParameterError: there already is a batch, there is none to continue, its options differ, or there is no photo.
     """
     where = quoted(options.out)
     wanted: dict[str, Any] = {"photos": options.photos, **json.loads(json.dumps(plan.account()))}
@@ -210,7 +210,7 @@ def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None
             raise ParameterError(f"no photo in {quoted(options.photos)}{' for this shard' * (shard.count > 1)}")
         return
     if not (options.resume or options.retry_failed):
-        raise ParameterError(f"there is a batch in {where} already: pass --resume to continue it")
+        raise ParameterError(f"{where} already contains a batch: pass --resume to continue it")
     for name, value in wanted.items():
         if begun.get(name, _FORMER.get(name, value if name == "digests" else None)) != value:
-            raise ParameterError(f"the batch in {where} was begun with another choice of {name}: use another --out")
+            raise ParameterError(f"the batch in {where} was started with different options ({name}): use another --out")

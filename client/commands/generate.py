@@ -26,7 +26,7 @@ class GenerateFlags:
     seed: int = required("--seed", "a whole number, 0 or more", type=int, metavar="N")
     psi: float = option(
         "--psi",
-        f"truncation from -2 to 2: 1 is none, 0 the mean face (default: {PSI})",
+        f"truncation from -2 to 2: 1 for none, 0 for the mean face (default: {PSI})",
         default=PSI,
         type=float,
         metavar="PSI",

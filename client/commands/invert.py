@@ -66,7 +66,7 @@ OPTIONS: Final = InvertFlags
 
 
 def run(options: InvertFlags) -> Report:
-    """Invert a photo, refine it unless that is left out, and edit it."""
+    """Invert a photo, refine it except with ``--fast``, and edit it."""
     method, refinement = options.method, options.refinement
     preset = method.preset(refinement)
     wanted = None if preset is None else refinement.chosen(preset=preset)

@@ -1,4 +1,4 @@
-"""``client refine``: go on with inversions, exactly where they were interrupted."""
+"""``client refine``: refines inversions, or continues where they were interrupted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from client.files.record import RefineOptions
 from client.text import quoted
 
 MORE = (
-    "A finished refinement, an inversion of --fast, or another --preset starts a new one. Options that INVERSION "
-    f"records are the defaults where it goes on. {STOPPED}"
+    "A finished refinement, an inversion of --fast, or another --preset starts a new one. When it continues, the "
+    f"options recorded in INVERSION are the defaults. {STOPPED}"
 )
 
 
@@ -56,7 +56,7 @@ OPTIONS: Final = RefineFlags
 
 
 def run(options: RefineFlags) -> Report:
-    """Refine inversions, going on exactly where they were interrupted."""
+    """Refine inversions, or continue exactly where they were interrupted."""
     sources, refinement = [Path(each) for each in options.inversion], options.refinement
     inversions = [Inversion.load(source) for source in sources]
     check_one_photo(inversions)

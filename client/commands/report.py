@@ -48,7 +48,7 @@ def progress(doing: str, total: int | None, *, json: bool) -> Any:
 
 
 def warn(photo: str, note: str) -> None:
-    """Say what is odd about a photo, on the standard error; nothing without a note."""
+    """Print a note about a photo to standard error; does nothing without one."""
     if note:
         with suppress(OSError):
             print(f"warning: {quoted(photo)}: {note}", file=sys.stderr)

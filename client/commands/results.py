@@ -75,7 +75,7 @@ def place_of_refined(source: Path, inversion: Inversion, out: str | None, *, for
 
 
 def is_interrupted(inversion: Inversion) -> bool:
-    """Whether its refinement can go on."""
+    """Whether its refinement can be continued."""
     return inversion.refinement is not None and inversion.refinement.reason is None
 
 
@@ -96,7 +96,7 @@ def rendered(
     patience: float,
     quiet: bool,
 ) -> Report:
-    """Have Triton render what was refined, and write it: what is shown is what the served generator shows."""
+    """Write a refined inversion, with its picture as Triton's generator renders it."""
     with progress("rendering", 1 + len(edits), json=quiet) as bar:
         reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
         bar.update()

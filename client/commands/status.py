@@ -29,7 +29,7 @@ OPTIONS: Final = StatusFlags
 
 
 def run(options: StatusFlags) -> Report:
-    """Say what the server serves."""
+    """Show what the server serves."""
     with Inverter(**connection(options.output, options.server)) as inverter:
         found = inverter.status()
     server = f"{shown(found.server.name)} {shown(found.server.version)}"

@@ -1,4 +1,4 @@
-"""Sentences that several commands have in their help."""
+"""Sentences that several commands share in their help."""
 
 from __future__ import annotations
 

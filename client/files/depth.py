@@ -17,7 +17,7 @@ _DEEP: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
-    """Return a 16-bit colour PNG as 8 bits of what its values use; None for any other, which is right as it is.
+    """Return a 16-bit colour PNG as 8 bits of what its values use; None for any other, which needs no scaling.
 
     Pillow keeps the upper bytes alone.
 

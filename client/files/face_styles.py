@@ -1,4 +1,4 @@
-"""``FaceStyles``: with what an edit moves ``f``.
+"""``FaceStyles``: what an edit needs to move ``f``.
 
 An edit by ``d`` moves ``w_m_plus`` by ``d``, and ``f`` by what ``d`` does to the generator's coarse half, where the
 face lies: ``T(G_coarse(w_coarse + d) - G_coarse(w_coarse))``.
@@ -39,7 +39,7 @@ class FaceStyles:
         """Check the tensors of ``what``, whose styles have ``dim`` numbers.
 
         Raises:
-            InversionError: a tensor has another shape or dtype, is not finite, or is no similarity.
+            InversionError: a tensor has another shape or dtype, is not finite, or not a similarity transform.
         """
         expected = {"w_coarse": (len(self.w_coarse), dim), "transform": (2, 3)}
         for name, shape in expected.items():
@@ -55,7 +55,7 @@ class FaceStyles:
         (a, b), (c, d) = self.transform[:, :2].astype(float)
         size = np.hypot(a, c)
         if not (_SMALLEST <= size <= _LARGEST and max(abs(a - d), abs(b + c)) <= 1e-4 * size):
-            raise InversionError(f"tensor 'transform' of {what} is no similarity")
+            raise InversionError(f"tensor 'transform' of {what} is not a similarity transform")
 
     def named(self) -> dict[str, Floats]:
         """Return the tensors by their names in a file."""

@@ -5,7 +5,7 @@ for older versions, where it is a square of whole pixels; files of theirs have `
 
 Schema 1 holds ``f``, ``w_m_plus`` and ``f_o``. Schema 2 adds what a refinement leaves, each optional: the square of the
 photo as the bytes of a PNG file (``target``, uint8), the tensors of the optimiser (``optimiser.NAME``, float32), and an
-account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds with what edits move ``f``
+account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds what edits need to move ``f``
 (``w_coarse`` and ``transform``, float32).
 """
 
@@ -68,9 +68,9 @@ class Inversion:
         method: how it was made: ``encoder``, one pass without refinement; ``mean``, with the mean of W as styles;
             ``refined:default``, a refinement by that preset.
         versions: of the ``client`` and the ``server`` that made it.
-        target: the photo's square as a PNG file, RGB, of the generator's resolution; None where it was not kept.
+        target: the photo's square as a PNG file, RGB, of the generator's resolution; None if it was not kept.
         refinement: how far a refinement got; None without one.
-        face: with what edits move ``f``; None where they leave it.
+        face: what edits need to move ``f``; None if they leave it.
 
     Raises:
         InversionError: on creation, when a tensor has another shape or dtype or is not finite, or the target is not

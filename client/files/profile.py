@@ -54,7 +54,7 @@ class OwnColours:
 
 
 def own_colours(image: Image.Image, profile: bytes) -> OwnColours | None:
-    """Return a photo's own colours; None where they are not RGB, or its profile does not lead back to them."""
+    """Return a photo's own colours; None if they are not RGB, or its profile cannot convert back."""
     if image.mode != "RGB" or image.width * image.height > MOST_PIXELS:
         return None
     try:
@@ -67,7 +67,7 @@ def own_colours(image: Image.Image, profile: bytes) -> OwnColours | None:
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return an image in sRGB; as it is where the profile is damaged, or of another colour space."""
+    """Return an image in sRGB; unchanged if the profile is damaged, or of another colour space."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")

@@ -56,11 +56,11 @@ class Refinement:
     Attributes:
         options: those it was asked for.
         step: steps done.
-        steps: steps it has at most; None where the server has not said.
+        steps: steps it has at most; None until the server has said.
         seconds: of optimisation so far, over all attempts.
         terms: at the last step done; None before the first.
-        optimiser: float32 tensors by name, what the server needs to go on; empty once finished.
-        reason: why it ended: all steps done, the budget used up, the target reached; None where it can go on.
+        optimiser: float32 tensors by name, what the server needs to continue; empty once finished.
+        reason: why it ended: all steps done, the budget used up, the target reached; None while it can be continued.
         metrics: of the result, once finished and judged.
         start_kept: whether the inversion is the start, because what the steps reached is worse.
 
@@ -94,7 +94,7 @@ class Refinement:
 
     @property
     def resumable(self) -> bool:
-        """Whether it was interrupted after a step, so that it can go on exactly."""
+        """Whether it was interrupted after a step, so that it can be continued exactly."""
         return self.reason is None and self.step > 0
 
     def encode(self) -> str:

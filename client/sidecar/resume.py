@@ -1,7 +1,7 @@
-"""Refinement that survives its server: the job lives here, and any side-car can be asked to go on with it.
+"""Refinement that survives its server: the client holds the job, and any side-car can continue it.
 
-``Refiner`` decides what is asked next, what of the answers is believed, and how long a server that went away is waited
-for; ``refine`` and ``refine_async`` drive it over a transport.
+``Refiner`` decides what to ask next, which answers to accept, and how long to wait for a server that went away;
+``refine`` and ``refine_async`` drive it over a transport.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ RefineEvent = Queued | Waiting | Progress | Preview | Checkpoint | Refined
 
 
 class Refiner:
-    """One refinement, from its start or from where an inversion file says that it was.
+    """One refinement, from its start or from where an inversion file left off.
 
     Args:
-        inversion: with its target; where it was interrupted and the preset is the same, it goes on exactly from there.
+        inversion: with its target; if it was interrupted and the preset is the same, it continues exactly there.
         options: those that an interrupted inversion names by default, otherwise the default ones.
         timeout: deadlines in seconds.
         url: address of the side-car, for messages.
@@ -105,12 +105,12 @@ class Refiner:
         self._failures = 0
 
     def request(self) -> RefineRequest:
-        """What is asked of the server now."""
+        """The next request."""
         self._step = self._resumed
         return replace(self._request, resume=self._state)
 
     def remaining(self) -> float | None:
-        """Seconds to the deadline of the whole refinement; None where there is none.
+        """Seconds to the deadline of the whole refinement; None without one.
 
         Raises:
             ServerTimeout: it has passed.
@@ -123,7 +123,7 @@ class Refiner:
         return left
 
     def take(self, message: Message) -> list[RefineEvent]:
-        """Believe a message, or not, and return what it means.
+        """Check a message, and return what it means.
 
         Raises:
             AnswerRefused: it goes back, or has other shapes, or numbers that are not finite or out of range.

@@ -1,4 +1,4 @@
-"""What is checked before a request leaves, and before an answer is believed."""
+"""Checks of requests before they are sent, and of answers."""
 
 from __future__ import annotations
 

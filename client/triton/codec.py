@@ -142,7 +142,7 @@ def _error(problem: utils.InferenceServerException, url: str, timeout: float, mo
     if status == "UNAVAILABLE":
         return _unavailable(raw, url, model, runs=runs)
     if status == "INTERNAL" and _LOST.search(raw):
-        # Triton goes on without a model's process; the launcher restarts it, or another server takes over.
+        # Triton keeps running without a model's process; the launcher restarts it, or another server takes over.
         return ServerUnavailable(f"the server at {url} lost the process of {model}")
     if status == "NOT_FOUND" and not model:
         status = ""

@@ -1,4 +1,4 @@
-"""What the client says of a server and its models."""
+"""What the client reports about a server and its models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The server as the client sees it; ``generator`` and ``cut`` are None where no model says them."""
+    """The server as the client sees it; ``generator`` and ``cut`` are None if no model states them."""
 
     url: str
     server: ServerInfo

@@ -74,7 +74,7 @@ def _policy(
 def remaining(seconds: float) -> Callable[[], float]:
     """Return a function for the seconds that are left of a deadline that begins now.
 
-    It raises ``ServerTimeout`` where none are.
+    It raises ``ServerTimeout`` if none are.
     """
     end = time.monotonic() + seconds
 

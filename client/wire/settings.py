@@ -37,7 +37,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """The settings that the command line gives; None where a flag was not given."""
+    """The settings that the command line gives; None for a flag that was not given."""
 
     url: str | None = None
     refine_url: str | None = None

@@ -120,7 +120,7 @@ def _own(path: Path) -> PublishedGenerator:
             if "fingerprint" not in metadata:
                 raise UnknownFormatError("is a safetensors file, but not of a generator of this project")
             tensors = {}
-            for name in file.keys():  # noqa: SIM118  safe_open is no mapping
+            for name in file.keys():  # noqa: SIM118  safe_open is not a mapping
                 budget.spend("values")
                 budget.spend("elements", math.prod(file.get_slice(name).get_shape()))
                 tensors[name] = file.get_tensor(name).clone()

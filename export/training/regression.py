@@ -2,7 +2,7 @@
 
 Linear in its features, the head has a best solution, and no step size, epochs or luck lie on the way there. Every other
 image is moved, so that the styles do not depend on place. The sums are kept every so many samples, and
-a killed run goes on from there.
+a killed run continues from there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The loop of a training run: batches, budget, step size, checkpoints, history and its plot.
 
-A run is determined by its seed, data and options. It writes checkpoints and goes on from the last one
+A run is determined by its seed, data and options. It writes checkpoints and continues from the last one
 when it is called again; a budget of minutes bounds its time over all calls, and the step size follows
 whichever of steps and minutes is further along.
 """

@@ -1,8 +1,8 @@
 """``python -m server_tests.chaos``: batches of photos while everything around them breaks; exit code 1 if one suffers.
 
-Servers, launcher and client are the real ones, over tiny networks (`server_tests.chaos.tiny`). Every batch goes on with
-``--resume`` until it is done, and is then compared with one that nothing disturbed. The last minutes are quiet: memory
-must stay where the first of their batches left it.
+Servers, launcher and client are the real ones, over tiny networks (`server_tests.chaos.tiny`). Every batch is resumed
+until it is done, and is then compared with an undisturbed one. The last minutes are quiet: memory must stay where the
+first of their batches left it.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_sigterm_gives_checkpoints_back(job: Make) -> None:
         late = service.Refine(job(), timeout=300)
         events, error = rest(active)
         assert error.code() == grpc.StatusCode.UNAVAILABLE
-        assert "shutting down; go on elsewhere from the checkpoint." in error.details()
+        assert "shutting down; continue elsewhere from the checkpoint." in error.details()
         kept = [event.checkpoint.step for event in events if event.HasField("checkpoint")]
         # Where steps are slow, there are earlier ones too.
         assert kept == sorted(set(kept))

@@ -1,4 +1,4 @@
-"""Jobs that the side-car must refuse, while it goes on with good ones."""
+"""Jobs that the side-car must refuse while it serves good ones."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Optimiser:
         return found
 
     def load(self, state: Mapping[str, Floats], *, step: int) -> None:
-        """Go on from what :meth:`state` gave after ``step`` steps, for leaves of the same shapes.
+        """Continue from what :meth:`state` gave after ``step`` steps, for leaves of the same shapes.
 
         Raises:
             ContractError: it is something else.

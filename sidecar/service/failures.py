@@ -47,7 +47,7 @@ class Draining(Failure):
 
     code, outcome = grpc.StatusCode.UNAVAILABLE, "unavailable"
     reason = "DRAINING"
-    sentence = "The side-car is shutting down; go on elsewhere from the checkpoint."
+    sentence = "The side-car is shutting down; continue elsewhere from the checkpoint."
 
 
 class QueueFull(Failure):
@@ -59,7 +59,7 @@ class QueueFull(Failure):
 
 
 class Incomplete(Failure):
-    """The request did not come in time, or is no request."""
+    """The request did not arrive in time, or is malformed."""
 
     code, outcome = grpc.StatusCode.INVALID_ARGUMENT, "refused"
     sentence = "The request is damaged, or did not arrive within 30 seconds."
@@ -69,7 +69,7 @@ class Unread(Failure):
     """A result that nobody read; counted by its own metric."""
 
     code = grpc.StatusCode.ABORTED
-    sentence = "The result was not read in time; go on from the last checkpoint."
+    sentence = "The result was not read in time; continue from the last checkpoint."
 
 
 class Diverged(Failure):

@@ -1,4 +1,4 @@
-"""What is let in at a time: a call counts as a job before its body is read, and few bodies are in memory at once."""
+"""Admission: a call counts as a job before its body is read, and few bodies are in memory at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidecar.service.failures import Incomplete, QueueFull
 
 # A request of 64 MiB takes about three times that while it is read and decoded.
 BODIES: Final = 2
-# A body that does not come holds one of those places.
+# A body that never arrives holds one of those places.
 RECEIVE_S: Final = 30.0
 Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -79,5 +79,5 @@ async def _one(context: grpc.aio.ServicerContext[Any, Any], read: Callable[[byte
     try:
         async with asyncio.timeout(RECEIVE_S):
             return read(await context.read())
-    except Exception as exc:  # of time, of the connection, or protobuf's DecodeError; the end of the stream is no bytes
+    except Exception as exc:  # a timeout, a lost connection, or protobuf's DecodeError; an ended stream has no bytes
         raise Incomplete from exc

@@ -67,11 +67,11 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    # One that says nothing is not waited for.
+    # A silent connection must not delay the end.
     timeout = 10
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: the log is of jobs."""
+        """Log nothing: the log is about jobs."""
 
 
 def _said(start: StartResponse, status: str, text: str) -> list[bytes]:

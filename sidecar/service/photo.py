@@ -29,7 +29,7 @@ def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
     """The photo of a request, uint8 [resolution, resolution, 3], RGB.
 
     Raises:
-        ContractError: there is none, it is no image of an allowed format, not square, too large or too small.
+        ContractError: it is missing, not an image of an allowed format, not square, too large or too small.
     """
     kind = request.WhichOneof("photo")
     if kind is None:

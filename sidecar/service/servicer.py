@@ -102,7 +102,7 @@ class RefinementService(refine_pb2_grpc.RefinementServicer):
         assert reader is not None
         self._meters.unread()
         reader.cancel()
-        # Behind what is not read: it reaches a client that reads on, and is no one's task to wait for.
+        # Queued behind what is not read: a client that resumes reading gets it, and nobody waits for it.
         ending = asyncio.create_task(_abort(context))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)

@@ -328,10 +328,10 @@ def test_a_batch_is_gone_on_with_as_it_was_begun(capsys: pytest.CaptureFixture[s
     assert batch() == 0
     capsys.readouterr()
     for arguments, words in (
-        ([], "there is a batch in `out` already: pass --resume"),
-        (["--resume", "--edit", "smile=1"], "another choice of edits"),
-        (["--resume", "--cut", "8"], "another choice of cut"),
-        (["--resume", "--photos", "photos/*.png"], "another choice of photos"),
+        ([], "`out` already contains a batch: pass --resume"),
+        (["--resume", "--edit", "smile=1"], "different options (edits)"),
+        (["--resume", "--cut", "8"], "different options (cut)"),
+        (["--resume", "--photos", "photos/*.png"], "different options (photos)"),
     ):
         code, message = failed(capsys, *arguments)
         assert code == 2 and words in message

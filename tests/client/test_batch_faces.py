@@ -118,7 +118,7 @@ def test_a_batch_keeps_its_frames(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     code, message = failed(capsys, *BATCH, "--out", "out", "--resume")
     assert code == 2
-    assert "another choice of frame" in message
+    assert "different options (frame)" in message
     # A batch from before there was a choice inverted squares.
     with Ledger(Path("out/ledger.sqlite")) as ledger:
         plan = ledger.plan

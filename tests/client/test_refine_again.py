@@ -1,4 +1,4 @@
-"""Answers of a side-car that are not believed, and refinements that go on."""
+"""Answers of a side-car that are rejected, and refinements that continue."""
 
 from __future__ import annotations
 

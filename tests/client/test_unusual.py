@@ -242,4 +242,4 @@ def test_a_direction_whose_file_changed_is_another_choice(place, capsys):
     capsys.readouterr()
     code, message = failed(capsys, *batch, "--resume")
     assert code == 2
-    assert "another choice of digests" in message
+    assert "different options (digests)" in message

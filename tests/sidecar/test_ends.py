@@ -16,7 +16,7 @@ from sidecar.service.servicer import NAME
 from tests.sidecar.fakes import Running, after, asked, failure, kinds, running, until, wait_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-SHUTTING_DOWN = "The side-car is shutting down; go on elsewhere from the checkpoint."
+SHUTTING_DOWN = "The side-car is shutting down; continue elsewhere from the checkpoint."
 FAILED = "The optimisation failed; the server's log says why."
 
 

@@ -106,7 +106,7 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngi
     assert sides == [64, 128, 256, 256, None]
     # A checkpoint that is past the coarse steps stays so, however many steps are added,
     assert middle.open(middle_start, Options(steps=1000), job.state()).stage == FULL
-    # and one that is not goes on with them, whatever the request says of f.
+    # and one that is not continues with them, whatever f the request has.
     early = middle.open(middle_start, Options(steps=10))
     middle.run([early], 2)
     assert middle.open(left(middle_start), Options(steps=10), early.state()).stage.side == 256

@@ -187,6 +187,6 @@ def run(args: argparse.Namespace) -> None:
     sets = read_sets(args.photos, args.shares)
     step, batches = make(generator, wanted, sets, start=args.start_from)
     trainer = Trainer(step, batches, wanted, folder=folder, say=lambda line: print(line, flush=True))
-    print(f"{'goes on' if trainer.resume() else 'starts'} in {folder}: {json.dumps(asdict(wanted))}", flush=True)
+    print(f"{'continues' if trainer.resume() else 'starts'} in {folder}: {json.dumps(asdict(wanted))}", flush=True)
     trainer.fit()
     print(f"done: {trainer.done} steps, {trainer.seen} photos, {trainer.elapsed / 60:.0f} minutes; weights in {folder}")

@@ -1,6 +1,6 @@
 """The run of a training: steps, the step size, averaged weights, checkpoints, the log.
 
-A run is bounded by minutes and steps over all of its calls. It writes checkpoints, and goes on from the last one, on
+A run is bounded by minutes and steps over all of its calls. It writes checkpoints, and continues from the last one, on
 any machine, when it is called again. Each step's batch depends on the seed and the step's number alone.
 """
 
