@@ -140,8 +140,8 @@ def from_event(event: pb.RefineEvent) -> Message | None:
         case "queued":
             return Queued(event.queued.position)
         case "progress":
-            told = event.progress
-            return Progress(told.step, told.steps, told.seconds, _terms(told.terms))
+            progress = event.progress
+            return Progress(progress.step, progress.steps, progress.seconds, _terms(progress.terms))
         case "preview":
             if not event.preview.jpeg.startswith(_JPEG):
                 raise ContractError("invalid preview: not a JPEG file")

@@ -57,8 +57,8 @@ def write_network(
         "| measure | plain | moved |",
         "|---|---|---|",
         *(
-            f"| {told} | {metrics[name]:.3f} | {metrics['moved_' + name]:.3f} |"
-            for name, told in ERRORS.items()
+            f"| {text} | {metrics[name]:.3f} | {metrics['moved_' + name]:.3f} |"
+            for name, text in ERRORS.items()
             if name in metrics and name != ("f" if metadata["network"] == "detail" else "styles")
         ),
         "",

@@ -70,7 +70,7 @@ class Chaos:
         try:
             return self._run()
         finally:
-            self.go_on(everything=True)
+            self.resume(everything=True)
             for process in (self.client, self.launcher):
                 if process is not None and process.poll() is None:
                     process.terminate()
@@ -90,7 +90,7 @@ class Chaos:
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             self.batch(calm=False)
-        self.go_on(everything=True)
+        self.resume(everything=True)
         plateau = []
         for _ in range(self.quiet):
             self.batch(calm=True)
@@ -174,7 +174,7 @@ class Chaos:
             while self.client.poll() is None:
                 time.sleep(0.05)
                 self.keep_up()
-                self.go_on()
+                self.resume()
                 if not calm and time.monotonic() > next_harm:
                     self.break_something()
                     next_harm = time.monotonic() + self.draw.uniform(0.5, 10)
@@ -205,7 +205,7 @@ class Chaos:
                 send(pid, signal.SIGSTOP)
                 self.stopped.append((time.monotonic() + self.draw.uniform(0.5, 25), pid))
 
-    def go_on(self, *, everything: bool = False) -> None:
+    def resume(self, *, everything: bool = False) -> None:
         """Let stopped processes run again whose time has come."""
         now = time.monotonic()
         for until, pid in [each for each in self.stopped if everything or each[0] < now]:

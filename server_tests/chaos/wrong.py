@@ -1,4 +1,4 @@
-"""Malformed requests to both servers, one after the other, for as long as it is told."""
+"""Malformed requests to both servers, one after the other, for as long as it may."""
 
 from __future__ import annotations
 

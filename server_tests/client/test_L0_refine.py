@@ -121,7 +121,7 @@ def test_invert_refines(alone, triton):
     assert inversion.refinement.metrics.psnr == pytest.approx(psnr, abs=0.1)
 
 
-def test_ctrl_c_leaves_a_file_and_refine_goes_on(alone, place, run):
+def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run):
     client = run(*INVERT)
     client.wait_for_previews(2)
     client.process.send_signal(signal.SIGINT)

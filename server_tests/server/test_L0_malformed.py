@@ -97,7 +97,7 @@ def infer(server: LocalTriton) -> Iterator[Callable[[wire.ModelInferRequest], An
         yield lambda asked: call(asked, timeout=60)
 
 
-def test_triton_refuses_and_goes_on(server: LocalTriton, infer: Callable[[wire.ModelInferRequest], Any]) -> None:
+def test_triton_refuses_and_keeps_serving(server: LocalTriton, infer: Callable[[wire.ModelInferRequest], Any]) -> None:
     values = np.arange(4, dtype=np.float32)
 
     def right() -> bool:

@@ -22,7 +22,7 @@ BAD_JOBS = 1000
 
 
 @pytest.mark.slow
-def test_the_side_car_refuses_and_goes_on(sidecar: LocalSidecar, job: Make) -> None:
+def test_the_side_car_refuses_and_keeps_serving(sidecar: LocalSidecar, job: Make) -> None:
     with stub(sidecar.url) as good_stub, stub(sidecar.url) as bad_stub:
 
         def result() -> np.ndarray:

@@ -60,7 +60,7 @@ def save(path: Path, seed: int) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Every result of a batch, without the ledger and the report, which tell times."""
+    """Every result of a batch, without the ledger and the report, which contain times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""``client batch edit``: every photo once, whatever is stopped when; failures told and tried again."""
+"""``client batch edit``: every photo once, whatever is stopped when; failures reported and retried."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_nothing_is_made_twice(place: Path, triton: FakeTriton, capsys: pytest.C
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"]["made"] == 0
 
 
-def test_a_photo_that_fails_is_told_and_tried_again(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_photo_that_fails_is_reported_and_retried(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = Path("photos/2.png").read_bytes()
     Path("photos/2.png").write_bytes(good[:200])
     assert batch() == 1
@@ -114,7 +114,7 @@ def test_a_photo_that_fails_is_told_and_tried_again(place: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])
-def test_an_interrupted_batch_goes_on_to_the_same_results(
+def test_an_interrupted_batch_ends_with_the_same_results(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     made: list[str] = []
@@ -138,7 +138,7 @@ def test_an_interrupted_batch_goes_on_to_the_same_results(
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_to_the_same_results(place: Path, triton: FakeTriton) -> None:
+def test_a_killed_process_ends_with_the_same_results(place: Path, triton: FakeTriton) -> None:
     """SIGKILL while requests are under way, again and again, until the batch is done."""
     killed = 0
     for attempt in range(20):
@@ -324,7 +324,7 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments
 
 
 @pytest.mark.usefixtures("place")
-def test_a_batch_is_gone_on_with_as_it_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_is_continued_as_it_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
     assert batch() == 0
     capsys.readouterr()
     for arguments, words in (

@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton
     assert results(place / "out") == results(place / "alone")
 
 
-def test_a_photo_that_cannot_be_made_is_told(place: Path) -> None:
+def test_a_photo_that_cannot_be_made_is_reported(place: Path) -> None:
     (place / "photos/05.png").write_bytes(b"no photo")
     report = made(code=1)
     assert report["photos"] == {"pending": 0, "done": COUNT - 1, "failed": 1}

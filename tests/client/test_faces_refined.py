@@ -116,7 +116,7 @@ def test_where_all_fail_each_leaves_its_checkpoint(capsys, sidecar):
     assert message.endswith(f"the loss became NaN; the inversions of steps 10 and 20 are in {files}")
 
 
-def test_ctrl_c_keeps_every_face_and_refine_goes_on_with_all(two, sidecar, capsys):
+def test_ctrl_c_keeps_every_face_and_refine_continues_with_all(two, sidecar, capsys):
     leave = threading.Event()
     sidecar.on_face = lambda face, step, _context: step <= 10 * face + 2 or leave.wait(60)
     command = [sys.executable, "-m", "client", *INVERT, "--seconds", "60", "--preview", "live.jpg"]
@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_every_face_and_refine_goes_on_with_all(two, sidecar, capsy
 
 
 @pytest.mark.usefixtures("two")
-def test_an_edit_of_all_faces_that_cannot_be_is_told_before_the_refinement(place, capsys, sidecar):
+def test_an_edit_of_all_faces_that_cannot_be_is_reported_before_the_refinement(place, capsys, sidecar):
     direction_file(place / "installed/other.safetensors", generator="f" * 16)
     code, message = failed(capsys, *INVERT, "--edit", "installed/other.safetensors=1")
     assert code == 2

@@ -242,7 +242,7 @@ def test_status(asynchronous):
     assert all(model.ready and model.versions == ("1",) for model in status.models)
 
 
-def test_status_tells_of_other_cuts_and_does_without_them():
+def test_status_lists_other_cuts_and_does_without_them():
     found = [
         result_of("status", transport=FakeTransport(cuts=(16, 8, 4), missing=missing))
         for missing in ((), ("ffhq_cut4_detail", "ffhq_cut4_invert"))

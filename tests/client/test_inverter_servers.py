@@ -37,7 +37,7 @@ def test_a_server_without_the_models(photo, asynchronous):
         result_of("invert", photo, transport=transport, asynchronous=asynchronous)
 
 
-def test_no_server_is_told_after_retries(photo, monkeypatch):
+def test_no_server_is_reported_after_retries(photo, monkeypatch):
     monkeypatch.setattr("client.wire.retry.time.sleep", lambda _: None)
 
     def nobody(_call):

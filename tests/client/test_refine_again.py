@@ -136,7 +136,7 @@ def interrupted(inversion, photo, tmp_path_factory):
     return Inversion.load(path)
 
 
-def test_it_goes_on_exactly_from_a_file(interrupted, inversion, photo, asynchronous):
+def test_it_continues_exactly_from_a_file(interrupted, inversion, photo, asynchronous):
     options = interrupted.refinement.options
     alone = result_of(events_of(inversion, photo, options, transport=FakeRefineTransport()))
     transport = FakeRefineTransport()
@@ -150,7 +150,7 @@ def test_it_goes_on_exactly_from_a_file(interrupted, inversion, photo, asynchron
     assert final.refinement.step == 35
 
 
-def test_other_options_go_on_but_another_preset_starts_anew(interrupted):
+def test_other_options_continue_but_another_preset_starts_anew(interrupted):
     transport = FakeRefineTransport()
     final = result_of(events_of(interrupted, None, RefineOptions(steps=30), transport=transport))
     assert transport.requests[0].resume.step == 20

@@ -140,7 +140,7 @@ def test_psp_needs_no_side_car(capsys, sidecar):
         (["--edit", "nose=3"], "age"),
     ],
 )
-def test_bad_options_are_told_before_anything_is_asked(place, capsys, sidecar, arguments, words):
+def test_bad_options_are_reported_before_anything_is_asked(place, capsys, sidecar, arguments, words):
     code, message = failed(capsys, "invert", "me.png", *arguments)
     assert code == 2
     assert words in message
@@ -183,7 +183,7 @@ def test_no_side_car(place, capsys):
     assert files(place) == []
 
 
-def test_an_edit_that_cannot_be_is_told_before_the_refinement(place, capsys, sidecar):
+def test_an_edit_that_cannot_be_is_reported_before_the_refinement(place, capsys, sidecar):
     direction_file(place / "installed/other.safetensors", generator="f" * 16)
     code, message = failed(capsys, "invert", "me.png", "--edit", "installed/other.safetensors=1")
     assert code == 2
@@ -210,7 +210,7 @@ def test_a_request_that_is_refused_leaves_the_start_at_most(capsys, sidecar):
     assert "another one" in message
 
 
-def test_refine_goes_on_exactly(place, capsys, sidecar):
+def test_refine_continues_exactly(place, capsys, sidecar):
     assert cli.main(["invert", "me.png", "--out", "alone", "--checkpoint-every", "10", "--weight", "f=2"]) == 0
     sidecar.on_step = DIVERGED
     assert cli.main(["invert", "me.png", "--checkpoint-every", "10", "--weight", "f=2"]) == 3

@@ -121,7 +121,7 @@ def interrupt(place: Path, sidecar: FakeSidecar, *arguments: str, at: int, times
     return process.returncode, output, error
 
 
-def test_ctrl_c_leaves_the_last_checkpoint_and_refine_goes_on(place, sidecar):
+def test_ctrl_c_leaves_the_last_checkpoint_and_refine_continues(place, sidecar):
     code, output, error = interrupt(place, sidecar, "invert", "me.png", "--checkpoint-every", "10", at=20)
     assert (code, output) == (130, "")
     sentence = f"error: interrupted; the inversion of step 20 is in {FILE}: continue with `client refine {FILE}`\n"

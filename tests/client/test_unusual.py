@@ -44,7 +44,7 @@ def test_a_reader_that_goes_away_is_no_trouble(arguments):
 
 
 @pytest.mark.parametrize("arguments", [["directions"], ["--help"]])
-def test_a_full_standard_output_is_told(arguments):
+def test_a_full_standard_output_is_reported(arguments):
     with Path("/dev/full").open("w") as full:
         done = ran(*arguments, stdout=full)
     assert done.returncode == 2

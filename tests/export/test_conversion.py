@@ -197,7 +197,7 @@ def edited(state: State, change: Callable[[State], object]) -> PublishedGenerato
         (lambda s: [s.pop(k) for k in list(s) if "convs.5" in k], "lacks the tensor convs.5.conv.weight"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(change: Callable[[State], object], said: str) -> None:
+def test_what_does_not_fit_is_reported_in_one_sentence(change: Callable[[State], object], said: str) -> None:
     checkpoint = edited(rosinality_state(*stylegan2()), change)
     with pytest.raises(ConversionError, match=said) as caught:
         convert(checkpoint)
@@ -228,7 +228,7 @@ def test_networks_of_less_than_32_pixels_are_refused() -> None:
     ],
 )
 @pytest.mark.usefixtures("nvlabs_modules")
-def test_odd_attributes_are_told(attributes: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_odd_attributes_are_reported(attributes: dict[str, object], said: str, tmp_path: Path) -> None:
     nvlabs_file(*stylegan2(), tmp_path / "file")
     checkpoint = read_checkpoint(tmp_path / "file")
     plain = {k: v for k, v in checkpoint.attributes.items() if not k.endswith("conv_clamp")}

@@ -240,7 +240,7 @@ def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_rendering")
-def test_stages_are_told_in_order(folder: Path, tmp_path: Path) -> None:
+def test_stages_are_reported_in_order(folder: Path, tmp_path: Path) -> None:
     def train(*extra: str) -> str:
         arguments = ["train", "encoder", "--cut", "8", "--steps", "2", "--batch", "4", "--samples", str(folder)]
         assert export_main([*arguments, "--weights", str(tmp_path), *extra]) == 0

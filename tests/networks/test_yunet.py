@@ -74,7 +74,7 @@ def test_the_network_has_a_map_for_each_stride() -> None:
     assert [tuple(m.shape) for m in maps] == [(1, 16, 96 // s, 64 // s) for s in STRIDES]
 
 
-def test_no_more_faces_are_told_than_the_client_knows() -> None:
+def test_no_more_faces_are_reported_than_the_client_knows() -> None:
     assert MOST == MAX_FACES
 
 

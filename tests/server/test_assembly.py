@@ -112,13 +112,13 @@ def test_a_failure_leaves_what_was_there(home: Path, monkeypatch: pytest.MonkeyP
     assert sorted(path.name for path in home.parent.iterdir()) == [".triton.lock", "triton"]
 
 
-def test_a_machine_it_cannot_run_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_it_cannot_run_on_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembly.platform, "machine", lambda: "aarch64")
     with pytest.raises(AssemblyError, match=r"only on Linux x86_64, not on .* aarch64"):
         assembly.assemble()
 
 
-def test_a_python_without_its_shared_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_its_shared_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembly.sys, "version_info", (3, 12, 0))
     monkeypatch.setattr(assembly, "_python_version", lambda: "3.12")
     monkeypatch.setattr(assembly.sysconfig, "get_config_var", lambda _: str(tmp_path))

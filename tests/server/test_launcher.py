@@ -163,7 +163,7 @@ def test_the_guard_stops_its_command_when_its_input_ends(tmp_path: Path) -> None
         ([], "the following arguments are required: COMMAND"),
     ],
 )
-def test_a_wrong_command_line_is_told(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_is_reported(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2

@@ -73,7 +73,7 @@ def test_its_options_reach_the_program(make: Make, tmp_path: Path) -> None:
     assert said == "--json --address 127.0.0.1 --port 1234 --metrics-port 0 --grace 5 --compile=off"
 
 
-def test_a_failing_start_is_told_with_its_own_sentence(make: Make) -> None:
+def test_a_failing_start_is_reported_with_its_own_sentence(make: Make) -> None:
     script = "import sys\nprint('error: There is no file x.', file=sys.stderr)\nsys.exit(1)\n"
     with pytest.raises(ExitedError, match=r"ended before it was ready: There is no file x\."), make(script):
         pass

@@ -57,7 +57,7 @@ def test_pip_is_told_the_hash_and_its_failure_is_one_sentence(
     assert list(pinned.parent.iterdir()) == []
 
 
-def test_an_unknown_name_is_told() -> None:
+def test_an_unknown_name_is_reported() -> None:
     with pytest.raises(WheelError, match="no wheel is pinned as `nothing`: expected one of random_face"):
         wheels.wheel("nothing")
 

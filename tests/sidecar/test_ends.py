@@ -144,7 +144,7 @@ def test_what_takes_longer_than_the_grace_is_cut(where: str) -> None:
 
 
 @pytest.mark.parametrize("cut", ["killed", "cancelled", "drained"])
-def test_a_job_goes_on_elsewhere_from_its_last_checkpoint(cut: str) -> None:
+def test_a_job_continues_elsewhere_from_its_last_checkpoint(cut: str) -> None:
     with running(grace=0.0 if cut == "killed" else 10.0) as side:
         call = side.refine(steps=12, checkpoint_every=4)
         side.engine.go(3)

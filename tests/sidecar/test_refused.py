@@ -69,7 +69,7 @@ def test_a_broken_checkpoint_is_refused(
         engine.open(start, options, replace(state, **change))
 
 
-def test_missing_weights_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_missing_weights_are_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
     with pytest.raises(EngineError, match="run `python -m export fetch --judges`"):
         load_engine(device="cpu")

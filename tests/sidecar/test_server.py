@@ -229,7 +229,7 @@ def logger() -> Iterator[logging.Logger]:
 
 
 @pytest.mark.usefixtures("logger")
-def test_the_log_tells_of_requests_and_nothing_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_names_requests_but_not_their_content(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("json")
     with running() as side:
         side.engine.go(10)

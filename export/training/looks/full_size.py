@@ -18,7 +18,7 @@ Render = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Told:
+class FullLoss:
     """A loss, its parts, and the crops that it saw: known ones, and ours, of which the first are in the same places."""
 
     loss: Tensor
@@ -47,7 +47,7 @@ class FullSize:
         self.whole, self.loss = whole, loss
         self.critic, self.weight = critic, weight
 
-    def one(self, batch: Batch, f: Tensor, w: Tensor, number: int, rng: torch.Generator) -> Told:
+    def one(self, batch: Batch, f: Tensor, w: Tensor, number: int, rng: torch.Generator) -> FullLoss:
         """One photo of a batch through the whole fine half, with its gradient.
 
         Args:
@@ -64,7 +64,7 @@ class FullSize:
             known = move(known, theta)
         return self._crops(known, big, theta, rng)
 
-    def all(self, batch: Batch, big: Tensor, rng: torch.Generator) -> Told:
+    def all(self, batch: Batch, big: Tensor, rng: torch.Generator) -> FullLoss:
         """Everything: ``big`` holds the photos' renders, then those of the samples' edits and one more."""
         n, count = batch.samples, len(batch.theta)
         both = torch.cat([batch.theta[:n], batch.theta[:n]])
@@ -72,19 +72,19 @@ class FullSize:
         order = [*range(n), *range(count, count + n), *range(n, count)]
         return self._crops(move(batch.big, both), big[order], torch.cat([both, batch.theta[n:]]), rng)
 
-    def _crops(self, known: Tensor, ours: Tensor, theta: Tensor, rng: torch.Generator) -> Told:
+    def _crops(self, known: Tensor, ours: Tensor, theta: Tensor, rng: torch.Generator) -> FullLoss:
         """The loss of crops; the first of ``ours`` [N, 3, S, S] are compared with ``known`` [M, 3, S, S]."""
         places = [place_crop(one, ours.shape[-1], rng) for one in theta.cpu()]
         known, ours = crop(known, places), crop(ours, places)
-        told = Told(torch.zeros((), device=ours.device), crops=(known, ours))
+        result = FullLoss(torch.zeros((), device=ours.device), crops=(known, ours))
         if len(known):
             first = ours[: len(known)]
-            told.parts["full"] = 0.5 * (first - known).abs().mean((1, 2, 3)) + self.loss.close(first, known)
-            told.loss = told.loss + told.parts["full"].mean()
+            result.parts["full"] = 0.5 * (first - known).abs().mean((1, 2, 3)) + self.loss.close(first, known)
+            result.loss = result.loss + result.parts["full"].mean()
         if self.critic is not None:
-            told.parts["fooled"] = -self.critic(ours).mean()
-            told.loss = told.loss + self.weight * told.parts["fooled"]
-        return told
+            result.parts["fooled"] = -self.critic(ours).mean()
+            result.loss = result.loss + self.weight * result.parts["fooled"]
+        return result
 
 
 def place_crop(theta: Tensor, size: int, rng: torch.Generator, side: int = SIDE) -> tuple[int, int]:

@@ -213,11 +213,11 @@ class Trainer:
         else:
             parts["skipped"] = torch.ones(())
         if crops is not None and self.critic is not None:
-            told = critic_loss(self.critic, *crops)
+            critic = critic_loss(self.critic, *crops)
             self.critic_optimiser.zero_grad(set_to_none=True)
-            told.backward()  # type: ignore[no-untyped-call]
+            critic.backward()  # type: ignore[no-untyped-call]
             self.critic_optimiser.step()
-            parts["critic"] = told
+            parts["critic"] = critic
         self.done += 1
         self.seen += run.batch
         self._average()

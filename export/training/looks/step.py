@@ -184,10 +184,10 @@ class Step:
         if not self.crops:
             return loss, parts, None
         if whole:
-            told = self.full_size.all(batch, big, rng)
+            full = self.full_size.all(batch, big, rng)
         else:
-            told = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(len(theta), (1,), generator=rng)), rng)
-        return loss + told.loss, parts | told.parts, told.crops
+            full = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(len(theta), (1,), generator=rng)), rng)
+        return loss + full.loss, parts | full.parts, full.crops
 
     def _first(self, batch: Batch, codes: Codes, parts: Parts) -> Tensor:
         """The first look's own picture."""

@@ -42,7 +42,7 @@ def test_parts_of_an_earlier_kit_do_not_stay(world: dict[str, Path]) -> None:
     assert not (world["out"] / "part-99").exists()
 
 
-def test_what_cannot_be_packed_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_packed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a zip file"):
         kit.pack(tmp_path, photos=[tmp_path], start=None, domain="ffhq")
     with pytest.raises(ValueError, match="no weights to start from"):

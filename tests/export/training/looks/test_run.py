@@ -26,7 +26,7 @@ def trainer(generator: Generator, faces: Faces, folder: Path, run: Run) -> Train
     return Trainer(step, Batches(generator, [(faces, 1.0)], directions, large), run, folder=folder, say=str)
 
 
-def test_a_killed_run_goes_on_where_it_was(generator: Generator, faces: Faces, tmp_path: Path) -> None:
+def test_a_killed_run_continues_where_it_was(generator: Generator, faces: Faces, tmp_path: Path) -> None:
     whole = trainer(generator, faces, tmp_path / "whole", RUN)
     whole.fit()
     # Two calls, the first of which ends early; the step size does not follow the steps here.
