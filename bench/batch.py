@@ -195,7 +195,7 @@ def cluster() -> Iterator[str]:
 def table(rows: list[Way], peaks: list[tuple[int, int]], machine: str) -> str:
     """Two Markdown tables, and the machine they were measured on."""
     lines = [
-        "| batch | photos under way | batch / bare | min..max | batch, photos/min | bare, photos/min |",
+        "| batch | photos in progress | batch / bare | min..max | batch, photos/min | bare, photos/min |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -203,7 +203,7 @@ def table(rows: list[Way], peaks: list[tuple[int, int]], machine: str) -> str:
         rates = f"{median(row.batch):.1f} | {median(row.bare):.1f}"
         lines.append(f"| {row.name} | {row.in_flight} | **{median(row.ratios):.2f}** | {span} | {rates} |")
     if peaks:
-        lines += ["", "| photos | most memory of the client |", "|---|---|"]
+        lines += ["", "| photos | peak memory of the client |", "|---|---|"]
         lines += [f"| {count} | {peak / 2**20:.0f} MiB |" for count, peak in peaks]
     return "\n".join([*lines, "", machine, ""])
 

@@ -23,7 +23,7 @@ def test_the_tables_have_medians_and_peaks() -> None:
     assert "| one process | 1 | **0.90** | 0.75..1.00 | 60.0 | 80.0 |" in text
     assert "| 50 | 100 MiB |\n| 500 | 101 MiB |" in text
     assert text.endswith("\n\n2 CPU cores.\n")
-    assert "most memory" not in table(rows, [], "")
+    assert "peak memory" not in table(rows, [], "")
 
 
 def test_the_photos_are_whole_and_differ(tmp_path: Path) -> None:
