@@ -28,12 +28,13 @@ from bench.coders import Coder, EncoderCoder, LooksCoder
 from client.atomic import write_all
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
-from export.training.looks.faces import ffhq_square, read_faces
+from export.training.looks.faces import read_faces
 from export.training.looks.losses import reduced
 from export.training.looks.weights import read_directions
 from judges.faces import FaceDetector, Image8
 from judges.identity import Identity, SecondIdentity, identity_cosine
 from judges.reconstruction import Judge, Quality
+from networks.close_ups import ffhq_square
 from networks.generator_file import Generator
 from networks.mobilestylegan import MobileStyleGAN
 from networks.pixels import from_array, to_array

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from assets.descriptor import descriptor
-from export.training.looks.chips import DLIB
+from networks.close_ups import DLIB
 
 
 class IdentityLoss(nn.Module):

@@ -17,10 +17,10 @@ from assets.perceptual import WeightsMissing
 from export.generator import load_generator
 from export.training import identity_loss
 from export.training.identity_loss import IdentityLoss
-from export.training.looks.chips import DLIB, FACE_NET, SAMPLE_EYES, Crop
 from export.training.moves import MoveRanges, draw_moves
 from networks import descriptor as dlib
 from networks import face_net
+from networks.close_ups import DLIB, FACE_NET, SAMPLE_EYES, Crop
 from networks.descriptor import BLOCKS, SIDE, Descriptor
 from networks.similarity import IDENTITY, move
 

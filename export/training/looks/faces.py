@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from networks.close_ups import ffhq_square
 from networks.pixels import from_uint8
 from networks.similarity import compose, resample
 
@@ -35,27 +36,6 @@ MIRROR = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])
 
 class FacesError(ValueError):
     """A set of faces cannot be read."""
-
-
-def ffhq_square(landmarks: Tensor) -> Tensor:
-    """FFHQ's aligned squares (Karras et al., CVPR 2019, appendix A), from five landmarks.
-
-    Args:
-        landmarks: float32 [N, 5, 2], as shares of a square picture's side.
-
-    Returns:
-        float32 [N, 2, 3], as for ``affine_grid``: from places of the aligned square to places of the picture.
-    """
-    left, right, mouth = landmarks[:, 0], landmarks[:, 1], landmarks[:, 3:].mean(dim=1)
-    eyes = (left + right) / 2
-    across, down = right - left, mouth - eyes
-    x = across + torch.stack([down[:, 1], -down[:, 0]], 1)
-    side = torch.maximum(4 * across.norm(dim=1), 3.6 * down.norm(dim=1))
-    x = x / x.norm(dim=1, keepdim=True) * side[:, None]
-    middle = 2 * (eyes + 0.1 * down) - 1
-    return torch.stack(
-        [torch.stack([x[:, 0], -x[:, 1], middle[:, 0]], 1), torch.stack([x[:, 1], x[:, 0], middle[:, 1]], 1)], 1
-    )
 
 
 class Faces:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.training.looks.chips import CORE, DLIB, FACE_NET
+from networks.close_ups import CORE, DLIB, FACE_NET
 from networks.descriptor import Descriptor
 from networks.face_net import FaceNet
 from networks.perceptual import STLPIPS

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from export.training.looks.faces import FacesError, ffhq_square, read_faces
+from export.training.looks.faces import FacesError, read_faces
+from networks.close_ups import ffhq_square
 from networks.similarity import IDENTITY
 
 # An upright face in the middle: eyes, nose, corners of the mouth.
