@@ -5,9 +5,6 @@ Two descriptors of 512 numbers are compared by their cosine.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 SIDE = 112
@@ -75,15 +72,3 @@ class FaceNet(nn.Module):
         assert chip.ndim == 4 and chip.shape[1:] == (3, SIDE, SIDE)
         x: Tensor = self.last(self.stages(self.stem((chip + 1) * (127.5 / 128) - 127 / 128)))
         return x.flatten(1)
-
-
-def in_order(tensors: Sequence[Tensor]) -> OrderedDict[str, Tensor]:
-    """The state of a :class:`FaceNet` from its tensors, in the order of the layers.
-
-    Raises:
-        ValueError: the number of tensors or a size is wrong.
-    """
-    state = FaceNet().state_dict()
-    if len(tensors) != len(state) or any(t.numel() != s.numel() for t, s in zip(tensors, state.values(), strict=True)):
-        raise ValueError("not the tensors of a MobileFaceNet")
-    return OrderedDict((name, t.reshape(s.shape)) for (name, s), t in zip(state.items(), tensors, strict=True))

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from networks.face_net import FaceNet, in_order
 from networks.looks import FACE, TwoLooks
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.short_head import ShortHead
@@ -82,16 +81,3 @@ def test_the_short_head_paints_at_256() -> None:
     image = head(features, late)
     assert image.shape == (2, 3, 256, 256)
     assert not torch.allclose(image, head(features, torch.randn_like(late)))
-
-
-def test_face_net_takes_its_tensors_in_order() -> None:
-    torch.manual_seed(0)
-    network = FaceNet().eval()
-    flat = [t.flatten() for t in network.state_dict().values()]
-    again = FaceNet().eval()
-    again.load_state_dict(in_order(flat))
-    chip = torch.rand(1, 3, 112, 112) * 2 - 1
-    assert again(chip).shape == (1, 512)
-    assert torch.equal(again(chip), network(chip))
-    with pytest.raises(ValueError, match="MobileFaceNet"):
-        in_order(flat[:-1])

@@ -17,7 +17,7 @@ import tarfile
 from pathlib import Path
 
 from assets.descriptor import descriptor, descriptor_file
-from assets.face_net import face_net, face_net_file
+from assets.face_net import face_net_file
 from assets.paths import build_dir, generator_file, project_root
 from assets.perceptual import stlpips_file
 
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> None:
 def contents(*, photos: list[Path], start: Path | None, domain: str) -> dict[str, Path]:
     """Names in the archive, and the files."""
     descriptor()  # downloads it if it is missing
-    face_net()
     root, build = project_root(), build_dir()
-    weights = [generator_file(domain), stlpips_file("alex"), stlpips_file("vgg"), descriptor_file(), face_net_file()]
+    weights = [generator_file(domain), stlpips_file("alex"), stlpips_file("vgg"), descriptor_file()]
     files = {f"build/{path.relative_to(build)}": path for path in weights}
     for folder in CODE:
         files |= {str(path.relative_to(root)): path for path in sorted((root / folder).rglob("*.py"))}
+    files[str(face_net_file().relative_to(root))] = face_net_file()
     directions = root / "client" / "directions" / domain
     files |= {str(path.relative_to(root)): path for path in sorted(directions.glob("*.safetensors"))}
     files |= {f"faces/{path.name}": path for path in photos}
