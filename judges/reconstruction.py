@@ -14,7 +14,7 @@ from PIL import Image
 
 from assets.perceptual import stlpips
 from judges.eyes import eye_likeness
-from judges.faces import FaceDetector, Image8
+from judges.faces import Face, FaceDetector, Image8
 from judges.identity import Identity, identity_cosine
 from networks.perceptual import STLPIPS
 from networks.pixels import from_array
@@ -59,6 +59,10 @@ class Judge:
     def __init__(self, vgg: STLPIPS | None = None, alex: STLPIPS | None = None) -> None:
         self._vgg, self._alex = vgg or stlpips("vgg"), alex or stlpips("alex")
         self._detector, self._identity = FaceDetector(), Identity()
+
+    def face(self, image: Image8) -> Face | None:
+        """The face of a square, uint8 [S, S, 3]; None if none is found."""
+        return self._detector.portrait(image)
 
     @torch.no_grad()
     def alex(self, a: Image8, b: Image8) -> float:

@@ -19,6 +19,8 @@ class Terms:
         f: mean square of f - f^o.
         p_norm: mean square of P-norm+(w_M+).
         domain: mean square of w - E(G(w)), E the encoder into W+; 0 where it has no weight.
+        close_up: distance of the faces from eyes to chin; 0 without a face in the photo, and where it has no weight.
+        person: one minus the cosine of the faces' descriptors; 0 as above.
 
     Raises:
         ContractError: on creation, when a term is not finite.
@@ -31,6 +33,8 @@ class Terms:
     p_norm: float
     # A term that came later has a default: older files and servers do not name it.
     domain: float = 0.0
+    close_up: float = 0.0
+    person: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -31,8 +31,15 @@ class Optimiser:
         """Whether every number of the gradients is finite."""
         return all(bool(torch.isfinite(leaf.grad).all()) for leaf in self._leaves.values() if leaf.grad is not None)
 
-    def step(self, rates: tuple[float, float]) -> None:
-        """Take a step down the gradients, at the learning rates of ``f`` and of the styles, and clear them."""
+    def step(self, rates: tuple[float, float], *, held: int = 0) -> None:
+        """Take a step down the gradients, at the learning rates of ``f`` and of the styles, and clear them.
+
+        Args:
+            rates: both.
+            held: number of last styles that stay as they are.
+        """
+        if held and self._leaves["w"].grad is not None:
+            self._leaves["w"].grad[:, -held:] = 0
         for group, rate in zip(self._adam.param_groups, rates, strict=True):
             group["lr"] = rate
         self._adam.step()

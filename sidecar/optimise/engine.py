@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assets.face_net import face_net
 from assets.models import model_file
 from assets.paths import build_dir, short_head_file
 from assets.perceptual import lpips, stlpips, stlpips_file
 from assets.yunet import yunet_file
 from judges.identity import SFACE
 from judges.reconstruction import Judge
+from networks.close_ups import ffhq_square
 from networks.detail import Detail
-from networks.generator_file import Generator, read_generator
+from networks.generator_file import Generator, generator_metadata, read_generator
 from networks.learned_file import load_detail
 from networks.looks_file import load_short_head
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
@@ -30,12 +32,15 @@ from networks.pixels import from_array, to_array
 from networks.pnorm import PNorm, load_pnorm
 from networks.precision import fast_half
 from networks.short_head import ShortHead
+from networks.similarity import inverse
 from protocol.cuts import DEFAULT_CUT, W_PLUS
 from protocol.limits import ContractError
 from protocol.messages import State
 from protocol.options import Options
 from protocol.terms import Metrics, Terms
 from sidecar.job import Image8, Job, Start
+from sidecar.optimise.faces import NAMES as FACE_TERMS
+from sidecar.optimise.faces import FaceTerms
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
 from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, PAPER_WEIGHTS, Recipe, Stage, chosen
 from sidecar.optimise.step import step
@@ -66,6 +71,7 @@ class TorchEngine:
         judge: compares results with photos.
         domain: what the generator shows.
         w_encoder: encoder into W+ for IDinvert's domain term; None if there is none.
+        faces: networks of the terms of faces; None where the generator shows none.
         short: the short head and the perceptual network of its steps; None if there is none.
         device: where to optimise.
         compiled: whether to compile the step, which takes a minute at first.
@@ -82,6 +88,7 @@ class TorchEngine:
         device: torch.device,
         compiled: bool,
         w_encoder: Detail | None = None,
+        faces: FaceTerms | None = None,
         short: tuple[ShortHead, STLPIPS] | None = None,
     ) -> None:
         self._device = device
@@ -97,8 +104,9 @@ class TorchEngine:
         self._head = None if short is None else short[0].to(device).requires_grad_(False)
         quick = None if short is None else short[1].to(device)
         self._perceptual = Perceptual(perceptual, quick)
-        self._plain = every_term(perceptual, encoder, compiled=False)
-        self._terms = every_term(perceptual, encoder, quick=quick, compiled=compiled)
+        self._faces = faces
+        self._plain = every_term(perceptual, encoder, faces, compiled=False)
+        self._terms = every_term(perceptual, encoder, faces, quick=quick, compiled=compiled)
         self._generate = maybe_compiled(self._image, compiled=compiled)
         self._paint = maybe_compiled(self._short_image, compiled=compiled)
         self._largest = None if device.type == "cuda" else 1
@@ -132,6 +140,9 @@ class TorchEngine:
     def begin(self, start: Start, recipe: Recipe, resume: State | None = None) -> Optimisation:
         """Like :meth:`open`, with any recipe."""
         checked(start, self._synthesis)
+        theta = self._face_of(start.target) if any(recipe.weights.get(name) for name in FACE_TERMS) else None
+        if theta is None:
+            recipe = replace(recipe, weights={n: w for n, w in recipe.weights.items() if n not in FACE_TERMS})
         weighed = {name for name, weight in recipe.weights.items() if weight}
         if weighed - {term.name for term in self._terms}:
             raise ContractError(f"the term domain needs an encoder into W+, and {self._domain} has none")
@@ -142,7 +153,9 @@ class TorchEngine:
         if resume is not None:
             checked_state(resume, start, recipe)
         lazy = frozenset(term.name for term in self._terms if term.lazy and term.name in weighed)
-        return Optimisation(start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, weighed=lazy, resume=resume)
+        return Optimisation(
+            start, recipe, pnorm=self._pnorm, w_avg=self._w_avg, weighed=lazy, theta=theta, resume=resume
+        )
 
     def run(self, jobs: Sequence[Job], steps: int) -> None:
         """Take up to ``steps`` steps with each job of one group (see ``Engine.run``)."""
@@ -225,13 +238,24 @@ class TorchEngine:
         half = jobs[0].recipe.half and self._fast_half
         for job in jobs:
             if job.target is None or job.target[0] != job.stage:
-                job.target = (job.stage, self._target(job.image, half=half, stage=job.stage))
+                job.target = (job.stage, self._target(job.image, job.theta, half=half, stage=job.stage))
         step(jobs, self._paint if jobs[0].stage.short else self._generate, self._terms, half=half)
 
-    def _target(self, image: Image8, *, half: bool, stage: Stage = FULL) -> Target:
-        """What the terms keep of a photo, uint8 [S, S, 3]."""
+    def _target(self, image: Image8, theta: Tensor | None = None, *, half: bool, stage: Stage = FULL) -> Target:
+        """What the terms keep of a photo, uint8 [S, S, 3], and of its face, which lies at ``theta``."""
         pixels = from_array(image, self._device)
-        return self._perceptual.target(pixels, stage, half=half)
+        found = self._perceptual.target(pixels, stage, half=half)
+        if theta is None:
+            return found
+        assert self._faces is not None
+        return replace(found, face=self._faces.target(pixels, theta, stage, half=half))
+
+    def _face_of(self, image: Image8) -> Tensor | None:
+        """How the aligned face lies in a photo, float32 [1, 2, 3]; None without a face, or its networks."""
+        face = None if self._faces is None else self._judge.face(image)
+        if face is None:
+            return None
+        return inverse(ffhq_square(torch.from_numpy(face.landmarks / len(image)).float()[None])).to(self._device)
 
     def _short_image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
         """What the short head makes of it: float32 [B, 3, 256, 256]; arguments as for :meth:`_image`."""
@@ -288,11 +312,13 @@ def load_engine(
     w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"
     head, short = short_head_file(domain, DEFAULT_CUT), None
     vgg, alex = stlpips("vgg"), stlpips("alex")
+    faces = FaceTerms(alex.to(where), face_net().to(where)) if _shows_faces(generator) else None
     if head.exists():
         short = load_short_head(head, generator=found.fingerprint), alex
     return TorchEngine(
         found,
         pnorm=load_pnorm(LEARNED / domain / "pnorm.safetensors"),
+        faces=faces,
         w_encoder=load_detail(w_encoder, generator=found.fingerprint) if w_encoder.exists() else None,
         perceptual=vgg if perceptual == "stlpips" else lpips(),
         # On a GPU the judge has its own networks: it runs on the CPU, beside the steps.
@@ -302,3 +328,8 @@ def load_engine(
         compiled=compiled,
         short=short,
     )
+
+
+def _shows_faces(generator: Path) -> bool:
+    """Whether a generator's pictures are faces, as its import found."""
+    return generator_metadata(generator).get("faces") == "true"

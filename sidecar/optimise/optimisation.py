@@ -34,6 +34,7 @@ class Optimisation:
         pnorm: of the generator.
         w_avg: float32 [512], the mean of W.
         weighed: names of the lazy terms that the recipe weighs.
+        theta: float32 [1, 2, 3], how the aligned face lies in the photo, where the recipe weighs terms of it.
         resume: where an earlier attempt got, checked by :func:`checked_state`.
     """
 
@@ -45,10 +46,11 @@ class Optimisation:
         pnorm: PNorm,
         w_avg: Tensor,
         weighed: frozenset[str] = frozenset(),
+        theta: Tensor | None = None,
         resume: State | None = None,
     ) -> None:
         self.recipe, self.weighed = recipe, weighed
-        self.image = start.target
+        self.image, self.theta = start.target, theta
         # What the terms compare with; made at the first step, because a job may wait for a long time.
         self.target: tuple[Stage, Target] | None = None
         # Whether coarse steps may follow: a start that differs from f^o already lies on the photo. Whether they were.

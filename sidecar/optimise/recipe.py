@@ -27,6 +27,7 @@ class Stage:
         short: whether the short head paints them, instead of the whole fine half.
         cost: of a step, in steps of full size: how a number of steps is shared among stages by time.
         rate: factor of the learning rates.
+        held: number of last styles that stay as they are.
     """
 
     until: float = 1.0
@@ -34,6 +35,7 @@ class Stage:
     short: bool = False
     cost: float = 1.0
     rate: float = 1.0
+    held: int = 0
 
 
 FULL = Stage()
@@ -163,8 +165,8 @@ PRESETS: Mapping[str, Recipe] = {
         half=True,
         # A brow of f^o that lies on the photo's eye is painted as one, unless the whole face moves first.
         stages=COARSE_TO_FINE,
-        # ST-LPIPS alone accepts another mouth and other eyes in the right place.
-        weights={**PAPER_WEIGHTS, "mse": 20.0},
+        # ST-LPIPS alone accepts another mouth and other eyes in the right place, and another person.
+        weights={**PAPER_WEIGHTS, "mse": 20.0, "close_up": 4.0, "person": 2.0},
     ),
     "im2s": _IM2S,
     # IDinvert: equation 8, whose domain term has twice the weight of the pixels'.

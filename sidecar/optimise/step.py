@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from protocol.terms import Terms
+from sidecar.optimise.faces import FaceTarget
 from sidecar.optimise.optimisation import Optimisation
 from sidecar.optimise.terms import Seen, Target, Term, measured
 
@@ -49,7 +50,7 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
         if not (math.isfinite(loss) and job.has_finite_gradient()):
             job.diverge()
             continue
-        job.optimiser.step(job.recipe.rates(job.done, job.step, job.stage))
+        job.optimiser.step(job.recipe.rates(job.done, job.step, job.stage), held=job.stage.held)
         job.hold()
         job.count(Terms(total=loss, **{term.name: value for term, value in zip(terms, row, strict=True)}))
 
@@ -57,4 +58,10 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
 def _joined(targets: Sequence[Target]) -> Target:
     """Targets of one stage as a batch."""
     features = (torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True))
-    return Target(torch.cat([target.image for target in targets]), tuple(features), targets[0].stage)
+    faces = [target.face for target in targets if target.face is not None]
+    return Target(
+        torch.cat([target.image for target in targets]),
+        tuple(features),
+        targets[0].stage,
+        FaceTarget.joined(faces) if faces else None,
+    )

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
+from sidecar.optimise.faces import CloseUp, FaceTarget, FaceTerms, Person
 from sidecar.optimise.recipe import FULL, Stage
 
 PERCEPTUAL_SIZE: Final = 256
@@ -33,11 +34,13 @@ class Target:
         image: float32 [1, 3, s, s] in [-1, 1], RGB.
         features: of the perceptual network, five of float [1, C_i, H_i, W_i]; computed once.
         stage: in which it is compared.
+        face: where the job weighs terms of it.
     """
 
     image: Tensor
     features: tuple[Tensor, ...]
     stage: Stage
+    face: FaceTarget | None = None
 
     @property
     def perceptual_size(self) -> int:
@@ -197,11 +200,19 @@ def _features(network: STLPIPS, image: Tensor, size: int, *, half: bool) -> list
         return network.features(reduced(image, size))
 
 
-def every_term(network: STLPIPS, encoder: Detail | None, *, quick: STLPIPS | None = None, compiled: bool) -> list[Term]:
+def every_term(
+    network: STLPIPS,
+    encoder: Detail | None,
+    faces: FaceTerms | None,
+    *,
+    quick: STLPIPS | None = None,
+    compiled: bool,
+) -> list[Term]:
     """The terms that can be measured with these networks."""
     perceptual = Perceptual(network, quick, compiled=compiled)
     found: list[Term] = [Mse(compiled=compiled), perceptual, Closeness(), PNormPlus()]
-    return found if encoder is None else [*found, Domain(encoder)]
+    found += [] if encoder is None else [Domain(encoder)]
+    return found if faces is None else [*found, CloseUp(faces), Person(faces)]
 
 
 def measured(terms: Sequence[Term], seen: Seen, weighed: frozenset[str]) -> Tensor:

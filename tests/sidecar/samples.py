@@ -20,6 +20,7 @@ from networks.stylegan2 import Shape, StyleGAN2
 from protocol.messages import State
 from sidecar.job import Start
 from sidecar.optimise.engine import LEARNED, TorchEngine
+from sidecar.optimise.faces import FaceTerms
 from sidecar.optimise.optimisation import Optimisation
 
 
@@ -64,7 +65,9 @@ def small_engine(dtype: torch.dtype = torch.float32) -> TorchEngine:
     )  # fmt: skip
 
 
-def middle_engine(w_encoder: Detail | None = None) -> TorchEngine:
+def middle_engine(
+    w_encoder: Detail | None = None, *, faces: FaceTerms | None = None, judge: Judge | None = None
+) -> TorchEngine:
     """A thin StyleGAN2 of 512 px with random weights, and Alex for VGG: every coarse side, at a tenth of the cost."""
     torch.manual_seed(0)
     synthesis = StyleGAN2(Shape(channels=(24, 24, 24, 16, 12, 8, 8, 8))).eval().requires_grad_(requires_grad=False)
@@ -72,7 +75,8 @@ def middle_engine(w_encoder: Detail | None = None) -> TorchEngine:
     return TorchEngine(
         Generator(mapping=mapping, synthesis=synthesis, fingerprint="1" * 16),
         pnorm=load_pnorm(LEARNED / "ffhq" / "pnorm.safetensors"), perceptual=stlpips("alex"),
-        judge=Judge(), domain="middle", device=torch.device("cpu"), compiled=False, w_encoder=w_encoder,
+        judge=judge or Judge(), domain="middle", device=torch.device("cpu"), compiled=False, w_encoder=w_encoder,
+        faces=faces,
     )  # fmt: skip
 
 
