@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, Protocol
 
 from client.errors import ClientError, OutputError
 from client.text import quoted, reason
@@ -42,42 +43,99 @@ def read_bounded(path: str | os.PathLike[str], *, limit: int, error: type[Client
         raise error(f"{what}: {reason(problem)}") from problem
 
 
-def write_all(contents: Mapping[Path, bytes], *, force: bool = True) -> None:
+class Sink(Protocol):
+    """What a file's bytes go to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+
+
+Content = bytes | Callable[[Sink], object]
+
+
+class Draft:
+    """Files that are written whole: each to a temporary name beside its own, and then all are renamed.
+
+    Use it with ``with``: what is not published by the end is removed. Missing folders are created.
+
+    Args:
+        force: replace existing files; otherwise a file that exists with other bytes is an error.
+    """
+
+    def __init__(self, *, force: bool = True) -> None:
+        self._force = force
+        self._temporary: dict[Path, Path] = {}
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for source in self._temporary.values():
+            with suppress(OSError):
+                source.unlink(missing_ok=True)
+
+    def add(self, path: Path, content: Content) -> None:
+        """Write a file: its bytes, or what a function writes, so that a large picture is never whole in memory.
+
+        Raises:
+            OutputError: it cannot be written, or exists.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise OutputError(f"cannot write {quoted(path)}: it is a directory")
+            if path.exists() and not path.is_file():
+                raise OutputError(f"cannot write {quoted(path)}: not a regular file")
+            temporary = self._temporary[path] = path.with_name(f".{secrets.token_hex(8)}.tmp")
+            with temporary.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(_Plain(file))
+                file.flush()
+                os.fsync(file.fileno())
+            if not self._force and os.path.lexists(path) and not filecmp.cmp(path, temporary, shallow=False):
+                refuse_to_replace([path])
+        except (OSError, ValueError) as problem:
+            raise OutputError(f"cannot write to {quoted(path.parent)}: {reason(problem)}") from problem
+
+    def publish(self) -> None:
+        """Rename the files; what fails between two renames leaves those that are done.
+
+        Raises:
+            OutputError: one cannot be renamed.
+        """
+        for path, source in self._temporary.items():
+            try:
+                source.replace(path)
+            except OSError as problem:
+                raise OutputError(f"cannot write to {quoted(path.parent)}: {reason(problem)}") from problem
+
+
+class _Plain:
+    """A file that only takes bytes: Pillow would write to a descriptor itself, and say nothing of a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+
+
+def write_all(contents: Mapping[Path, Content], *, force: bool = True) -> None:
     """Write each file whole: all go to temporary names beside their own, and then all are renamed.
 
     Missing folders are created. What fails before the first rename leaves no file behind; what fails between two
     renames leaves those that are done.
 
     Args:
-        contents: bytes by path.
+        contents: by path, as for ``Draft.add``.
         force: replace existing files; otherwise a file that exists with other bytes is an error.
 
     Raises:
         OutputError: a file cannot be written, or exists; the temporary files are gone then.
     """
-    if not force:
-        refuse_to_replace(path for path, data in contents.items() if not _holds(path, data))
-    temporary: dict[Path, Path] = {}
-    try:
-        for path, data in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise OutputError(f"cannot write {quoted(path)}: it is a directory")
-            if path.exists() and not path.is_file():
-                raise OutputError(f"cannot write {quoted(path)}: not a regular file")
-            temporary[path] = path.with_name(f".{secrets.token_hex(8)}.tmp")
-            with temporary[path].open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, source in temporary.items():
-            source.replace(path)
-    except (OSError, ValueError) as problem:
-        raise OutputError(f"cannot write to {quoted(path.parent)}: {reason(problem)}") from problem
-    finally:
-        for source in temporary.values():
-            with suppress(OSError):
-                source.unlink(missing_ok=True)
+    with Draft(force=force) as draft:
+        for path, content in contents.items():
+            draft.add(path, content)
+        draft.publish()
 
 
 def refuse_to_replace(paths: Iterable[Path]) -> None:
@@ -94,17 +152,6 @@ def sweep(folder: Path) -> None:
             if _TEMPORARY.fullmatch(path.name):
                 with suppress(OSError):
                     path.unlink()
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    """Whether the file is missing, or already has these bytes."""
-    try:
-        return path.stat().st_size == len(data) and path.is_file() and path.read_bytes() == data
-    except FileNotFoundError:
-        return not os.path.lexists(path)
-    except OSError:
-        # The write itself says what is wrong.
-        return True
 
 
 def _without_waiting(path: str, flags: int) -> int:

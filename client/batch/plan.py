@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.api import AsyncInverter
-from client.atomic import write_all
+from client.atomic import Content, Draft
 from client.batch.manifest import Item
 from client.change.together import Together
 from client.errors import AnswerRefused, ParameterError
@@ -25,7 +26,7 @@ from client.files.inversion import SUFFIX, Inversion
 from client.files.names import distinct_part
 from client.files.photo import Photo
 from client.files.record import RefineOptions
-from client.files.sheet import Picture, encoded, fitted
+from client.files.sheet import Picture, encoded, fitted, save
 from client.frames.choice import LARGEST, Wanted
 from client.frames.frame import Frame
 from client.limits import at_a_time
@@ -112,15 +113,16 @@ class Plan:
         found = await inverter.frames(photo, wanted)
         faces = await self._inverted(inverter, photo, found.frames)
         parts = [f".face-{number}" for number in found.numbers] if wanted.face != LARGEST else []
-        contents: dict[Path, bytes] = {}
-        for (_, image), part in zip(faces, parts or [""], strict=True):
-            contents[self._place(folder, item, f"reconstruction{part}")] = encoded(image, self.format)
-        async for name, picture in self._edited(inverter, photo, faces):
-            contents[self._place(folder, item, distinct_part(name))] = picture
-        # Inversions come last: where they are, all is.
-        for (inversion, _), part in zip(faces, parts or [""], strict=True):
-            contents[folder / item.name / f"photo{part}{SUFFIX}"] = inversion.encode()
-        await asyncio.to_thread(write_all, contents)
+        with Draft() as draft:
+            for (_, image), part in zip(faces, parts or [""], strict=True):
+                draft.add(self._place(folder, item, f"reconstruction{part}"), encoded(image, self.format))
+            async for name, write in self._edited(inverter, photo, faces):
+                await asyncio.to_thread(draft.add, self._place(folder, item, distinct_part(name)), write)
+                del write  # Before the next one is made: it may be a large photo.
+            # Inversions come last: where they are, all is.
+            for (inversion, _), part in zip(faces, parts or [""], strict=True):
+                draft.add(folder / item.name / f"photo{part}{SUFFIX}", inversion.encode())
+            await asyncio.to_thread(draft.publish)
         return "; ".join(note for note in (photo.note, found.note) if note)
 
     async def _inverted(
@@ -147,14 +149,14 @@ class Plan:
 
     async def _edited(
         self, inverter: AsyncInverter, photo: Photo, faces: Sequence[tuple[Inversion, Image8]]
-    ) -> AsyncGenerator[tuple[str, bytes], None]:
-        """Yield each edit's name and picture, with the edits of all faces."""
+    ) -> AsyncGenerator[tuple[str, Content], None]:
+        """Yield each edit's name, and what writes its picture, with the edits of all faces."""
         if self.show == "render":
             ((inversion, _),) = faces
             for name, strengths in self.edits:
                 images = await inverter.edit(inversion, self._directions[name], strengths)
                 for strength, image in zip(strengths, images, strict=True):
-                    yield self._name(name, strength), await asyncio.to_thread(encoded, image, self.format)
+                    yield self._name(name, strength), partial(save, image, self.format)
             return
         whole = Together(photo, [(inversion.frame, image) for inversion, image in faces])
         for name, strengths in self.edits:
@@ -162,8 +164,8 @@ class Plan:
                 for index, (inversion, _) in enumerate(faces):
                     images = await inverter.edit(inversion, self._directions[name], part)
                     await asyncio.to_thread(whole.add, index, list(images), pictures)
-                for strength, picture in zip(part, pictures, strict=True):
-                    yield self._name(name, strength), await asyncio.to_thread(encoded, picture, self.format)
+                for strength in part:
+                    yield self._name(name, strength), partial(save, pictures.pop(0), self.format)
 
     def _place(self, folder: Path, item: Item, stem: str) -> Path:
         return folder / item.name / f"{stem}{FORMATS[self.format]}"

@@ -35,10 +35,13 @@ class Together:
             frame.require_photo(photo.size, name=photo.name)
         self._photo, self._faces = photo, faces
         self._pastes: dict[int, Paste] = {}
+        # Pillow keeps four bytes a pixel.
+        self._bytes = 4 * photo.image.width * photo.image.height
+        self._most_kept = _KEPT if self._bytes < _BYTES / 2 else 1
 
     def pictures(self, strengths: Sequence[float]) -> Iterator[tuple[Sequence[float], list[Image.Image]]]:
         """Yield strengths with a copy of the photo each, as many at a time as memory allows."""
-        most = max(1, _BYTES // (3 * self._photo.image.width * self._photo.image.height))
+        most = max(1, _BYTES // self._bytes)
         for first in range(0, len(strengths), most):
             part = strengths[first : first + most]
             yield part, [self._photo.canvas() for _ in part]
@@ -60,6 +63,6 @@ class Together:
             frame, plain = self._faces[index]
             others = [other for number, (other, _) in enumerate(self._faces) if number != index]
             found = Paste(self._photo, frame, plain, others=others)
-            if len(self._pastes) < _KEPT:
+            if len(self._pastes) < self._most_kept:
                 self._pastes[index] = found
         return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from client.api import Inverter
-from client.atomic import write_all
+from client.atomic import Draft
 from client.commands.groups import OutputOptions, PictureOptions, ServerOptions, connection
 from client.commands.options import REQUIRED, group, option, required, switch
 from client.commands.report import Edit, Edited, Report, add_edits, distinct, edit_lines, progress
@@ -93,9 +93,9 @@ def run(options: EditFlags) -> Report:
         plain = inverter.render(inversion)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
-        pictures = shown_in(place, plain, list(images))
+        edited = Edited(direction, strengths, shown_in(place, plain, list(images)))
         bar.update()
-    return _written(options, folder / stem, ("inversion", plain), Edited(direction, strengths, pictures), inversion)
+        return _written(options, folder / stem, ("inversion", plain), edited, inversion)
 
 
 def _together(options: EditFlags, inversions: list[Inversion], edit: Edit) -> Report:
@@ -104,24 +104,26 @@ def _together(options: EditFlags, inversions: list[Inversion], edit: Edit) -> Re
         raise ParameterError("several inversions are edited in their photo: --show render takes one inversion")
     photo = photo_of(inversions, Path(options.inversion[0]), options.photo)
     stem = stem_of(photo.name, Path(photo.name).suffix)
-    with Inverter(**connection(options.output, options.server)) as inverter:
-        (edited,) = edited_together(inverter, photo, inversions, [edit], quiet=options.output.json)
     prefix = Path(options.out or Path("out") / stem) / f"{stem}.faces"
-    return _written(options, prefix, ("photo", photo.image), edited, inversions[0])
+    with (
+        Inverter(**connection(options.output, options.server)) as inverter,
+        edited_together(inverter, photo, inversions, [edit], quiet=options.output.json) as (edited,),
+    ):
+        return _written(options, prefix, ("photo", photo.image), edited, inversions[0])
 
 
 def _written(
     options: EditFlags, prefix: Path, first: tuple[str, Picture], edited: Edited, inversion: Inversion
 ) -> Report:
     """Write the pictures, and a sheet of them behind a first tile."""
-    files: dict[Path, bytes] = {}
     tiles: list[tuple[str, Picture]] = [first]
-    reports = add_edits(files, tiles, prefix, [edited], options.pictures.format)
-    page = png(sheet(tiles))
-    name = f"{prefix.name}.{distinct_part(edited.direction.name)}"
-    sheet_path = _sheet_path(prefix.with_name(name), edited.strengths, page)
-    files[sheet_path] = page
-    write_all(files, force=options.force)
+    with Draft(force=options.force) as draft:
+        reports = add_edits(draft, tiles, prefix, [edited], options.pictures.format)
+        page = png(sheet(tiles))
+        name = f"{prefix.name}.{distinct_part(edited.direction.name)}"
+        sheet_path = _sheet_path(prefix.with_name(name), edited.strengths, page)
+        draft.add(sheet_path, page)
+        draft.publish()
     data = {"sheet": str(sheet_path), "edits": reports, "generator": inversion.generator}
     lines = [f"Edited {inversion.photo_name}:", f"  sheet           {shown(sheet_path)}", *edit_lines(reports)]
     return Report(data, lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.api import Inverter
-from client.atomic import write_all
+from client.atomic import Draft
 from client.commands.follow import Goal
 from client.commands.groups import (
     EDIT,
@@ -22,10 +22,11 @@ from client.commands.groups import (
 )
 from client.commands.options import group, option, repeated, required, switch
 from client.commands.refining import Job, failures, refined
-from client.commands.report import Edit, Report, add_edits, edit_lines, parsed_edit, progress, warn
-from client.commands.results import clear_edits, edited, place_of, written
+from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, parsed_edit, progress, warn
+from client.commands.results import clear_edits, place_of, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
 from client.commands.whole import Place, edited_together
+from client.commands.whole import shown as shown_in
 from client.errors import ClientError
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
@@ -140,9 +141,13 @@ class _Making:
             result = self._start(frame)
             bar.update()
             plain = result.reconstruction
-            done = [edited(self.inverter.edit(result.inversion, *each), each, plain, place, bar) for each in edits]
-        tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
-        return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
+            done = []
+            for each in edits:
+                images = self.inverter.edit(result.inversion, *each)
+                done.append(Edited(*each, shown_in(place, plain, list(images))))
+                bar.update()
+            tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
+            return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
 
     def refined(
         self, frames: Sequence[Frame], goals: Sequence[Goal], wanted: RefineOptions
@@ -170,13 +175,13 @@ class _Making:
         if not self.edits:
             return {"edits": [], "sheet": None}
         inversions = [Inversion.load(path) for path in paths]
-        edited = edited_together(self.inverter, photo, inversions, self.edits, quiet=self.options.output.json)
-        files: dict[Path, bytes] = {}
         tiles: list[tuple[str, Picture]] = [("photo", photo.image)]
-        reports = add_edits(files, tiles, prefix, edited, pictures.format)
         sheet_path = prefix.with_name(f"{prefix.name}.sheet.png")
-        files[sheet_path] = png(sheet(tiles))
-        write_all(files)
+        quiet = self.options.output.json
+        with Draft() as draft, edited_together(self.inverter, photo, inversions, self.edits, quiet=quiet) as done:
+            reports = add_edits(draft, tiles, prefix, done, pictures.format)
+            draft.add(sheet_path, png(sheet(tiles)))
+            draft.publish()
         return {"edits": reports, "sheet": str(sheet_path)}
 
     def _start(self, frame: Frame) -> InversionResult:

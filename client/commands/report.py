@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from client.atomic import Draft
 from client.errors import ParameterError
 from client.exit_codes import OK
 from client.files import direction as directions
 from client.files.direction import Direction
 from client.files.formats import FORMATS, Format
 from client.files.names import distinct_part
-from client.files.sheet import TILE, Picture, encoded, fitted
+from client.files.sheet import TILE, Picture, fitted, save
 from client.text import quoted, shown
 from client.triton.checks import checked_strengths
 
@@ -35,11 +37,14 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """The pictures along one direction: ``images``, uint8 RGB [H, W, 3] each, one for each strength."""
+    """The pictures along one direction: ``images``, uint8 RGB [H, W, 3] each, one for each strength.
+
+    They may be made as they are asked for, once: one large photo at a time fits into memory.
+    """
 
     direction: Direction
     strengths: list[float]
-    images: Sequence[Picture]
+    images: Iterable[Picture]
 
 
 def progress(doing: str, total: int | None, *, json: bool) -> Any:
@@ -84,21 +89,24 @@ def parsed_edit(text: str, domain: str) -> Edit:
 
 
 def add_edits(
-    files: dict[Path, bytes],
+    draft: Draft,
     tiles: list[tuple[str, Picture]],
     prefix: Path,
     edited: Sequence[Edited],
     form: Format = "png",
 ) -> list[dict[str, Any]]:
-    """Add the edits' files and tiles; return what the report says of them."""
+    """Write the edits' files, and add their tiles; return what the report says of them."""
     reports = []
     for done in edited:
-        name = done.direction.name
-        for strength, image in zip(done.strengths, done.images, strict=True):
+        name, images = done.direction.name, iter(done.images)
+        for strength in done.strengths:
             path = prefix.with_name(f"{prefix.name}.{distinct_part(name)}{strength:+.9g}{FORMATS[form]}")
-            files[path] = encoded(image, form)
+            image = next(images)
+            draft.add(path, partial(save, image, form))
             tiles.append((f"{name} {strength:+.9g}", fitted(image, TILE)))
             reports.append({"direction": name, "strength": strength, "image": str(path)})
+            # Before the next one is made: it may be a large photo.
+            del image
     return reports
 
 

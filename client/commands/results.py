@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.api import Inverter
-from client.atomic import refuse_to_replace, write_all
+from client.atomic import Draft, refuse_to_replace
 from client.commands.follow import account_lines, patiently
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, progress
 from client.commands.whole import Place
@@ -103,15 +103,9 @@ def rendered(
         done = []
         for edit in edits:
             images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(edited(images, edit, reconstruction, place, bar))
-    return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
-
-
-def edited(images: Image8, edit: Edit, plain: Image8, place: Place | None, bar: Any) -> Edited:
-    """Put one edit's renders, uint8 RGB [n, S, S, 3], into the photo."""
-    pictures = shown_in(place, plain, list(images))
-    bar.update()
-    return Edited(*edit, pictures)
+            done.append(Edited(*edit, shown_in(place, reconstruction, list(images))))
+            bar.update()
+        return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 
 
 def written(
@@ -127,13 +121,15 @@ def written(
     stem = stem_of(path.name, SUFFIX)
     reconstruction_path = path.with_name(f"{stem}.reconstruction.png")
     sheet_path = path.with_name(f"{stem}.sheet.png")
-    files = {path: inversion.encode(), reconstruction_path: png(reconstruction)}
     tiles: list[tuple[str, Picture]] = [("photo", tile), ("inversion", reconstruction)]
-    reports = add_edits(files, tiles, path.with_name(stem), edits, form)
-    files[sheet_path] = png(sheet(tiles))
-    if path.exists():
-        clear_edits(path)
-    write_all(files)
+    with Draft() as draft:
+        draft.add(path, inversion.encode())
+        draft.add(reconstruction_path, png(reconstruction))
+        reports = add_edits(draft, tiles, path.with_name(stem), edits, form)
+        draft.add(sheet_path, png(sheet(tiles)))
+        if path.exists():
+            clear_edits(path)
+        draft.publish()
     frame, (width, height) = inversion.frame, inversion.photo_size
     data: dict[str, Any] = {
         "inversion": str(path),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from client.change.paste import Paste
 from client.change.together import Together
 from client.commands.report import Edit, Edited, progress, warn
 from client.errors import ParameterError, PhotoError
+from client.files.direction import Direction
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.sheet import Picture
@@ -84,29 +85,31 @@ def check_one_photo(inversions: Sequence[Inversion]) -> None:
             raise ParameterError(f"the inversions are of different photos, {names}: pass those of one photo at a time")
 
 
+@contextmanager
 def edited_together(
     inverter: Inverter, photo: Photo, inversions: Sequence[Inversion], edits: Sequence[Edit], *, quiet: bool
-) -> list[Edited]:
-    """Return the photo with the edits of all its inversions in it, a picture for each strength."""
+) -> Iterator[list[Edited]]:
+    """Give the photo with the edits of all its inversions in it, a picture for each strength, while the block runs."""
     with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
         faces = []
         for inversion in inversions:
             faces.append((inversion.frame, inverter.render(inversion)))
             bar.update()
-        whole, done = Together(photo, faces), []
-        for direction, strengths in edits:
-            images: list[Picture] = []
+        whole = Together(photo, faces)
+
+        def images(direction: Direction, strengths: list[float]) -> Iterator[Picture]:
             for part, pictures in whole.pictures(strengths):
                 for index, inversion in enumerate(inversions):
                     whole.add(index, list(inverter.edit(inversion, direction, part)), pictures)
                     bar.update(len(part) / len(strengths))
-                images += pictures
-            done.append(Edited(direction, strengths, images))
-    return done
+                while pictures:
+                    yield pictures.pop(0)
+
+        yield [Edited(direction, strengths, images(direction, strengths)) for direction, strengths in edits]
 
 
-def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Sequence[Picture]:
-    """Return the whole photo with each edit in it; without a place, the generator's pictures.
+def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Iterator[Picture]:
+    """Yield the whole photo with each edit in it; without a place, the generator's pictures.
 
     Args:
         place: the photo, and its frame.
@@ -114,9 +117,11 @@ def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Seque
         images: uint8 RGB [S, S, 3] each, edited.
     """
     if place is None:
-        return images
+        yield from images
+        return
     paste = Paste(*place, plain)
-    return [paste(image) for image in images]
+    for image in images:
+        yield paste(image)
 
 
 def _photo(inversion: Inversion, source: Path, given: str | None) -> Photo | None:

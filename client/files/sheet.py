@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from client.atomic import Sink
 from client.files.formats import Format
 from client.files.profile import KEY, displayed
 
@@ -54,25 +56,29 @@ def fitted(picture: Picture, side: int) -> Image.Image:
     return displayed(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
 
 
-def encoded(picture: Picture, form: Format) -> bytes:
-    """Return a picture as a file of a format."""
-    return png(picture) if form == "png" else jpeg(picture)
+def save(picture: Picture, form: Format, file: Sink, *, quality: int = 95) -> None:
+    """Write a picture as a file of a format, with its ICC profile; the same picture always makes the same bytes."""
+    image = _image(picture)
+    # Of PNG, the default level takes several times as long for a few percent; of JPEG, colours are not subsampled.
+    options: dict[str, Any] = {"compress_level": 3} if form == "png" else {"quality": quality, "subsampling": 0}
+    image.save(cast("IO[bytes]", file), format=form.upper(), icc_profile=image.info.get(KEY), **options)
+
+
+def encoded(picture: Picture, form: Format, *, quality: int = 95) -> bytes:
+    """Return the bytes that :func:`save` writes."""
+    buffer = io.BytesIO()
+    save(picture, form, buffer, quality=quality)
+    return buffer.getvalue()
 
 
 def png(picture: Picture) -> bytes:
-    """Return a PNG file's bytes, with the picture's ICC profile."""
-    image = _image(picture)
-    buffer = io.BytesIO()
-    # The default level takes several times as long for a few percent.
-    image.save(buffer, format="PNG", compress_level=3, icc_profile=image.info.get(KEY))
-    return buffer.getvalue()
+    """Return a PNG file's bytes."""
+    return encoded(picture, "png")
 
 
 def jpeg(picture: Picture, *, quality: int = 95) -> bytes:
-    """Return a JPEG file's bytes, with the picture's ICC profile and without subsampled colours; always the same."""
-    image, buffer = _image(picture), io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality, subsampling=0, icc_profile=image.info.get(KEY))
-    return buffer.getvalue()
+    """Return a JPEG file's bytes."""
+    return encoded(picture, "jpeg", quality=quality)
 
 
 def _image(picture: Picture) -> Image.Image:

@@ -242,16 +242,16 @@ def test_a_full_disk_leaves_the_rest(
     from client.batch import plan
 
     written: list[Path] = []
-    write_all = plan.write_all
+    publish = plan.Draft.publish
 
-    def full(contents) -> None:
+    def full(draft) -> None:
         if len(written) == 2:
             raise OutputError("cannot write to `out`: no space left on device")
-        write_all(contents)
-        written.append(next(iter(contents)))
+        publish(draft)
+        written.append(next(iter(draft._temporary)))
 
     with monkeypatch.context() as patched:
-        patched.setattr(plan, "write_all", full)
+        patched.setattr(plan.Draft, "publish", full)
         code, message = failed(capsys, "--concurrency", "1")
     assert code == 2
     assert "no space left on device; 2 of 5 photos are done" in message
