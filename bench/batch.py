@@ -37,6 +37,7 @@ from tqdm import tqdm
 from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
+from bench.table import head
 from bench.throughput import feeds
 from client.files import direction as directions
 from server.triton import LocalTriton
@@ -194,16 +195,13 @@ def cluster() -> Iterator[str]:
 
 def table(rows: list[Way], peaks: list[tuple[int, int]], machine: str) -> str:
     """Two Markdown tables, and the machine they were measured on."""
-    lines = [
-        "| batch | photos in progress | batch / bare | min..max | batch, photos/min | bare, photos/min |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        span = f"{min(row.ratios):.2f}..{max(row.ratios):.2f}"
-        rates = f"{median(row.batch):.1f} | {median(row.bare):.1f}"
-        lines.append(f"| {row.name} | {row.in_flight} | **{median(row.ratios):.2f}** | {span} | {rates} |")
+    lines = head(["batch", "photos in progress", "batch / bare", "min..max", "batch, photos/min", "bare, photos/min"])
+    for way in rows:
+        span = f"{min(way.ratios):.2f}..{max(way.ratios):.2f}"
+        rates = f"{median(way.batch):.1f} | {median(way.bare):.1f}"
+        lines.append(f"| {way.name} | {way.in_flight} | **{median(way.ratios):.2f}** | {span} | {rates} |")
     if peaks:
-        lines += ["", "| photos | peak memory of the client |", "|---|---|"]
+        lines += ["", *head(["photos", "peak memory of the client"])]
         lines += [f"| {count} | {peak / 2**20:.0f} MiB |" for count, peak in peaks]
     return "\n".join([*lines, "", machine, ""])
 
@@ -226,8 +224,7 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 2 <= args.photos <= 1000 or not 1 <= args.rounds <= 100:
         raise BatchError("`--photos` must be from 2 to 1000, and `--rounds` from 1 to 100")
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
+    page.check(args.write, MARK)
     directions.load("ffhq", "age")
     ways = len(IN_FLIGHT) + len(WORKERS) * args.ray
     with tempfile.TemporaryDirectory() as folder, LocalTriton(REPOSITORY) as triton:
@@ -249,5 +246,4 @@ def run(args: argparse.Namespace) -> None:
         "batches includes the start of its workers."
     )
     print(table(made, peaks, machine))
-    if args.write:
-        page.write(args.write, table(made, peaks, machine), MARK)
+    page.write(args.write, table(made, peaks, machine), MARK)

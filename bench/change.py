@@ -219,8 +219,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print and write the tables."""
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
+    page.check(args.write, MARK)
     paths = sorted(path for path in args.photos.iterdir() if path.is_file())[: args.count]
     if not paths:
         raise ValueError(f"no photo in {args.photos}")
@@ -233,7 +232,6 @@ def run(args: argparse.Namespace) -> None:
                     results.append(found)
                     bar.update()
     text = markdown(results, bench.seconds, len(paths))
-    write_all({args.out / "change.md": text.encode()}, force=True)
-    if args.write:
-        page.write(args.write, text, MARK)
+    write_all({args.out / "change.md": text.encode()})
+    page.write(args.write, text, MARK)
     print(text)

@@ -28,7 +28,7 @@ class Code:
     Attributes:
         f: float32 [1, C, 16, 16].
         w: float32 [1, m, 512], w_m_plus.
-        w_coarse: float32 [1, coarse, 512]; None where a code has none, and an edit leaves f.
+        w_coarse: float32 [1, coarse, 512]; None if the code has none; edits then leave f.
         theta: float32 [1, 2, 3], how the aligned face lies in the photo.
     """
 

@@ -1,8 +1,8 @@
 """How faithful and how editable one-pass codes are: ``python -m bench codes``, without a server.
 
 Targets are generator samples, the project's photos and held-out faces, aligned and turned, at 256 px. Each code is
-rendered, and edited along named directions; what is judged of an edit is the photo plus the change between the edited
-and the plain render, which is what users get.
+rendered, and edited along named directions. An edit is judged by what users get: the photo plus the change between
+the edited and the plain render.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tqdm import tqdm
 from assets.paths import DIRECTIONS, ROOT
 from bench import page
 from bench.coders import Coder, EncoderCoder, LooksCoder
+from bench.quality_report import SAME_PERSON
+from bench.table import head, mean, row
 from client.atomic import write_all
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
@@ -41,7 +43,6 @@ from networks.pixels import from_array, to_array
 from networks.similarity import IDENTITY, compose, resample
 
 SIDE = 256
-SAME_PERSON = 0.363
 EDITS = {"age": "age", "smile": "smile", "yaw": "yaw"}  # direction, and the score that it changes
 STRENGTH = 2.0
 MARK = "codes"
@@ -106,8 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", type=Path, nargs="*", default=sets, metavar="SET", help="sets of faces")
     parser.add_argument("--photos", type=Path, default=SHARED / "photos", help="a folder (default: ../shared/photos)")
     parser.add_argument("--count", type=int, default=8, help="held-out faces of each set, and samples (default: 8)")
-    parser.add_argument("--edits", type=int, default=4, help="of each group, how many are also edited (default: 4)")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "codes", help="for codes.md, .json and sheets")
+    parser.add_argument("--edits", type=int, default=4, help="targets of each group that are also edited (default: 4)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out" / "codes", help="folder of codes.md, codes.json and sheets"
+    )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help=f"also write the table between the marks of {MARK} in a file"
     )
@@ -115,8 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, and write it with contact sheets."""
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
+    page.check(args.write, MARK)
     generator = load_generator("ffhq")
     coders: list[Coder] = [EncoderCoder(generator), *(LooksCoder(generator, folder) for folder in args.looks)]
     bench = Bench(generator)
@@ -141,8 +143,7 @@ def run(args: argparse.Namespace) -> None:
         files[args.out / f"{name}.jpg"] = buffer.getvalue()
     args.out.mkdir(parents=True, exist_ok=True)
     write_all(files)
-    if args.write:
-        page.write(args.write, text, MARK)
+    page.write(args.write, text, MARK)
     print(text)
 
 
@@ -286,9 +287,9 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPh
 def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
     """Means as Markdown, a row for each group and coder, with counts."""
     results = list(results)
-    head = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "second", "same person", "landmarks", "skin"]
-    head += [f"{name}: identity, effect" for name in EDITS] + ["edits without a face", "outside"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    titles = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "second", "same person", "landmarks", "skin"]
+    titles += [f"{name}: identity, effect" for name in EDITS] + ["edits without a face", "outside"]
+    lines = head(titles)
     for group, coder in dict.fromkeys((r.group, r.coder) for r in results):
         some = [r for r in results if (r.group, r.coder) == (group, coder)]
         quality = [r.quality for r in some]
@@ -307,11 +308,5 @@ def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
         every = [e for r in edited for pair in r.edits.values() for e in pair]
         cells.append(f"{sum(e.identity is None for e in every)} of {len(every)}")
         cells.append(mean([e.outside for e in every], ".3f"))
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(row(cells))
     return "\n".join(lines) + "\n"
-
-
-def mean(values: Iterable[float | None], form: str) -> str:
-    """The mean of those that are there."""
-    there = [v for v in values if v is not None]
-    return format(fmean(there), form) if there else "-"

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bench import literal, page
+from bench.table import head
 from export.generator import load_generator
 from export.serve.exporters import load_torchscript, to_onnx, to_torchscript
 from export.serve.graph import Graph
@@ -164,12 +165,8 @@ def measure(found: list[Runner], *, rounds: int, device: torch.device) -> None:
 
 def table(results: dict[str, list[Runner]], machine: str) -> str:
     """A Markdown table, below the machine it was measured on."""
-    lines = [
-        machine,
-        "",
-        "| fine half | engine | ms an image | times as fast as the first | min..max | MB | PSNR to torch, dB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ["fine half", "engine", "ms an image", "times as fast as the first", "min..max", "MB", "PSNR to torch, dB"]
+    lines = [machine, "", *head(titles)]
     for name, found in results.items():
         for runner in found:
             ratios = [a / b for a, b in zip(found[0].seconds, runner.seconds, strict=True)]
@@ -215,8 +212,7 @@ def run(args: argparse.Namespace) -> None:
         raise GeneratorsError("`--rounds` must be from 1 to 100")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise GeneratorsError("this machine has no CUDA device")
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
+    page.check(args.write, MARK)
     busy, device = os.getloadavg()[0], torch.device(args.device)
     makers: dict[str, Callable[[], Synthesis]] = {f"StyleGAN2, {s} px": partial(stylegan2, s) for s in args.sizes}
     if not args.no_ffhq:
@@ -232,8 +228,7 @@ def run(args: argparse.Namespace) -> None:
         f"{torch.__version__}, ONNX Runtime {onnxruntime.__version__}; {args.rounds} rounds, batch 1, cut at 16x16."
     )
     print(table(results, machine))
-    if args.write:
-        page.write(args.write, table(results, machine), MARK)
+    page.write(args.write, table(results, machine), MARK)
 
 
 def ffhq() -> MobileStyleGAN:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from client.atomic import write_all
+
 
 class PageError(ValueError):
     """A page does not contain the two marks."""
@@ -28,12 +30,13 @@ def replaced(text: str, between: str, name: str) -> str:
     return f"{before}{start}\n{between.strip()}\n{end}{after}"
 
 
-def write(path: Path, between: str, name: str) -> None:
-    """Replace the section of a file atomically."""
-    text = replaced(path.read_text(), between, name)
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def check(path: Path | None, name: str) -> None:
+    """Raise what :func:`write` would raise for a file; nothing without one."""
+    if path:
+        replaced(path.read_text(), "", name)
+
+
+def write(path: Path | None, between: str, name: str) -> None:
+    """Replace the section of a file, if one is given."""
+    if path:
+        write_all({path: replaced(path.read_text(), between, name).encode()})

@@ -79,10 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print the tables, and write them and the contact sheet."""
     options, plan = RefineOptions(steps=args.steps, seconds=args.seconds), planned(args)
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
-        if args.write.resolve() == (args.out / "quality.md").resolve():
-            raise ValueError(f"`--write {args.write}` and `--out` name the same file")
+    page.check(args.write, MARK)
+    if args.write and args.write.resolve() == (args.out / "quality.md").resolve():
+        raise ValueError(f"`--write {args.write}` and `--out` name the same file")
     transport = TritonTransport(args.url)
     with Inverter(args.url, transport=transport, refine_url=args.refine_url) as inverter:
         images: list[Picture] = [(f"photo {name}", "photos", image) for name, image in photos(args.photos)]

@@ -36,6 +36,7 @@ from assets.paths import BUILD, ROOT, detail_file, encoder_file
 from assets.perceptual import stlpips
 from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
+from client.atomic import write_all
 from client.files.sheet import png, sheet
 from export.generator import load_generator
 from export.serve.graph import sent
@@ -139,7 +140,6 @@ class Curve:
 
     def add(self, points: Sequence[Point], state: State, image: Image8) -> None:
         """Replace the cached curve."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         optimiser = {f"o.{name}": value for name, value in state.optimiser.items()}
         terms = {"terms": np.array(astuple(state.terms))} if state.terms else {}
         buffer = io.BytesIO()
@@ -147,10 +147,8 @@ class Curve:
         np.savez(buffer, allow_pickle=False, **arrays)
         # The points are written last: they mark the rest as complete.
         files = {"reconstruction.png": png(image), "state.npz": buffer.getvalue()}
-        for name, data in (files | {"points.json": json.dumps([asdict(point) for point in points]).encode()}).items():
-            partial = self.folder / f"{name}.part"
-            partial.write_bytes(data)
-            partial.replace(self.folder / name)
+        files["points.json"] = json.dumps([asdict(point) for point in points]).encode()
+        write_all({self.folder / name: data for name, data in files.items()})
 
 
 def curve(engine: TorchEngine, meter: Meter, case: Problem, recipe: Recipe, cache: Path) -> Curve:
@@ -274,8 +272,7 @@ def run(args: argparse.Namespace) -> None:
     text = markdown(
         curves, ends, seconds, rates, ratios, note=f"{machine}, PyTorch {torch.__version__}, load before {load:.1f}."
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "refine.md").write_text(text)
+    write_all({args.out / "refine.md": text.encode()})
     plot(curves, seconds, args.out / "refine.png")
     pictures = []
     for case in chosen:

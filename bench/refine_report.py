@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 import matplotlib as mpl
 
+from bench.table import head, mean, row
 from judges.reconstruction import Quality
 from sidecar.optimise.recipe import Stage
 
@@ -76,17 +77,14 @@ def markdown(
         ratios: time of eight jobs one by one over batched, by round.
         note: describes the machine.
     """
-    lines = [
-        "| recipe | target | steps | s a step | loss | ST-LPIPS Alex | PSNR 256 | identity | landmarks "
-        "| steps to the paper's loss | seconds to it | paper's seconds over these |",
-        "|---" * 12 + "|",
-    ]
+    titles = ["recipe", "target", "steps", "s a step", "loss", "ST-LPIPS Alex", "PSNR 256", "identity", "landmarks"]
+    lines = head([*titles, "steps to the paper's loss", "seconds to it", "paper's seconds over these"])
     for name, per in curves.items():
         for target, points in per.items():
-            last, mean = points[-1], seconds[name][points[-1].step] / points[-1].step
-            cells = [name, target, str(last.step), f"{mean:.2f}", f"{last.loss:.3f}", f"{last.alex:.4f}"]
+            last, step_s = points[-1], seconds[name][points[-1].step] / points[-1].step
+            cells = [name, target, str(last.step), f"{step_s:.2f}", f"{last.loss:.3f}", f"{last.alex:.4f}"]
             end = ends[name][target]
-            cells += [f"{end.psnr_256:.1f}", _number(end.identity, ".2f"), _number(end.landmarks, ".3f")]
+            cells += [f"{end.psnr_256:.1f}", mean([end.identity], ".2f"), mean([end.landmarks], ".3f")]
             paper = curves.get(PAPER, {}).get(target)
             steps = reached(points, paper[-1].loss) if paper else None
             if steps is None or paper is None:
@@ -95,8 +93,8 @@ def markdown(
                 needed = elapsed(seconds[name], steps)
                 speedup = elapsed(seconds[PAPER], paper[-1].step) / needed
                 cells += [f"{steps:.0f}", f"{needed:.0f}", f"**{speedup:.1f}**"]
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| recipe | compared at | jobs at once | steps/s, all jobs | min..max |", "|---|---|---|---|---|"]
+            lines.append(row(cells))
+    lines += ["", *head(["recipe", "compared at", "jobs at once", "steps/s, all jobs", "min..max"])]
     for r in rates:
         size = f"{r.stage.side} px" if r.stage.side else "full size"
         side = f"{size}, short head" if r.stage.short else size
@@ -105,10 +103,6 @@ def markdown(
     middle, low, high = median(ratios), min(ratios), max(ratios)
     lines += ["", f"Eight jobs, one by one over batches of four: {middle:.2f} ({low:.2f}..{high:.2f}).", "", note, ""]
     return "\n".join(lines)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def plot(curves: Curves, seconds: Mapping[str, Sequence[float]], path: Path) -> None:

@@ -33,6 +33,7 @@ from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
 from bench.pairing import Comparison, paired
+from bench.table import head
 from server.triton import LocalTriton
 
 MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")
@@ -135,10 +136,8 @@ def compare(url: str, repository: Path, models: Iterable[str], *, seconds: float
 
 def table(results: Sequence[Comparison], machine: str) -> str:
     """A Markdown table, above the machine it was measured on."""
-    lines = [
-        "| model | in flight | served / bare | min..max | overhead, ms a request | served, items/s | bare, items/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = ["model", "in flight", "served / bare", "min..max"]
+    lines = head([*titles, "overhead, ms a request", "served, items/s", "bare, items/s"])
     for r in results:
         span = f"{min(r.ratios):.2f}..{max(r.ratios):.2f}"
         rates = f"{_rate(r.served_rate)} | {_rate(r.bare_rate)}"
@@ -196,8 +195,7 @@ def run(args: argparse.Namespace) -> None:
         raise ThroughputError("`--seconds` must be above 0 and at most 60, and `--rounds` from 1 to 100")
     if args.url:
         check_local(args.url)
-    if args.write:
-        page.replaced(args.write.read_text(), "", MARK)
+    page.check(args.write, MARK)
     busy = os.getloadavg()[0]
     with ExitStack() as stack:
         url = args.url or stack.enter_context(LocalTriton(args.repository)).url
@@ -212,8 +210,7 @@ def run(args: argparse.Namespace) -> None:
         f"rounds of {args.seconds:g} s a side: {args.rounds}."
     )
     print(as_json(results, machine) if args.json else table(results, machine))
-    if args.write:
-        page.write(args.write, table(results, machine), MARK)
+    page.write(args.write, table(results, machine), MARK)
 
 
 def check_local(url: str) -> None:

@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError: there is no photo, or an option is out of range.
     """
     faces, count, steps, degrees = planned(args)
-    if args.write:
-        page.replaced(args.write.read_text(), "", report.MARK)
+    page.check(args.write, report.MARK)
     photos = read_photos(args.photos, most=FULL)
     with servers(args.url, args.refine_url) as (url, refine_url), Inverter(url, refine_url=refine_url) as inverter:
         samples = {f"sample {seed}": inverter.generate(seed) for seed in range(FIRST_SEED, FIRST_SEED + count)}

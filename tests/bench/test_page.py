@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench import quality, throughput
-from bench.page import PageError, marks, replaced, write
+from bench.page import PageError, check, marks, replaced, write
+from client.errors import OutputError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 START, END = marks("part")
@@ -28,6 +29,16 @@ def test_marks_are_needed_once_each(text: str) -> None:
         replaced(text, "new", "part")
 
 
+def test_a_page_is_checked_before_it_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(START)
+    with pytest.raises(PageError, match="once each"):
+        check(page, "part")
+    check(None, "part")
+    write(None, "new", "part")
+    assert page.read_text() == START
+
+
 @pytest.mark.parametrize(("page", "name"), [("performance.md", throughput.MARK), ("quality.md", quality.MARK)])
 def test_the_pages_have_the_marks(page: str, name: str) -> None:
     assert "| 0.9 |" in replaced((DOCS / page).read_text(), "| 0.9 |", name)
@@ -43,7 +54,7 @@ def test_write_replaces_the_file_whole(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no rename")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no rename"):
+    with pytest.raises(OutputError, match="no rename"):
         write(page, "newer", "part")
     assert page.read_text() == f"{START}\nnew\n{END}"
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
