@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from assets.compiled import compile_function
 from export.generator import load_generator
 from networks.generator_file import Generator
 from networks.pixels import to_uint8
@@ -84,7 +85,7 @@ def render(generator: Generator, folder: Path, *, split: str, shards: range) -> 
             image = synthesis(w_plus).float()
         return to_uint8(at_size(image))
 
-    compiled = torch.compile(draw)
+    compiled = compile_function(draw)
     step = 16 if cuda else 1  # one at a time is fastest on a CPU, because the maps fit the cache
     folder.mkdir(parents=True, exist_ok=True)
     missing = [s for s in shards if not shard_path(folder, split, s).exists()]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from assets.compiled import compile_function
 from assets.perceptual import stlpips
 from export.samples import at_size
 from export.training.identity_loss import IdentityLoss
@@ -34,7 +35,7 @@ class RenderedLoss(nn.Module):
         self.perceptual = stlpips("alex").to(device)
         self.perceptual_weight, self.identity_weight = perceptual_weight, identity_weight
         self.identity = IdentityLoss().to(device) if identity_weight else None
-        self._render = torch.compile(self.render) if compiled else self.render
+        self._render = compile_function(self.render) if compiled else self.render
 
     def render(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """f [B, 512, cut, cut], w_m_plus [B, n, 512] -> images [B, 3, 256, 256], area-averaged."""

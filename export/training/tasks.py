@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from assets.compiled import compile_function
 from assets.perceptual import stlpips
 from export.samples import shards, styles
 from export.training.image_loss import RenderedLoss, sample_by_sample
@@ -109,7 +110,7 @@ class Task:
         if network != "encoder":
             assert self.detail is not None
             self.trained["detail"] = self.detail
-            self._pool = torch.compile(self.detail.features) if compiled else self.detail.features
+            self._pool = compile_function(self.detail.features) if compiled else self.detail.features
         self.pnorm = pnorm.to(device)
         weights = self.pnorm.eigenvalues.sqrt()
         self.axes: Tensor = weights / weights.mean()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from assets.compiled import compile_function
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
 from sidecar.optimise.faces import CloseUp, FaceTarget, FaceTerms, Person
@@ -228,7 +229,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 def maybe_compiled(function: Callable[P, Tensor], *, compiled: bool) -> Callable[P, Tensor]:
     """The function, compiled for fixed shapes where that is asked for."""
-    return torch.compile(function, dynamic=False) if compiled else function
+    return compile_function(function, dynamic=False) if compiled else function
 
 
 def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:

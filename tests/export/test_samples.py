@@ -75,7 +75,7 @@ def test_styles_are_mixed_in_training_and_not_in_heldout_samples() -> None:
 @pytest.mark.slow
 def test_rendered_samples_are_what_their_latents_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.samples.SHARD", 4)
-    monkeypatch.setattr("torch.compile", lambda function: function)
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
     generator = load_generator("ffhq")
     render(generator, tmp_path, split="train", shards=range(1))
     before = shard_path(tmp_path, "train", 0).stat().st_mtime_ns

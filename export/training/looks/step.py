@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from assets.compiled import compile_function
 from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch
 from export.training.looks.full_size import FullSize
@@ -108,10 +109,10 @@ class Step:
 
     def compile(self, *, short: bool) -> None:
         """Compile the whole half, and maybe the short one, below their autocast: above it, every call recompiles."""
-        self.whole = self.full_size.whole = in_half(torch.compile(self.synthesis.fine, dynamic=False), self.device)
+        self.whole = self.full_size.whole = in_half(compile_function(self.synthesis.fine, dynamic=False), self.device)
         if short:
-            self.paint = in_half(torch.compile(self._paint, dynamic=False), self.device)
-            self.paint_to_learn = in_half(torch.compile(self._paint_to_learn, dynamic=False), self.device)
+            self.paint = in_half(compile_function(self._paint, dynamic=False), self.device)
+            self.paint_to_learn = in_half(compile_function(self._paint_to_learn, dynamic=False), self.device)
 
     def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
         # f [B, C, cut, cut], w [B, m, 512] -> [B, 3, 256, 256]
