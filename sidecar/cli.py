@@ -114,7 +114,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m sidecar",
         description="Serve the refinement of inversions over gRPC (refine.v1.Refinement, grpc.health.v1 and server "
         "reflection). Weights are read from the build folder ($UNALIGNED_BUILD, default: the project's build), which "
-        "`python -m export fetch --judges` fills. Only PyTorch's cache of compiled code is written to disk.",
+        "`python -m export fetch --judges` fills. Only compiled code is written to disk, to its folder "
+        "`compiled`, or to $TORCHINDUCTOR_CACHE_DIR.",
         epilog=EPILOG,
     )
     add = found.add_argument
