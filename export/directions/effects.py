@@ -32,19 +32,30 @@ class Effects:
     faces: int
 
 
-@torch.no_grad()
 def effects(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) -> Effects:
-    """Measure a step of W, float32 [512], on seeded faces at psi 0.7; ends without a face are left out."""
-    rng = torch.Generator().manual_seed(2_000_000)
-    w = generator.mapping(torch.randn(faces, len(step), generator=rng), PSI)
+    """Measure a step of W, float32 [512], when all styles move and when only those behind a cut at 16 do."""
     count = generator.synthesis.num_styles
     behind = torch.arange(count) >= generator.synthesis.coarse_styles(16)
-    changes = [
-        [_change(generator, scorer, latent, step * layers[:, None]) for latent in w]
-        for layers in (torch.ones(count), behind.float())
-    ]
-    full, fine = (Scores(*torch.stack([c for c in change if c is not None]).mean(dim=0).tolist()) for change in changes)
+    full, fine = (
+        effect(generator, scorer, step * layers[:, None], faces=faces) for layers in (torch.ones(count), behind.float())
+    )
     return Effects(full, fine, faces)
+
+
+@torch.no_grad()
+def effect(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) -> Scores:
+    """Mean change of each score at strength 1, on seeded faces at psi 0.7; ends without a face are left out.
+
+    Args:
+        generator: renders the faces.
+        scorer: scores them.
+        step: of each style, float32 [num_styles, 512].
+        faces: how many.
+    """
+    rng = torch.Generator().manual_seed(2_000_000)
+    w = generator.mapping(torch.randn(faces, step.shape[1], generator=rng), PSI)
+    changes = [_change(generator, scorer, latent, step) for latent in w]
+    return Scores(*torch.stack([change for change in changes if change is not None]).mean(dim=0).tolist())
 
 
 def draw(generator: Generator, w_plus: Tensor) -> Image8:

@@ -23,7 +23,7 @@ from export.serve.graph import Graph, received, sent
 from export.serve.graphs import DetailGraph, ShiftGraph
 from export.serve.triton_config import EnsembleStep, ServedModel, Tensor, parse
 from export.serve.variant import PLAIN
-from export.serve.verify import VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
+from export.serve.verify import Arrays, VerifyError, by_onnxruntime, by_torch, by_torchscript, compare, inputs, table
 from networks.generator_file import GeneratorError
 from networks.learned_file import load_detail
 from networks.pnorm import load_pnorm
@@ -143,11 +143,16 @@ def test_an_exported_graph_equals_torch_at_any_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(found["w_m_plus_batch"][-1], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def feeds() -> dict[str, Arrays]:
+    return inputs("ffhq", (16,))
+
+
 @built
 @pytest.mark.parametrize("role", ["mapping", "coarse", "fine", "encoder", "detail", "styles", "preview", "shift"])
-def test_exported_graphs_equal_torch(role: str) -> None:
+def test_exported_graphs_equal_torch(role: str, feeds: dict[str, Arrays]) -> None:
     graph = next(g for g in graphs.graphs("ffhq") if g.name == f"ffhq_{role}")
-    feed = inputs("ffhq")[graph.name]
+    feed = feeds[graph.name]
     expected = by_torch(graph.build().eval(), graph.outputs, feed)
     rows = compare(graph.name, "onnxruntime", expected, by_onnxruntime(PLAIN.file(graph.name), feed))
     assert all(row.passed for row in rows), table(rows)

@@ -201,9 +201,9 @@ def test_the_constant_is_the_generators_whatever_the_image() -> None:
     network.input.constant.data.normal_()
     constant = Constant.of(network)
     with torch.inference_mode():
-        f = constant(torch.randn(3, 3, 256, 256))
-        w_plus = torch.randn(3, network.num_styles, 512)
-        assert torch.equal(f, network.input.constant.expand(3, -1, -1, -1))
+        f = constant(torch.randn(2, 3, 256, 256))
+        w_plus = torch.randn(2, network.num_styles, 512)
+        assert torch.equal(f, network.input.constant.expand(2, -1, -1, -1))
         assert torch.equal(network.fine(f, w_plus), network(w_plus))
 
 

@@ -77,10 +77,10 @@ def start_from(network: nn.Module, state: dict[str, Tensor], *, new: tuple[str, 
 
 
 @torch.no_grad()
-def measure_statistics(looks: TwoLooks, generator: Generator, rng: torch.Generator) -> None:
-    """Set the statistics that normalise codes, from samples."""
+def measure_statistics(looks: TwoLooks, generator: Generator, rng: torch.Generator, *, batches: int = 16) -> None:
+    """Set the statistics that normalise codes, from batches of 128 samples."""
     maps, styles = [], []
-    for _ in range(16):
+    for _ in range(batches):
         w = draw_styles(generator, 128, rng)
         maps.append(generator.synthesis.coarse(w[:, : looks.coarse], cut=looks.cut))
         styles.append(w[:, -1])

@@ -16,7 +16,7 @@ from networks.looks import TwoLooks
 from networks.short_head import ShortHead
 from tests.export.training.looks.test_step import large, make
 
-RUN = Run(minutes=1e6, steps=3, batch=2, coarse_steps=2, coarse_batch=2, log_steps=1)
+RUN = Run(minutes=1e6, steps=2, batch=2, coarse_steps=2, coarse_batch=2, log_steps=1)
 
 
 def trainer(generator: Generator, faces: Faces, folder: Path, run: Run) -> Trainer:
@@ -44,8 +44,8 @@ def test_a_killed_run_continues_where_it_was(generator: Generator, faces: Faces,
             assert torch.equal(value, second.networks[name].state_dict()[part]), part
     for part, value in whole.averaged["looks"].state_dict().items():
         assert torch.equal(value, second.averaged["looks"].state_dict()[part]), part
-    assert second.done == 3
-    assert [h["kind"] for h in second.history] == ["coarse"] * 2 + ["step"] * 3
+    assert second.done == 2
+    assert [h["kind"] for h in second.history] == ["coarse"] * 2 + ["step"] * 2
 
 
 def test_frozen_parts_and_norms_stay(generator: Generator, faces: Faces, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_earlier_names_are_understood() -> None:
 
 def test_statistics_normalise_the_generators_codes(generator: Generator) -> None:
     looks = TwoLooks()
-    measure_statistics(looks, generator, torch.Generator().manual_seed(0))
+    measure_statistics(looks, generator, torch.Generator().manual_seed(0), batches=2)
     w = generator.mapping(torch.randn(64, 512))[:, None].expand(-1, 4, -1)
     f = looks.normalise_f(generator.synthesis.coarse(w, cut=16))
     assert abs(float(f.mean())) < 0.2
