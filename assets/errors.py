@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 class AssetError(Exception):
-    """A published file is not to be had."""
+    """A published file cannot be obtained."""
 
 
 class WheelError(AssetError):

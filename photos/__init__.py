@@ -1,1 +1,1 @@
-"""Photos of strangers: decoded in a process that can be ended, and checked for the work that they ask for."""
+"""Untrusted photos: decoded in a process that can be ended, and checked for the work that they cause."""

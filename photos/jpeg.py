@@ -1,4 +1,4 @@
-"""JPEG files before Pillow decodes them: the work that they ask for, and a missing end marker."""
+"""JPEG files before Pillow decodes them: the work that they cause, and a missing end marker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of ``tritonserver``: what is closed without secrets, and traces."""
+"""Options of ``tritonserver``: protocols closed to others, and traces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DANGEROUS = "shared-memory,model-repository,trace,logging"
 
 
 def closed(token: str) -> list[str]:
-    """Close what a server on a shared machine must not offer, over gRPC and HTTP.
+    """Close the protocols that a server on a shared machine must not offer, over gRPC and HTTP.
 
     Everyone can read the command line of a process, so a token in it protects nothing dangerous. Dangerous protocols
     need a value that no request can carry (it has line breaks) and, for gRPC, a key that HTTP/2 rejects (capitals).
@@ -24,7 +24,7 @@ def closed(token: str) -> list[str]:
 
 
 def tracing(url: str | None) -> list[str]:
-    """Send the traces of requests that belong to one to a collector; None sends none."""
+    """Send the traces of traced requests to a collector; None turns them off."""
     if url is None:
         return []
     # Rate 0: only what comes with a trace's context.

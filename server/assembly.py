@@ -44,7 +44,7 @@ class Assembly:
 
 
 def assemble() -> Assembly:
-    """Lay the server out under ``build/triton`` unless that is done, and say how to run it.
+    """Lay the server out under ``build/triton`` unless it is up to date, and return how to run it.
 
     Raises:
         AssemblyError: the wheel has no binary for this machine or this Python.
@@ -63,7 +63,7 @@ def assemble() -> Assembly:
     arguments = (
         f"--backend-directory={inside / 'backends'}",
         f"--cache-directory={inside / 'caches'}",
-        # The Python-based backends complete nothing, and asking them takes longer than loading a model.
+        # The Python-based backends complete no configs, and asking them takes longer than loading a model.
         "--disable-auto-complete-config",
     )
     return Assembly(inside / "bin" / "tritonserver", arguments, _environment(library))
@@ -109,7 +109,7 @@ def _replace(home: Path, temporary: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one process at a time in; the lock ends with its holder, however that ends."""
-    import fcntl  # here, because Windows lacks it, and _libpython has the sentence for that
+    import fcntl  # here, because Windows lacks it, and _libpython has the message for that
 
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -150,7 +150,7 @@ def _environment(library: Path | None) -> dict[str, str]:
 
 
 def _libpython() -> Path | None:
-    """The interpreter's own shared library; None where the stub brings its own or the system's loader finds it.
+    """The interpreter's own shared library; None if the stub brings its own or the system's loader finds it.
 
     Without it the stub cannot start, and the server would wait for ever.
     """

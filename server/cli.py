@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(options)
         if options.command == "secrets":
             make(options.folder, options.name)
-            print(f"Secrets of a server and of its clients are in {options.folder}; they end in a year.")
+            print(f"Secrets of a server and of its clients are in {options.folder}; they expire in a year.")
             return 0
         print(assemble().executable)
     except (AssetError, LauncherError, OSError) as error:
@@ -70,7 +70,7 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _start_once(options: argparse.Namespace) -> int:
-    """Serve until the end; `_LOST` where a server was lost."""
+    """Serve until the end; return `_LOST` if a server was lost."""
     with _servers(options) as (triton, sidecar):
         # The ports stay the same: clients come back to them.
         options.grpc_port = int(triton.url.rpartition(":")[2])
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait for the command; a Ctrl-C reaches it by itself, a SIGTERM is passed on."""
+    """Wait for the command; a Ctrl-C reaches it directly, a SIGTERM is passed on."""
     while True:
         try:
             status = child.wait()
@@ -247,6 +247,6 @@ def _parser() -> argparse.ArgumentParser:
         "assemble",
         help="fetch and lay out the server, without starting it",
         description="Fetch the pinned wheel (by its hash), lay the server out under build/triton and print the path "
-        "of its executable. Does nothing if that is done.",
+        "of its executable. Does nothing if it is up to date.",
     )
     return parser

@@ -2,7 +2,7 @@
 
 Runs as a script on its own (``python -I -S guard.py PREFIX GRACE LOG -- COMMAND...``): starts COMMAND with its output
 in LOG, writes its process id to stdout, and stops it when its own stdin ends, that is when the launcher asks for it or
-dies in any way. Then, and when the server ends by itself, it kills what the server left running and removes the
+dies in any way. Then, and when the server ends on its own, it kills what the server left running and removes the
 entries of /dev/shm that start with PREFIX. It exits with the server's exit status (128 + n for signal n).
 """
 
@@ -42,7 +42,7 @@ def sweep(prefix: str) -> list[str]:
 def close_to_others(prefix: str) -> None:
     """Let only their owner read and write the entries of /dev/shm whose names start with ``prefix``.
 
-    The stubs make them readable by everybody, whatever the umask is.
+    The stubs make them readable by everyone, whatever the umask is.
 
     Raises:
         ValueError: the prefix is empty.

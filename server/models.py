@@ -45,7 +45,7 @@ def served(repository: Path, wanted: Sequence[str]) -> list[str] | None:
 
 
 def linked(repository: Path, names: Sequence[str], folder: Path) -> Path:
-    """A repository with only these models: links in a folder of its own under ``folder``, made once."""
+    """A repository with only these models: links in a separate folder under ``folder``, made once."""
     digest = hashlib.sha256("\0".join((str(repository), *names)).encode()).hexdigest()[:12]
     made = folder / f"models-{digest}"
     made.mkdir(parents=True, exist_ok=True)

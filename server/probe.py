@@ -1,8 +1,8 @@
-"""Asks each model with a process of its own for a sign of life: the process may be deadlocked, or spin for ever.
+"""Asks each model for a sign of life: its process may be deadlocked, or spin for ever.
 
 A probe is a request of zeros whose id makes the backends answer it without running the model. A model is stuck if it
-answered neither its probe nor anybody else for `patience` seconds, and its process did nothing. A process that works
-may have a long request: it gets ten times as long.
+answered neither its probe nor any other request for `patience` seconds, and its process did not compute. A process that
+computes may have a long request: it gets ten times as long.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Probe(threading.Thread):
                 answered = self._ask(client, set(models.values()))
                 found = client.get_inference_statistics(headers=self._admin, client_timeout=self._seconds).model_stats
             except InferenceServerException as error:
-                # A server that ends is somebody else's business.
+                # The guard deals with a server that ends.
                 is_silent = error.status() == "StatusCode.DEADLINE_EXCEEDED"
                 return {SERVER: Look(not is_silent, 0, _processor(self._pid))}
         requests = {one.name: one.inference_stats.success.count + one.inference_stats.fail.count for one in found}

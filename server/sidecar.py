@@ -28,7 +28,7 @@ class LocalSidecar(GuardedProcess):
         port, metrics_port: 0 for a free one.
         timeout: seconds within which it must be ready: networks loaded, the step compiled.
         grace: seconds between the request to stop and the kill.
-        secrets: a folder of `server.secrets`; None is plain text for everybody.
+        secrets: a folder of `server.secrets`; None serves plain text to everyone.
         arguments: more options of ``python -m sidecar``.
         program: the command to run; ``python -m sidecar`` by default.
     """

@@ -49,9 +49,9 @@ class LocalTriton(GuardedProcess):
         timeout: seconds within which the server must be ready, models loaded and warmed up.
         grace: seconds between the request to stop and the kill. A client that holds a stream open keeps the server
             from stopping on its own: close streams first.
-        secrets: a folder of `server.secrets`: serve with the production settings; None is plain text for everybody.
+        secrets: a folder of `server.secrets`: serve with the production settings; None serves plain text to everyone.
         patience: seconds within which the process of each model must answer a probe or a request, or be computing;
-            None asks for nothing. Otherwise the server counts as lost, and stops.
+            otherwise the server counts as lost, and stops. None turns this off.
         traces: where OpenTelemetry's traces go (``http://host:4318/v1/traces``): of requests that belong to one.
         models: which of them to serve, as `server.models.served` takes it.
         arguments: more arguments for ``tritonserver``, e.g. ``--model-control-mode=explicit``.

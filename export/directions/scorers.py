@@ -9,8 +9,9 @@ Model files, taken out of hash-pinned wheels and run in ONNX Runtime; the packag
 
 The age and gender networks are Cydral's, of dlib-models.
 
-Yaw and smile are geometry of YuNet's five landmarks that no roll, place or size of the face changes. A smile is told
-by the width of the mouth alone: the height of its corners would follow the pitch of the head more than the smile.
+Yaw and smile are geometry of YuNet's five landmarks that no roll, place or size of the face changes. A smile is
+measured by the width of the mouth alone: the height of its corners would follow the pitch of the head more than the
+smile.
 """
 
 from __future__ import annotations

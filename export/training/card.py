@@ -12,7 +12,7 @@ ERRORS = {
     "styles": "the fine layers' modulations, 1.0 is their mean",
     "vgg": "ST-LPIPS (VGG) of the image, 256 px",
     "psnr": "PSNR of the image, dB, 256 px",
-    "identity": "squared distance of the faces' descriptors, 0.36 ends the same person",
+    "identity": "squared distance of the faces' descriptors, the same person below 0.36",
 }
 
 

@@ -1,6 +1,6 @@
 """The detail head by least squares: ridge regression from pooled features to styles, in one pass over the samples.
 
-Linear in its features, the head has a best solution, and no step size, epochs or luck lie on the way there. Every other
+The head is linear in its features, so it has a best solution, found without step sizes, epochs or luck. Every other
 image is moved, so that the styles do not depend on place. The sums are kept every so many samples, and
 a killed run continues from there.
 """

@@ -4,7 +4,7 @@
 by `regression`; nothing goes backward through the generator. ``image``: see `image_loss`.
 In both, half of the images are shifted, rotated and scaled, anew each time; in the latter a third of those change their
 colours a little, too. The encoder alone learns with the true styles, as in the paper; together, half of a batch does.
-The head of W+ sees images as they are: W+ has no code for others.
+The head of W+ sees unmoved images: W+ has no code for moved ones.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ class Task:
             ``f``: of f, where 1.0 is the error of the best number per channel; ``f_map``: of the best map per channel.
             ``styles``: of the fine layers' modulations, where 1.0 is the error of their means. ``vgg``, ``psnr``:
             ST-LPIPS (VGG) and dB of images at 256 px, with the head's styles where it is trained, else with the true
-            ones; ``identity``: the squared distance of their faces' descriptors, where that is part of the loss. What a
-            network that is not there would tell is left out.
+            ones; ``identity``: the squared distance of their faces' descriptors, where that is part of the loss. A
+            missing network's metrics are left out.
         """
         training = {network: network.training for network in self.trained.values()}
         for network in training:

@@ -228,7 +228,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 def maybe_compiled(function: Callable[P, Tensor], *, compiled: bool) -> Callable[P, Tensor]:
-    """The function, compiled for fixed shapes where that is asked for."""
+    """The function, compiled for fixed shapes if ``compiled``."""
     return compile_function(function, dynamic=False) if compiled else function
 
 

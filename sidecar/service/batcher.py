@@ -23,9 +23,9 @@ from sidecar.service.ticket import Ticket
 
 log = logging.getLogger("sidecar")
 
-# Upper bound of a slice where steps are slow: a drain must reach the next checkpoint within its grace period.
+# Upper bound of a slice of slow steps: a drain must reach the next checkpoint within its grace period.
 _SLICE_SECONDS = 2.0
-# A client that is stopped keeps its last checkpoint: where steps are slow, that is to be the step that it shows.
+# A stopped client keeps its last checkpoint: with slow steps, that should be the step that it shows.
 _CHECKPOINT_SECONDS = 1.0
 # Before the first step.
 _UNKNOWN = Terms(**dict.fromkeys(("total", *TERMS), 0.0))

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the side-car, in a registry of their own."""
+"""Prometheus metrics of the side-car, in their own registry."""
 
 from __future__ import annotations
 

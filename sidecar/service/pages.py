@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Pages:
-    """A small server in a thread of its own.
+    """A small server in its own thread.
 
     Args:
         registry: of the metrics.

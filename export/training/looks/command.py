@@ -126,7 +126,7 @@ def read_sets(paths: list[Path], shares: list[float] | None) -> list[tuple[Faces
 
 
 def found_faces(path: Path) -> Faces:
-    """A set as it is, or the faces in a folder of photos, which are found once and kept in the build folder."""
+    """A set, or the faces in a folder of photos, which are found once and kept in the build folder."""
     if not path.is_dir() or (path / LANDMARKS).exists():
         return read_faces(path)
     names = "\n".join(sorted(str(p.relative_to(path)) for p in path.rglob("*")))

@@ -53,7 +53,7 @@ class FullSize:
         Args:
             batch: as of :class:`export.training.looks.draws.Batch`.
             f: float32 [B, C, cut, cut], codes of its photos.
-            w: float32 [B, m, 512], likewise.
+            w: float32 [B, m, 512], their styles.
             number: which of them.
             rng: places the crops.
         """

@@ -41,7 +41,7 @@ class Person(nn.Module):
 
         Args:
             image: float32 [B, 3, S, S] in [-1, 1].
-            target: likewise; gives no gradient.
+            target: of the same shape; gives no gradient.
             theta: float32 [B, 2, 3], how both faces were moved.
         """
         with torch.no_grad():
@@ -101,7 +101,7 @@ class ImageLoss:
 
         Args:
             image: float32 [B, 3, 256, 256].
-            target: likewise.
+            target: of the same shape.
             theta: float32 [B, 2, 3], how the faces were moved.
         """
         target = target.detach()

@@ -34,7 +34,7 @@ class Run:
 
     Attributes:
         minutes: of all calls together, at which the step size has fallen to a hundredth.
-        steps: likewise.
+        steps: the same.
         batch: photos a step.
         photos: share of real faces.
         rate: of AdamW.

@@ -53,7 +53,7 @@ class Codes:
     Attributes:
         first: f and w_m_plus after the first look, normalised, and what the short head paints of them.
         f: float32 [B, C, cut, cut], after the second.
-        w: float32 [B, m, 512], likewise.
+        w: float32 [B, m, 512], after the second.
         w_coarse: float32 [B, coarse, 512].
         base: float32 [B, C, cut, cut], T(G_coarse(w_c)).
         f_edited: f, moved by the edit.

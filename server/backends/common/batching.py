@@ -76,7 +76,7 @@ def specs(config: dict[str, Any], key: str) -> list[ModelTensor]:
 
 
 def count(config: dict[str, Any], key: str) -> int | None:
-    """Read a count (0 or more) from the config's parameters, or None where it is absent.
+    """Read a count (0 or more) from the config's parameters, or None if it is absent.
 
     Raises:
         ValueError: it is not a count.

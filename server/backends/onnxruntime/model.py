@@ -36,7 +36,7 @@ _TYPES = {
 
 
 class TritonPythonModel:
-    """One instance of a model, with a session of its own."""
+    """One instance of a model, with its own session."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph and check it against the config.

@@ -21,7 +21,7 @@ else:
 
 
 class TritonPythonModel:
-    """One instance of a model, with a module of its own."""
+    """One instance of a model, with its own module."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the module and settle which tensor is which.
