@@ -124,7 +124,7 @@ class Chaos:
         return (self.folder / "launcher.txt").read_text(errors="replace").count("are started again")
 
     def keep_up(self) -> None:
-        """Start the launcher unless it runs: whoever runs it in earnest has a supervisor for that."""
+        """Start the launcher unless it runs: in production, a supervisor does that."""
         if self.launcher is not None and self.launcher.poll() is None:
             return
         triton, sidecar = map(str, self.ports)
@@ -154,7 +154,7 @@ class Chaos:
         self.judge(out, said)
 
     def attempt(self, *, calm: bool) -> tuple[int, str]:
-        """Run the client until it ends, by itself or not."""
+        """Run the client until it ends or is killed."""
         triton, sidecar = (f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
         command = ["batch", "edit", "--photos", "photos", "--out", "out", "--edit", "age=-1,1", "--steps", "40"]
         waits = ["--timeout", "10", "--patience", "40", "--checkpoint-every", "5", "--resume", "--json"]

@@ -139,20 +139,34 @@ def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run):
     assert (place / report["reconstruction"]).is_file()
 
 
+@pytest.fixture
+def both(models: Path, launch: Callable[..., LocalTriton]) -> Iterator[Callable[..., tuple[LocalTriton, LocalSidecar]]]:
+    """Start a Triton and a side-car at once; stopped when the test is over."""
+    started: list[LocalSidecar] = []
+
+    def start(*, grpc_port: int = 0, port: int = 0) -> tuple[LocalTriton, LocalSidecar]:
+        started.append(LocalSidecar(port=port, arguments=SIDECAR))
+        started[-1].launch()
+        return launch(models, grpc_port=grpc_port), started[-1].ready()
+
+    yield start
+    for sidecar in started:
+        sidecar.stop()
+
+
 @pytest.mark.slow
-def test_both_servers_killed_in_the_middle(alone, place, run, launch, models):
-    triton = launch(models)
-    with LocalSidecar(arguments=SIDECAR) as sidecar:
-        client = run(*INVERT, url=triton.url, refine_url=sidecar.url)
-        client.wait_for_previews(1)
-        os.kill(triton.pid, signal.SIGKILL)
-        # The refinement does not need Triton.
-        client.wait_for_previews(2)
-        os.kill(sidecar.pid, signal.SIGKILL)
+def test_both_servers_killed_in_the_middle(alone, place, run, both):
+    triton, sidecar = both()
+    client = run(*INVERT, url=triton.url, refine_url=sidecar.url)
+    client.wait_for_previews(1)
+    os.kill(triton.pid, signal.SIGKILL)
+    # The refinement does not need Triton.
+    client.wait_for_previews(2)
+    os.kill(sidecar.pid, signal.SIGKILL)
     triton.stop()
-    with LocalSidecar(port=port(sidecar.url), arguments=SIDECAR):
-        launch(models, grpc_port=port(triton.url))
-        code, report, error = client.done()
+    sidecar.stop()
+    both(grpc_port=port(triton.url), port=port(sidecar.url))
+    code, report, error = client.done()
     assert (code, error) == (0, "")
     assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE))
     assert (place / report["reconstruction"]).is_file()

@@ -103,7 +103,7 @@ def test_a_photo_that_fails_is_reported_and_retried(place: Path, capsys: pytest.
     assert "4 photos done, 1 failed, 0 left" in told
     assert "photos/2.png: cannot read `2.png`: a truncated or damaged PNG file" in told
     assert not (place / "out/2.png").exists()
-    # It is not tried again unless that is asked for.
+    # It is only retried on request.
     Path("photos/2.png").write_bytes(good)
     assert batch("--resume") == 1
     assert batch("--retry-failed") == 0
@@ -199,7 +199,7 @@ def test_a_server_that_is_away_one_time_in_three_costs_nothing_but_time(
 def test_a_server_that_is_slow_loses_nothing(
     place: Path, triton: FakeTriton, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slow within the deadline is only slow; beyond it, the photo is asked for again, and then left for later."""
+    """An answer may be slow within the deadline; beyond it, the photo is requested again, and then left for later."""
     monkeypatch.setattr(retry, "FIRST_BACKOFF", 0.01)
     triton.on_infer = lambda *_: time.sleep(0.3)
     assert batch("--timeout", "5") == 0

@@ -77,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, triton: FakeTriton, h
 
 
 def batch(*arguments: str, out: str = "out", engine: str = "ray") -> subprocess.CompletedProcess[str]:
-    """A process of its own: Ray leaves its traces in whatever it runs in, and takes it down with its cluster."""
+    """A separate process: Ray leaves traces in the process it runs in, and takes it down with its cluster."""
     fixed = ["batch", "edit", "--photos", "photos", "--edit", "age.safetensors=-1,2", "--fast", "--concurrency", "1"]
     command = [sys.executable, "-m", "client", *fixed, "--out", out, "--engine", engine, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

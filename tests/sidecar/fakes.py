@@ -1,4 +1,4 @@
-"""A pretended engine, and a side-car around it in a thread of its own."""
+"""A fake engine, and a side-car around it in its own thread."""
 
 from __future__ import annotations
 

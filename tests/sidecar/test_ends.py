@@ -243,7 +243,7 @@ def test_a_failing_engine_ends_its_jobs_alone(preset: str, sentence: str, errors
 def test_a_result_that_cannot_be_stated_fails(errors: list[str]) -> None:
     with running() as side:
         side.engine.go(10)
-        # Its only slice is its last: the state is asked for by the judges' thread.
+        # Its only slice is its last: the judges' thread asks for the state.
         assert failure(side.refine(steps=1, preset="unsaid"))[1:] == (grpc.StatusCode.INTERNAL, FAILED)
         assert errors == ["the engine failed"]
         assert side.outcomes() == {"error": 1}

@@ -1,4 +1,4 @@
-"""What is refused before it is read, what counts as a job, and results that nobody reads."""
+"""Requests refused before they are read, what counts as a job, and results that nobody reads."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_result_that_nobody_reads_is_dropped() -> None:
             call = refine_pb2_grpc.RefinementStub(channel).Refine(asked(steps=2, checkpoint_every=1), timeout=WAIT_S)
             side.engine.go(10)
             wait_until(lambda: side.metric("refine_unread_total") == 1)
-            # Its slot is free, and whoever reads after all is told.
+            # Its slot is free, and a late reader gets the reason.
             assert until(side.refine(steps=2), "done").step == 2
             events, *ended = failure(call)
         assert ended == [Unread.code, Unread.sentence]

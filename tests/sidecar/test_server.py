@@ -81,7 +81,7 @@ def test_a_start_can_be_stopped() -> None:
 
     assert asyncio.run(served(load, ServiceSettings(port=0, metrics_port=0), stopped=True)) == 130
     assert loading.wait(60)
-    # What it loads is for nobody now.
+    # Nobody needs what it loads any more.
     thread = next(thread for thread in threading.enumerate() if thread.name == "load")
     stopped.set()
     thread.join(60)
