@@ -12,31 +12,61 @@ import signal
 import struct
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO, Final
 
 HEADER: Final = struct.Struct(">IQ")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A body of ``length`` bytes that is made as it is sent: all of a large photo's would not fit into memory."""
+
+    length: int
+    made: Iterator[bytes]
+
+
+Body = bytes | Pieces
 # Takes what is said of a photo, and its file; gives what is said of the pixels, and the pixels.
-Decode = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
+Decode = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], Body]]
 
 
-def write(out: BinaryIO, said: dict[str, Any], body: bytes) -> None:
+def write(out: BinaryIO, said: dict[str, Any], body: Body) -> None:
     """Write one message."""
     text = json.dumps(said).encode()
-    out.write(HEADER.pack(len(text), len(body)) + text)
-    out.write(body)
+    length, pieces = (len(body), iter((body,))) if isinstance(body, bytes) else (body.length, body.made)
+    out.write(HEADER.pack(len(text), length) + text)
+    for piece in pieces:
+        out.write(piece)
+        length -= len(piece)
+    assert length == 0, "a message is as long as it says"
     out.flush()
 
 
-def read(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """Read one message; None at the end, wherever that comes."""
+def read_head(source: BinaryIO) -> tuple[dict[str, Any], int] | None:
+    """Read the beginning of a message, and the length of the body that follows; None at the end."""
     header = source.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
     texts, bodies = HEADER.unpack(header)
-    text, body = source.read(texts), source.read(bodies)
-    return (json.loads(text), body) if len(body) == bodies else None
+    text = source.read(texts)
+    return (json.loads(text), bodies) if len(text) == texts else None
+
+
+def answered(source: BinaryIO, decode: Decode) -> tuple[dict[str, Any], Body] | None:
+    """Read a request and decode; None at the end, wherever that comes."""
+    if (head := read_head(source)) is None:
+        return None
+    said, length = head
+    data = source.read(length)
+    if len(data) < length:
+        return None
+    try:
+        return decode(said, data)
+    except Exception as problem:
+        return {"kind": type(problem).__name__, "sentence": str(problem)}, b""
 
 
 def main(target: str) -> None:
@@ -56,9 +86,7 @@ def main(target: str) -> None:
     module, _, name = target.partition(":")
     decode: Decode = getattr(import_module(module), name)
     write(out, {}, b"")
-    while asked := read(source):
-        try:
-            said, body = decode(*asked)
-        except Exception as problem:
-            said, body = {"kind": type(problem).__name__, "sentence": str(problem)}, b""
-        write(out, said, body)
+    while answer := answered(source, decode):
+        write(out, *answer)
+        # It may be a large photo.
+        del answer

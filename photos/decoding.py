@@ -18,11 +18,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
-from photos.child import read, write
+from photos.child import read_head, write
 
-Message = tuple[dict[str, Any], bytes]
+T = TypeVar("T")
 # Of a process that is started: Python and Pillow have to be read.
 _START_S: Final = 60.0
 _CODE: Final = "import sys; sys.path.append(sys.argv[1]); from photos import child; child.main(sys.argv[2])"
@@ -48,6 +48,29 @@ class Crashed(DecodingError):
     """The process that decoded ended."""
 
 
+class Rest:
+    """What is left of an answer's body: at most ``left`` bytes."""
+
+    def __init__(self, source: BinaryIO, left: int) -> None:
+        self._source, self.left = source, left
+
+    def read(self, count: int) -> bytes:
+        """Return the next ``count`` bytes.
+
+        Raises:
+            Crashed: there are fewer.
+        """
+        data = self._source.read(count) if count <= self.left else b""
+        if len(data) < count:
+            raise Crashed("the process that decodes photos ended")
+        self.left -= count
+        return data
+
+
+# Reads a body; what is said of it may be as false as the body.
+Take = Callable[[dict[str, Any], Rest], T]
+
+
 class _Process:
     def __init__(self, target: str) -> None:
         root = str(Path(__file__).resolve().parents[1])
@@ -57,13 +80,13 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        self._limited(_START_S, self._read)
+        self._limited(_START_S, lambda: self._read(_nothing))
 
-    def ask(self, said: dict[str, Any], body: bytes, seconds: float) -> Message:
-        def talk() -> Message:
+    def ask(self, said: dict[str, Any], body: bytes, seconds: float, take: Take[T]) -> T:
+        def talk() -> T:
             assert self._process.stdin is not None
             write(self._process.stdin, said, body)  # type: ignore[arg-type]
-            return self._read()
+            return self._read(take)
 
         return self._limited(seconds, talk)
 
@@ -75,13 +98,18 @@ class _Process:
         self._process.kill()
         self._process.wait()
 
-    def _read(self) -> Message:
+    def _read(self, take: Take[T]) -> T:
         assert self._process.stdout is not None
-        if (found := read(self._process.stdout)) is None:  # type: ignore[arg-type]
+        if (head := read_head(self._process.stdout)) is None:  # type: ignore[arg-type]
             raise Crashed("the process that decodes photos ended")
+        said, length = head
+        rest = Rest(self._process.stdout, length)  # type: ignore[arg-type]
+        found = take(said, rest)
+        if rest.left:
+            raise Crashed("the process that decodes photos said more than it should")
         return found
 
-    def _limited(self, seconds: float, talk: Callable[[], Message]) -> Message:
+    def _limited(self, seconds: float, talk: Callable[[], T]) -> T:
         late = threading.Event()
 
         def end() -> None:
@@ -122,22 +150,35 @@ class Decoding:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def __call__(self, said: dict[str, Any], body: bytes) -> Message:
+    def __call__(self, said: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         """Decode one photo.
 
         Raises:
             Refused, TooSlow, Crashed: see the module.
         """
+        return self.taken(said, body, _whole)
+
+    def taken(self, said: dict[str, Any], body: bytes, take: Take[T]) -> T:
+        """Decode one photo, whose pixels ``take`` reads.
+
+        Raises:
+            Refused, TooSlow, Crashed: see the module.
+        """
+
+        def checked(answer: dict[str, Any], rest: Rest) -> T | Refused:
+            # An exception here would end the process.
+            return Refused(answer["kind"], answer["sentence"]) if "kind" in answer else take(answer, rest)
+
         with self._room:
             with self._lock:
                 process = self._idle.pop() if self._idle else None
             process = process or _Process(self._target)
-            answer, pixels = process.ask(said, body, self.seconds)
+            found = process.ask(said, body, self.seconds, checked)
             with self._lock:
                 self._idle.append(process)
-        if "kind" in answer:
-            raise Refused(answer["kind"], answer["sentence"])
-        return answer, pixels
+        if isinstance(found, Refused):
+            raise found
+        return found
 
     def close(self) -> None:
         """End the processes that are idle."""
@@ -145,3 +186,11 @@ class Decoding:
             idle, self._idle = self._idle, []
         for process in idle:
             process.close()
+
+
+def _whole(said: dict[str, Any], rest: Rest) -> tuple[dict[str, Any], bytes]:
+    return said, rest.read(rest.left)
+
+
+def _nothing(_said: dict[str, Any], _rest: Rest) -> None:
+    """Take the message of a process that has started."""

@@ -16,7 +16,7 @@ from client.frames.cut import cut
 from client.frames.frame import Frame, Points
 
 Image8 = NDArray[np.uint8]
-_STRIP: Final = 2**20  # pixels that are changed at a time
+_STRIP: Final = 2**18  # pixels that are changed at a time
 _LEAST_SIDE: Final = 64
 
 
@@ -68,8 +68,9 @@ class Paste:
             of the photo.
         """
         assert edited.ndim == 3
-        picture = self.photo.canvas() if onto is None else onto
+        # First, while the canvas, which may be large, is not there yet.
         change = self._blend(_shrunk(edited, self._side))
+        picture = self.photo.canvas() if onto is None else onto
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)
         high = np.ceil(corners.max(axis=0)).clip(0, picture.size).astype(int)

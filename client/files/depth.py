@@ -6,9 +6,11 @@ import io
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from client.errors import PhotoError
+from client.files.strips import strips
 from client.text import quoted
 
 # The range of the largest value, by depth: near-black if it is not scaled.
@@ -27,8 +29,7 @@ def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
     """
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
         return None
-    upper = np.asarray(image)
-    if upper[..., :3].max() > _DEPTHS[-1][1] >> 8:
+    if max(int(np.asarray(image.crop(box))[..., :3].max()) for box in strips(image.size)) > _DEPTHS[-1][1] >> 8:
         return None
     with Image.open(io.BytesIO(data), formats=("PNG",)) as other:
         tile = other.tile[0]
@@ -36,25 +37,41 @@ def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
             return None
         # The raw mode of the other byte order takes the other byte of each pair.
         other.tile = [tile._replace(args=_DEEP[tile.args])]
-        values = upper.astype(np.uint16) * 256 + np.asarray(other)
-    largest = int(values[..., :3].max())
-    full = next((top for low, top in _DEPTHS if low <= largest <= top), None)
-    if full is None:
-        return None
-    # An opaque alpha may have all 16 bits.
-    found = Image.fromarray(np.minimum(np.rint(values * np.float32(255 / full)), 255).astype(np.uint8))
+        other.load()
+        largest = max(int(_joined(image, other, box)[..., :3].max()) for box in strips(image.size))
+        full = next((top for low, top in _DEPTHS if low <= largest <= top), None)
+        if full is None:
+            return None
+        found = Image.new(image.mode, image.size)
+        for box in strips(image.size):
+            # An opaque alpha may have all 16 bits.
+            scaled = np.minimum(np.rint(_joined(image, other, box) * np.float32(255 / full)), 255)
+            found.paste(Image.fromarray(scaled.astype(np.uint8)), box)
     found.info, found.format = dict(image.info), image.format
+    return found
+
+
+def _joined(upper: Image.Image, lower: Image.Image, box: tuple[int, int, int, int]) -> NDArray[np.uint16]:
+    """Return a part of an image by the upper and lower bytes of its values: uint16 [h, w, C]."""
+    found: NDArray[np.uint16] = np.asarray(upper.crop(box)).astype(np.uint16) * 256 + np.asarray(lower.crop(box))
     return found
 
 
 def scaled_grey(image: Image.Image, name: str) -> Image.Image:
     """Scale deep greys to 8 bits; where the mode leaves the range open, the least usual one that holds the maximum."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all() or values.min() < 0:
-        raise PhotoError(f"{quoted(name)} has grey values that are negative or not finite")
+    largest = 0.0
+    for box in strips(image.size):
+        values = np.asarray(image.crop(box), np.float64)
+        if not np.isfinite(values).all() or values.min() < 0:
+            raise PhotoError(f"{quoted(name)} has grey values that are negative or not finite")
+        largest = max(largest, float(values.max()))
     if image.mode.startswith("I;16"):
-        full = next((float(top) for low, top in _DEPTHS if low <= values.max() <= top), 65535.0)
+        full = next((float(top) for low, top in _DEPTHS if low <= largest <= top), 65535.0)
     else:
         ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        full = next((top for top in ranges if values.max() <= top), float(values.max()))
-    return Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
+        full = next((top for top in ranges if largest <= top), largest)
+    found = Image.new("L", image.size)
+    for box in strips(image.size):
+        values = np.asarray(image.crop(box), np.float64)
+        found.paste(Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8)), box)
+    return found

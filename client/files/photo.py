@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -26,12 +27,14 @@ from client.errors import PhotoError
 from client.files.colour import adobe_rgb, by_code_points
 from client.files.depth import scaled_colour, scaled_grey
 from client.files.png import MAX_PROFILE_BYTES, SIGNATURE, cleaned
-from client.files.profile import MOST_PIXELS, OwnColours, own_colours, to_srgb
+from client.files.profile import OwnColours, own_colours, to_srgb
+from client.files.strips import strips
 from client.frames.cut import cut
 from client.frames.frame import Frame
 from client.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
 from client.text import quoted, shown
-from photos.decoding import Crashed, Decoding, Refused, TooSlow
+from photos.child import Pieces
+from photos.decoding import Crashed, Decoding, Refused, Rest, TooSlow
 from photos.jpeg import MAX_SCANS, MAX_WORK, ended, scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
@@ -89,7 +92,7 @@ class Photo:
         data, name = read_bounded(path, limit=MAX_BYTES, error=PhotoError), Path(path).name
         what = f"cannot read {quoted(shown(name))}"
         try:
-            said, pixels = _decoding({"name": name}, data)
+            return cls(**_decoding.taken({"name": name}, data, _received))
         except Refused as problem:
             if problem.kind == PhotoError.__name__:
                 raise PhotoError(str(problem)) from problem
@@ -98,12 +101,6 @@ class Photo:
             raise PhotoError(f"{what}: decoding takes longer than {MAX_SECONDS} seconds") from problem
         except Crashed as problem:
             raise PhotoError(f"{what}: the decoder crashed, or ran out of memory") from problem
-        size, body = (said["width"], said["height"]), memoryview(pixels)
-        count = 3 * size[0] * size[1]
-        image, own = Image.frombytes("RGB", size, body[:count]), None
-        if said["own"]:
-            own = OwnColours(Image.frombytes("RGB", size, body[count : 2 * count]), bytes(body[2 * count :]))
-        return cls(image=image, name=said["name"], sha256=said["sha256"], note=said["note"], own=own)
 
     @classmethod
     def decode(cls, data: bytes, *, name: str = "photo") -> Photo:
@@ -147,8 +144,6 @@ class Photo:
             ImageOps.exif_transpose(image, in_place=True)
         image, own = _to_rgb(image, name, named)
         image.info = {}
-        if own is None and named and width * height > MOST_PIXELS:
-            notes.append("the photo is too large to keep its colour profile: edits of it are in sRGB")
         digest = hashlib.sha256(data).hexdigest()
         return cls(image=image, name=name, sha256=digest, note="; ".join(notes), own=own)
 
@@ -171,14 +166,45 @@ class Photo:
         return cut(self.image, frame, side)
 
 
-def decoded(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def decoded(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], Pieces]:
     """Decode as a `photos.child.Decode`: the photo's attributes; RGB pixels, those in its own colours, the profile."""
     photo = Photo.decode(data, name=said["name"])
     width, height = photo.size
     attributes = {"width": width, "height": height, "name": photo.name, "sha256": photo.sha256, "note": photo.note}
     attributes["own"] = photo.own is not None
-    own = () if photo.own is None else (photo.own.image.tobytes(), photo.own.profile)
-    return attributes, b"".join((photo.image.tobytes(), *own))
+    images, profile = [photo.image], b""
+    if photo.own is not None:
+        images, profile = [photo.image, photo.own.image], photo.own.profile
+    return attributes, Pieces(3 * width * height * len(images) + len(profile), _pieces(images, profile))
+
+
+def _pieces(images: list[Image.Image], profile: bytes) -> Iterator[bytes]:
+    # Each picture is let go of once it is sent, while the other process takes it.
+    while images:
+        image = images.pop(0)
+        for box in strips(image.size):
+            yield image.crop(box).tobytes()
+        del image
+    yield profile
+
+
+def _received(said: dict[str, Any], rest: Rest) -> dict[str, Any]:
+    """Return a photo's attributes from what ``decoded`` sends."""
+    size = said["width"], said["height"]
+    if 3 * size[0] * size[1] > rest.left:
+        raise Crashed("the process that decodes photos sent too few pixels")
+    found = {"image": _picture(size, rest), **{key: said[key] for key in ("name", "sha256", "note")}}
+    if said["own"]:
+        found["own"] = OwnColours(_picture(size, rest), rest.read(rest.left))
+    return found
+
+
+def _picture(size: tuple[int, int], rest: Rest) -> Image.Image:
+    image = Image.new("RGB", size)
+    for box in strips(size):
+        part = box[2] - box[0], box[3] - box[1]
+        image.paste(Image.frombytes("RGB", part, rest.read(3 * part[0] * part[1])), box)
+    return image
 
 
 _decoding: Final = Decoding("client.files.photo:decoded", seconds=MAX_SECONDS)
@@ -256,20 +282,26 @@ def _reduced(image: Image.Image) -> list[str]:
 
 def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> tuple[Image.Image, OwnColours | None]:
     """Return an image in sRGB, and in its own colours where results can keep them."""
-    own = None
     if image.mode.startswith("I") or image.mode == "F":
-        return scaled_grey(image, name).convert("RGB"), own
+        return scaled_grey(image, name).convert("RGB"), None
     try:
         if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*BACKGROUND, 255)), rgba).convert("RGB")
+            image = _opaque(image)
         elif image.mode not in {"RGB", "L", "CMYK"}:
             image = image.convert("RGB")
         if profile and len(profile) <= MAX_PROFILE_BYTES:
             converted = to_srgb(image, profile)
             if converted is not image:
-                own = own_colours(image, profile)
-            image = converted
-        return image.convert("RGB"), own
+                return converted, own_colours(image, profile)
+        return image.convert("RGB"), None
     except ValueError as problem:
         raise PhotoError(f"cannot convert {quoted(name)} to RGB: colours of mode {image.mode}") from problem
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image over ``BACKGROUND``: RGB."""
+    found = Image.new("RGB", image.size)
+    for box in strips(image.size):
+        part = image.crop(box).convert("RGBA")
+        found.paste(Image.alpha_composite(Image.new("RGBA", part.size, (*BACKGROUND, 255)), part).convert("RGB"), box)
+    return found

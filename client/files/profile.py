@@ -13,8 +13,6 @@ from PIL import Image, ImageCms
 
 Image8 = NDArray[np.uint8]
 KEY: Final = "icc_profile"
-# Both pictures of a larger photo, and its result, would not fit into 1.5 GB.
-MOST_PIXELS: Final = 64_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +53,14 @@ class OwnColours:
 
 def own_colours(image: Image.Image, profile: bytes) -> OwnColours | None:
     """Return a photo's own colours; None if they are not RGB, or its profile cannot convert back."""
-    if image.mode != "RGB" or image.width * image.height > MOST_PIXELS:
+    if image.mode != "RGB":
         return None
     try:
         _transforms(profile)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
-    picture = image.copy() if image.info else image
-    picture.info = {}
-    return OwnColours(picture, profile)
+    image.info = {}
+    return OwnColours(image, profile)
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

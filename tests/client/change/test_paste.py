@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,24 +11,33 @@ from PIL import Image
 
 from client.change.paste import Paste, paste
 from client.errors import PhotoError
+from client.files.colour import adobe_rgb
 from client.files.photo import Photo
 from client.frames.frame import Frame
 
+ROOT = Path(__file__).parents[3]
 SIDE = 256
 TILTED = Frame("aligned", 150.3, 60.7, 160.0, 90.0)
 MEMORY = """
 import resource
+import sys
 import numpy as np
+from pathlib import Path
 from PIL import Image
-from client.change.paste import paste
+from client.atomic import Draft
+from client.commands.report import Edited, add_edits
+from client.commands.whole import shown
+from client.files.direction import Direction
 from client.files.photo import Photo
 from client.frames.frame import Frame
-image = Image.effect_noise((1000, 1000), 40).convert("RGB").resize((11000, 9000))
-photo = Photo(image, "large.png", "")
-rng = np.random.default_rng(0)
-plain = np.asarray(image.crop((0, 0, 1024, 1024)))
-result = paste(photo, Frame("aligned", 1000.0, 3000.0, 6000.0, -1500.0), plain, 255 - plain)
-result.save("/dev/null", format="PNG", compress_level=0)
+photo = Photo.open("large.jpg")
+assert (photo.own is not None) == (sys.argv[1] == "profile")
+plain = photo.pixels(Frame("crop", 0, 0, 1024), 1024)
+direction = Direction(name="it", vector=np.eye(1, 512, dtype=np.float32)[0], generator="0" * 16)
+images = shown((photo, Frame("aligned", 1000.0, 3000.0, 6000.0, -1500.0)), plain, [255 - plain, plain // 2])
+with Draft() as draft:
+    add_edits(draft, [], Path("x"), [Edited(direction, [-2.0, 2.0], images)], "jpeg")
+    draft.publish()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -152,6 +163,29 @@ def test_a_frame_of_another_photo_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_photo_of_100_megapixels_needs_at_most_one_and_a_half_gigabytes() -> None:
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("profile", ["plain", "profile"])
+def test_edits_of_a_photo_of_100_megapixels_need_at_most_one_and_a_half_gigabytes(tmp_path: Path, profile: str) -> None:
+    image = Image.effect_noise((1100, 900), 40).convert("RGB").resize((11000, 9000))
+    image.save(tmp_path / "large.jpg", icc_profile=adobe_rgb() if profile == "profile" else None)
+    del image
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEMORY, profile]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert int(done.stdout) < 1.5e9
+    assert sorted(path.name for path in tmp_path.glob("x.*")) == ["x.it+2.jpg", "x.it-2.jpg"]
+
+
+@pytest.mark.slow
+def test_a_photo_of_100_megapixels_is_decoded_within_one_and_a_half_gigabytes(tmp_path: Path) -> None:
+    """In the process that asks, and in the one that decodes, which lets go of each picture as it is sent."""
+    Image.new("RGB", (11000, 9000), (200, 90, 40)).save(tmp_path / "large.jpg", icc_profile=adobe_rgb())
+    code = (
+        "import resource, sys; from client.files import photo; photo.Photo.open(sys.argv[1]); photo._decoding.close(); "
+        "print(*(resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large.jpg")], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    asking, decoding = map(int, done.stdout.split())
+    assert asking < 1e9
+    assert decoding < 1e9
