@@ -49,10 +49,11 @@ class Goal:
 
 
 @contextmanager
-def kept(render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[dict[Path, Inversion]]:
+def kept(goals: Sequence[Goal], render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[dict[Path, Inversion]]:
     """Where the body is stopped, write the newest inversions worth keeping, and say so in the message.
 
-    The body puts them into what is yielded, by their paths. Pictures come after them, where ``render`` answers soon.
+    The body puts them into what is yielded, by the paths of the ``goals``. Pictures come after them, where ``render``
+    answers soon.
 
     Raises:
         KeyboardInterrupt, ClientError: what stopped the body, with the longer message.
@@ -69,7 +70,8 @@ def kept(render: Callable[[Inversion], NDArray[np.uint8]]) -> Iterator[dict[Path
                 signal.signal(number, signal.SIG_IGN)
         default = "terminated" if isinstance(problem, Terminated) else "interrupted"
         what = str(problem).rstrip(".") or default
-        raise type(problem)(f"{what}; {stored(reached, render)}") from problem
+        found = {goal.path: reached[goal.path] for goal in goals if goal.path in reached}
+        raise type(problem)(f"{what}; {stored(found, render)}") from problem
 
 
 def stored(reached: Mapping[Path, Inversion], render: Callable[[Inversion], NDArray[np.uint8]]) -> str:
@@ -205,7 +207,8 @@ def _whereabouts(reached: Mapping[Path, Inversion], *, pictured: bool) -> str:
         found.append(f"the refined {what} in {where}{'' if pictured else f', without {without}'}")
     if steps:
         what = "inversion of step" if len(steps) == 1 else "inversions of steps"
-        files = [shown(path, limit=4096) for path in steps]
+        # As it has to be typed: `shown` makes one space of two.
+        files = [str(path) if str(path).isprintable() else shown(path, limit=4096) for path in steps]
         numbers, verb = listed([str(step) for step in steps.values()]), "is" if len(steps) == 1 else "are"
         command = f"`client refine {' '.join(map(shlex.quote, files))}`"
         found.append(f"the {what} {numbers} {verb} in {listed(files)}: continue with {command}")

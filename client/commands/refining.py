@@ -50,9 +50,9 @@ def refined(
     render = soon(output, server)
     preview = Path(refinement.preview) if refinement.preview else None
     patience = deadlines(server, refinement).patience
-    with kept(render) as reached:
+    goals = [job.goal for job in jobs]
+    with kept(goals, render) as reached:
         updates = inverter.refine_all([job.inversion for job in jobs], photo, wanted)
-        goals = [job.goal for job in jobs]
         results = follow(updates, goals, reached, preview=preview, keep_start=keep_start, json=output.json)
         problems = [each for each in results if isinstance(each, ClientError)]
         if len(problems) == len(jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -174,3 +175,59 @@ def test_several_inversions_that_do_not_go_together(capsys, sidecar):
     assert sidecar.requests == []
     assert cli.main(["refine", *PATHS, "--photo", "two.png", "--seconds", "5"]) == 0
     assert all(Path(path.replace(".inv", ".refined.inv")).exists() for path in PATHS)
+
+
+@pytest.mark.usefixtures("two")
+def test_the_command_that_goes_on_can_be_typed_for_any_name(capsys, sidecar):
+    name = "Tante  Käthe's $HOME"
+    Path("two.png").rename(f"{name}.png")
+    sidecar.on_face = lambda _face, step, context: (
+        step < 15 or context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The loss became NaN.")
+    )
+    code, message = failed(capsys, "invert", f"{name}.png", *INVERT[2:])
+    assert code == 3
+    command = shlex.split(message.partition("continue with `")[2].rstrip().removesuffix("`"))
+    assert command[:2] == ["client", "refine"]
+    assert [Inversion.load(path).refinement.step for path in command[2:]] == [10, 10]
+    sidecar.on_face = lambda _face, _step, _context: None
+    assert cli.main(command[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--face", "4"], "there is no face 4 in `odd one.png`, which shows 3 faces"),
+        (["--face", "0"], "invalid face `0`: expected largest, all or a number from 1"),
+        (["--frame", "300,100,100"], "the crop 300,100,100 (x,y,size) does not lie within `odd one.png`"),
+        (["--frame=-10,0,100"], "the crop -10,0,100 (x,y,size) does not lie within `odd one.png`"),
+        (["--frame", "0,0,8"], "is too small: its side must be at least 16 pixels"),
+    ],
+)
+def test_what_a_photo_does_not_show_is_one_sentence(place, capsys, arguments, words):
+    picture(place / "odd one.png", ((60, 60), (160, 60), (250, 90)))
+    code, message = failed(capsys, "invert", "--fast", "odd one.png", *arguments)
+    assert code == 2
+    assert words in message
+    assert files(place) == ["odd one.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "turned"])
+def test_faces_of_any_kind_of_photo_are_edited_and_the_size_stays(place, capsys, mode):
+    """Faces that touch, one of them at the photo's edge."""
+    picture(place / "odd.png", ((30, 60), (80, 70), (310, 90)))
+    photo, options = opened(place / "odd.png"), {}
+    if mode == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options["exif"] = exif
+        photo = photo.transpose(Image.Transpose.ROTATE_90)
+    else:
+        # The pretended finder looks for a colour, which grey photos do not have.
+        photo = photo.convert(mode)
+    photo.save("odd.png", **options)
+    assert cli.main(["invert", "--fast", "odd.png", "--face", "all", "--edit", "age=-2,2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    coloured = mode in ("P", "RGBA", "turned")
+    assert [each.get("face") for each in report["inversions"]] == ([1, 2, 3] if coloured else [None])
+    for edit in report["edits"]:
+        assert opened(Path(edit["image"])).size == (320, 160)
