@@ -65,6 +65,7 @@ RECIPES: Mapping[str, Recipe] = {
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
     "default at full size": replace(_DEFAULT, stages=()),
     "default, small steps first": replace(_DEFAULT, stages=SHORT_FIRST),
+    "default without the face": replace(_DEFAULT, weights={**PAPER_WEIGHTS, "mse": 20.0}),
 }
 
 
