@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from client import Inversion
+from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 from server_tests.client.commands import report
 from server_tests.client.test_L0_docs import couple
@@ -69,3 +70,12 @@ def test_all_faces_are_edited_in_one_photo(triton: LocalTriton, place: Path) -> 
     )  # fmt: skip
     again = np.asarray(Image.open(place / edited["edits"][0]["image"]), int)
     assert np.abs(again - after).mean() < 0.1
+
+
+@pytest.mark.slow
+def test_all_faces_are_refined_at_a_time(triton: LocalTriton, sidecar: LocalSidecar, place: Path) -> None:
+    command = ["invert", "two.png", "--face", "all", "--steps", "2", "--edit", "age=3"]
+    made = report(place, *command, url=triton.url, refine_url=sidecar.url)
+    assert [each["refinement"]["step"] for each in made["inversions"]] == [2, 2]
+    assert made["failed"] == []
+    assert (place / made["edits"][0]["image"]).is_file()
