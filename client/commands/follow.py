@@ -75,7 +75,7 @@ def kept(goals: Sequence[Goal], render: Callable[[Inversion], NDArray[np.uint8]]
 
 
 def stored(reached: Mapping[Path, Inversion], render: Callable[[Inversion], NDArray[np.uint8]]) -> str:
-    """Write inversions, and their pictures where they come soon; return where they are and how to go on."""
+    """Write inversions, and their pictures where they come soon; return where they are and how to continue."""
     write_all({path: inversion.encode() for path, inversion in reached.items()})
     pictured = False
     with suppress(ClientError):

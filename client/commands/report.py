@@ -60,7 +60,7 @@ def warn(photo: str, note: str) -> None:
 
 
 def fail(message: str) -> None:
-    """Say what failed, on the standard error, where the command goes on."""
+    """Say what failed, on the standard error, where the command continues."""
     with suppress(OSError):
         print(f"error: {message}", file=sys.stderr)
 
