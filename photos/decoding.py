@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from photos.child import read_head, write
 T = TypeVar("T")
 # Of a process that is started: Python and Pillow have to be read.
 _START_S: Final = 60.0
+# How often the time limit looks at the clock.
+_TICK_S: Final = 0.5
 _CODE: Final = "import sys; sys.path.append(sys.argv[1]); from photos import child; child.main(sys.argv[2])"
 
 
@@ -110,15 +113,20 @@ class _Process:
         return found
 
     def _limited(self, seconds: float, talk: Callable[[], T]) -> T:
-        late = threading.Event()
+        ended, late = threading.Event(), threading.Event()
 
-        def end() -> None:
+        def watch() -> None:
+            left = seconds
+            while left > 0:
+                began = time.monotonic()
+                if ended.wait(min(left, _TICK_S)):
+                    return
+                # If this process was stopped for a while, that is not the photo's fault.
+                left -= min(time.monotonic() - began, 2 * _TICK_S)
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=watch, name="time limit of decoding", daemon=True).start()
         try:
             return talk()
         except (OSError, Crashed) as problem:
@@ -131,7 +139,7 @@ class _Process:
             self.close()
             raise
         finally:
-            timer.cancel()
+            ended.set()
 
 
 class Decoding:

@@ -11,6 +11,9 @@ def obedient(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     match said.get("do"):
         case "sleep":
             time.sleep(600)
+        case "nap":
+            for _ in range(20):  # a sleep alone would end while it is stopped
+                time.sleep(0.1)
         case "crash":
             os._exit(3)
         case "print":

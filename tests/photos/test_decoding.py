@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +21,8 @@ from photos.decoding import Crashed, Decoding, Refused, TooSlow
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError
 from sidecar.service import photo as served
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -41,6 +48,23 @@ def test_what_is_too_slow_is_ended_and_the_next_photo_is_decoded(decoding: Decod
         decoding({"do": "sleep"}, b"")
     decoding.seconds = 60
     assert decoding({}, b"ab")[1] == b"ba"
+
+
+@pytest.mark.slow
+def test_time_in_which_everything_stood_still_does_not_count() -> None:
+    code = (
+        "from photos.decoding import Decoding; asked = Decoding('tests.photos.decoders:obedient', seconds=5); "
+        "asked({}, b''); print('ready', flush=True); print(asked({'do': 'nap'}, b'ab')[1], flush=True)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.stdout.read() == "b'ba'\n"
 
 
 def test_a_crash_is_of_one_photo(decoding: Decoding) -> None:
