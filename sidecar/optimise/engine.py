@@ -39,12 +39,13 @@ from protocol.messages import State
 from protocol.options import Options
 from protocol.terms import Metrics, Terms
 from sidecar.job import Image8, Job, Start
+from sidecar.optimise.area import reduced
 from sidecar.optimise.faces import NAMES as FACE_TERMS
 from sidecar.optimise.faces import FaceTerms
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
 from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, PAPER_WEIGHTS, Recipe, Stage, chosen
 from sidecar.optimise.step import step
-from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled, measured, reduced
+from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled, measured
 
 log = logging.getLogger("sidecar")
 

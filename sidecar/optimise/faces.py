@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from networks.close_ups import CORE, FACE_NET
 from networks.face_net import FaceNet
 from networks.perceptual import STLPIPS
+from sidecar.optimise.area import reduced
 
 if TYPE_CHECKING:
     from sidecar.optimise.recipe import Stage
@@ -76,7 +77,7 @@ class FaceTerms:
     def close_up(self, image: Tensor, theta: Tensor, stage: Stage) -> Tensor:
         """float32 [B, 3, S, S] to [B, 3, H, W]: small in coarse steps, whose images are."""
         side, size = (_SIDE, _CLOSE_UP) if stage.side is None else (_SMALL_SIDE, _SMALL_CLOSE_UP)
-        return CORE.sized(*size)(_reduced(image, side), theta)
+        return CORE.sized(*size)(reduced(image, side), theta)
 
     def features(self, close_up: Tensor, *, half: bool) -> list[Tensor]:
         """Of the perceptual network."""
@@ -85,7 +86,7 @@ class FaceTerms:
 
     def descriptor(self, image: Tensor, theta: Tensor, *, half: bool) -> Tensor:
         """float32 [B, 3, S, S] to [B, 512], which says who it is."""
-        chip = FACE_NET(_reduced(image, _SMALL_SIDE), theta)
+        chip = FACE_NET(reduced(image, _SMALL_SIDE), theta)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
             found: Tensor = self.face_net(chip)
         return found.float()
@@ -122,9 +123,3 @@ class Person:
         assert face is not None
         found = self._terms.descriptor(seen.image, face.theta, half=seen.half)
         return 1 - F.cosine_similarity(found, face.descriptor)
-
-
-def _reduced(image: Tensor, side: int) -> Tensor:
-    """Area average of [B, 3, S, S] to [B, 3, side, side]; smaller ones are kept."""
-    times = image.shape[-1] // side
-    return F.avg_pool2d(image, times) if times > 1 else image

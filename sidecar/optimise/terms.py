@@ -14,15 +14,14 @@ from typing import Final, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from assets.compiled import compile_function
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
+from sidecar.optimise.area import PERCEPTUAL_SIZE, reduced
 from sidecar.optimise.faces import CloseUp, FaceTarget, FaceTerms, Person
 from sidecar.optimise.recipe import FULL, Stage
 
-PERCEPTUAL_SIZE: Final = 256
 QUICK_SIZE: Final = 128
 P = ParamSpec("P")
 
@@ -230,14 +229,6 @@ def mean_square(x: Tensor) -> Tensor:
 def maybe_compiled(function: Callable[P, Tensor], *, compiled: bool) -> Callable[P, Tensor]:
     """The function, compiled for fixed shapes if ``compiled``."""
     return compile_function(function, dynamic=False) if compiled else function
-
-
-def reduced(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
-    """Area average of [B, 3, S, S], S a multiple of ``size``, to [B, 3, size, size]; smaller ones are kept."""
-    if image.shape[-1] < size:
-        return image
-    assert image.shape[-1] % size == 0
-    return F.avg_pool2d(image, image.shape[-1] // size)
 
 
 def enlarged(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
