@@ -44,7 +44,8 @@ _FAILURES: Final[Mapping[str, tuple[type[ServerError], str]]] = {
     "UNIMPLEMENTED": (ServerError, "what answers at {url} is not a Triton server"),
 }
 
-_LOST: Final = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+# A process that dies while it answers can also leave the next step of an ensemble without an input.
+_LOST: Final = re.compile(r"stub process .* is not healthy|^in ensemble .* missing required input", re.IGNORECASE)
 
 
 def connection(url: str, access: Access) -> tuple[dict[str, str], dict[str, Any]]:
@@ -141,7 +142,7 @@ def _error(problem: utils.InferenceServerException, url: str, timeout: float, mo
     reason = shown(raw, limit=300).rstrip(".")
     if status == "UNAVAILABLE":
         return _unavailable(raw, url, model, runs=runs)
-    if status == "INTERNAL" and _LOST.search(raw):
+    if status in ("INTERNAL", "INVALID_ARGUMENT") and _LOST.search(raw):
         # Triton keeps running without a model's process; the launcher restarts it, or another server takes over.
         return ServerUnavailable(f"the server at {url} lost the process of {model}")
     if status == "NOT_FOUND" and not model:

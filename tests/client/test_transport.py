@@ -136,6 +136,18 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
             "Failed to process the request(s) for model 'm_0_0', message: Stub process 'm_0_0' is not healthy.",
             ServerUnavailable,
         ),
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "in ensemble 'ffhq_edit', [request id: 1] expected 2 inputs but got 1 inputs for model 'ffhq_fine'. "
+            "Got input(s) ['w_m_plus'], but missing required input(s) ['f']. Please provide all required input(s)",
+            ServerUnavailable,
+        ),
+        (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "[request id: 1] expected 2 inputs but got 1 inputs for model 'ffhq_fine'. "
+            "Got input(s) ['w_m_plus'], but missing required input(s) ['f']. Please provide all required input(s)",
+            RequestRejected,
+        ),
         (grpc.StatusCode.INTERNAL, "onnxruntime:\nsome long\x07 trace", ServerError),
     ],
 )
