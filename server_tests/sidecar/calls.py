@@ -14,7 +14,7 @@ from protocol import refine_pb2 as pb
 from protocol import refine_pb2_grpc
 from server.sidecar import LocalSidecar
 
-STEPS = 4
+STEPS = 8
 LIMITS = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
 # Makes a job; the arguments are fields of ``Options``.
 Make = Callable[..., pb.RefineRequest]

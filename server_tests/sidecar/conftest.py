@@ -1,39 +1,45 @@
-"""Fixtures: jobs, and one that ran undisturbed."""
+"""Fixtures: a small side-car, jobs for it, and one that ran undisturbed."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from safetensors import safe_open
 
 from protocol import refine_pb2 as pb
 from server.sidecar import LocalSidecar
 from server_tests.sidecar.calls import STEPS, Make, stub
+from server_tests.sidecar.small import DOMAIN, GENERATOR, F, W, small_sidecar
 
 
 @pytest.fixture(scope="session")
-def job(generator: Path) -> Make:
-    """Makes a job from the mean of W and f of zeros; the options are fields of ``Options``."""
-    with safe_open(generator, framework="np") as file:
-        fingerprint = file.metadata()["fingerprint"]
-        w = np.tile(file.get_tensor("mapping.w_avg").astype("<f4"), (12, 1))
+def small(generator: Path) -> Iterator[LocalSidecar]:
+    """A running side-car of a small generator; `generator` skips where there are no judges."""
+    assert generator.is_file()
+    with small_sidecar() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def job() -> Make:
+    """Makes a job from w_M+ and f of zeros; the options are fields of ``Options``."""
     picture = Image.radial_gradient("L").convert("RGB")
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    zeros = pb.Tensor(shape=[512, 16, 16], data=bytes(4 * 512 * 16 * 16))
+    f, w = (pb.Tensor(shape=shape, data=bytes(4 * math.prod(shape))) for shape in (F, W))
 
     def make(**options: object) -> pb.RefineRequest:
         return pb.RefineRequest(
-            generator=fingerprint,
-            domain="ffhq",
+            generator=GENERATOR,
+            domain=DOMAIN,
             encoded=buffer.getvalue(),
-            f=zeros,
-            w_m_plus=pb.Tensor(shape=w.shape, data=w.tobytes()),
-            f_o=zeros,
+            f=f,
+            w_m_plus=w,
+            f_o=f,
             options=pb.Options(**{"steps": STEPS, "checkpoint_every": 1, **options}),
         )
 
@@ -41,7 +47,7 @@ def job(generator: Path) -> Make:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(sidecar: LocalSidecar, job: Make) -> list[pb.RefineEvent]:
+def undisturbed(small: LocalSidecar, job: Make) -> list[pb.RefineEvent]:
     """A job's stream from start to end."""
-    with stub(sidecar.url) as service:
+    with stub(small.url) as service:
         return list(service.Refine(job(progress_every=1, preview_every=STEPS), timeout=300))

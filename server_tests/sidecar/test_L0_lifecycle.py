@@ -1,4 +1,4 @@
-"""The real side-car from start to stop: streams, checkpoints, and failures in between."""
+"""The side-car from start to stop, with a small generator: streams, checkpoints, and failures in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -27,12 +26,13 @@ from server_tests import tiny_repository as tiny
 from server_tests.conftest import SIDECAR
 from server_tests.processes import eventually, group, is_alive
 from server_tests.sidecar.calls import LIMITS, STEPS, Make, metric, rest, stub, until, values
+from server_tests.sidecar.small import PROGRAM, F, W, small_sidecar
 
 NAME = "refine.v1.Refinement"
 
 
-def test_health_and_reflection_name_the_service(sidecar: LocalSidecar) -> None:
-    with grpc.insecure_channel(sidecar.url) as channel:
+def test_health_and_reflection_name_the_service(small: LocalSidecar) -> None:
+    with grpc.insecure_channel(small.url) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", NAME):
             found = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
@@ -42,7 +42,7 @@ def test_health_and_reflection_name_the_service(sidecar: LocalSidecar) -> None:
         assert told.FindFileContainingSymbol(NAME).SerializeToString() == pb.DESCRIPTOR.serialized_pb
 
 
-def test_a_job_streams_to_its_end(undisturbed: list[pb.RefineEvent], sidecar: LocalSidecar) -> None:
+def test_a_job_streams_to_its_end(undisturbed: list[pb.RefineEvent], small: LocalSidecar) -> None:
     kinds = [event.WhichOneof("event") for event in undisturbed]
     done = undisturbed[-1].done
     assert (kinds[0], kinds[-1], done.step, done.reason) == ("queued", "done", STEPS, pb.Done.STEPS)
@@ -53,39 +53,39 @@ def test_a_job_streams_to_its_end(undisturbed: list[pb.RefineEvent], sidecar: Lo
     assert steps[-1] == STEPS
     with Image.open(io.BytesIO(next(e.preview.jpeg for e in undisturbed if e.HasField("preview")))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (256, 256))
-    assert values(done.f).shape == (512, 16, 16)
-    assert values(done.w_m_plus).shape == (12, 512)
+    assert values(done.f).shape == F
+    assert values(done.w_m_plus).shape == W
     assert np.isfinite(values(done.f)).all()
     assert np.abs(values(done.f)).max() > 0
     assert 0 < done.metrics.psnr < 100
     # A gradient shows no face.
     assert not done.metrics.HasField("face")
-    assert metric(sidecar, 'refine_jobs_total{outcome="steps"}') >= 1
+    assert metric(small, 'refine_jobs_total{outcome="steps"}') >= 1
 
 
-def test_a_cancelled_call_frees_its_slot(sidecar: LocalSidecar, job: Make) -> None:
+def test_a_cancelled_call_frees_its_slot(small: LocalSidecar, job: Make) -> None:
     counter = 'refine_jobs_total{outcome="cancelled"}'
-    before = metric(sidecar, counter)
-    with stub(sidecar.url) as service:
+    before = metric(small, counter)
+    with stub(small.url) as service:
         call = service.Refine(job(steps=10_000), timeout=300)
         until(call, "progress")
-        assert metric(sidecar, "refine_active_jobs") == 1
+        assert metric(small, "refine_active_jobs") == 1
         call.cancel()
-    assert eventually(lambda: metric(sidecar, "refine_active_jobs") == 0)
-    assert eventually(lambda: metric(sidecar, counter) == before + 1)
-    assert sidecar.is_running
+    assert eventually(lambda: metric(small, "refine_active_jobs") == 0)
+    assert eventually(lambda: metric(small, counter) == before + 1)
+    assert small.is_running
 
 
-def test_a_deadline_that_passes_frees_the_slot(sidecar: LocalSidecar, job: Make) -> None:
-    with stub(sidecar.url) as service:
+def test_a_deadline_that_passes_frees_the_slot(small: LocalSidecar, job: Make) -> None:
+    with stub(small.url) as service:
         _, error = rest(service.Refine(job(steps=10_000), timeout=3))
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert eventually(lambda: metric(sidecar, "refine_active_jobs") == 0)
-    assert sidecar.is_running
+    assert eventually(lambda: metric(small, "refine_active_jobs") == 0)
+    assert small.is_running
 
 
 def test_sigterm_gives_checkpoints_back(job: Make) -> None:
-    running = LocalSidecar(arguments=[*SIDECAR, "--batch=1"], grace=120)
+    running = small_sidecar("--batch=1", grace=120)
     with running, grpc.insecure_channel(running.url, options=LIMITS) as channel:
         service = refine_pb2_grpc.RefinementStub(channel)
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
@@ -116,11 +116,10 @@ def test_sigterm_gives_checkpoints_back(job: Make) -> None:
 def start_both(repository: Path) -> tuple[subprocess.Popen[str], dict[str, dict[str, object]]]:
     """Triton and the side-car by the command line."""
     tiny.add_one(repository)
-    command = [sys.executable, "-m", "server", "start", "--sidecar", "--repository", str(repository), "--json"]
+    command = [*PROGRAM, "start", "--sidecar", "--repository", str(repository), "--json"]
     ports = ["--grpc-port=0", "--sidecar-port=0", "--sidecar-metrics-port=0"]
-    options = [f"--sidecar-option={option}" for option in SIDECAR]
     process = subprocess.Popen(
-        [*command, *ports, *options], cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *ports], cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert select.select([process.stdout], [], [], 300)[0]
     return process, json.loads(process.stdout.readline())
@@ -128,7 +127,7 @@ def start_both(repository: Path) -> tuple[subprocess.Popen[str], dict[str, dict[
 
 @pytest.mark.slow
 def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
-    repository: Path, sidecar: LocalSidecar, undisturbed: list[pb.RefineEvent], job: Make
+    repository: Path, small: LocalSidecar, undisturbed: list[pb.RefineEvent], job: Make
 ) -> None:
     process, where = start_both(repository)
     try:
@@ -153,7 +152,7 @@ def test_a_killed_side_car_costs_no_more_than_the_steps_since_the_checkpoint(
     assert 1 <= kept.step < STEPS
     request = job(progress_every=1)
     request.resume.CopyFrom(kept)
-    with stub(sidecar.url) as service:
+    with stub(small.url) as service:
         resumed = list(service.Refine(request, timeout=300))
     assert min(event.progress.step for event in resumed if event.HasField("progress")) == kept.step + 1
     one, other = resumed[-1].done, undisturbed[-1].done
@@ -180,11 +179,11 @@ def test_a_killed_launcher_stops_both(repository: Path, job: Make) -> None:
     assert eventually(lambda: not group(where["pid"]))
 
 
-def test_a_start_that_fails_says_why(sidecar: LocalSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = int(sidecar.url.rpartition(":")[2])
-    with pytest.raises(ExitedError, match=f"before it was ready: cannot listen on {sidecar.url}"):
-        LocalSidecar(port=port, arguments=SIDECAR).start()
+def test_a_start_that_fails_says_why(small: LocalSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(small.url.rpartition(":")[2])
+    with pytest.raises(ExitedError, match=f"before it was ready: cannot listen on {small.url}"):
+        small_sidecar(port=port).start()
     monkeypatch.setenv("UNALIGNED_BUILD", str(tmp_path))
     with pytest.raises(ExitedError, match=r"cannot find `\S+`: run `python -m export fetch --judges`"):
         LocalSidecar(arguments=SIDECAR).start()
-    assert sidecar.is_running
+    assert small.is_running

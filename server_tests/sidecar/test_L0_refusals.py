@@ -22,14 +22,14 @@ BAD_JOBS = 1000
 
 
 @pytest.mark.slow
-def test_the_side_car_refuses_and_keeps_serving(sidecar: LocalSidecar, job: Make) -> None:
-    with stub(sidecar.url) as good_stub, stub(sidecar.url) as bad_stub:
+def test_the_side_car_refuses_and_keeps_serving(small: LocalSidecar, job: Make) -> None:
+    with stub(small.url) as good_stub, stub(small.url) as bad_stub:
 
         def result() -> np.ndarray:
             *_, last = good_stub.Refine(job(steps=1), timeout=120)
             return values(last.done.w_m_plus)
 
-        expected, refused = result(), metric(sidecar, 'refine_jobs_total{outcome="refused"}')
+        expected, refused = result(), metric(small, 'refine_jobs_total{outcome="refused"}')
         draw, seen = random.Random(1), Counter[str]()
         with Good(lambda: np.array_equal(result(), expected)) as good:
             for _ in range(BAD_JOBS):
@@ -43,8 +43,8 @@ def test_the_side_car_refuses_and_keeps_serving(sidecar: LocalSidecar, job: Make
         assert len(seen) == 18
         assert min(seen.values()) > 20
         assert (good.wrong, good.right > 1) == (0, True)
-        assert metric(sidecar, 'refine_jobs_total{outcome="refused"}') - refused == BAD_JOBS
-        assert metric(sidecar, "refine_active_jobs") == 0
+        assert metric(small, 'refine_jobs_total{outcome="refused"}') - refused == BAD_JOBS
+        assert metric(small, "refine_active_jobs") == 0
 
 
 def png_header(side: int) -> bytes:
@@ -70,11 +70,11 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
         "invalid w_m_plus: it has numbers that are not finite",
     ),
     "NaN in f_o": (lambda r: spoil(r, "f_o", np.nan), "invalid f_o: it has numbers that are not finite"),
-    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "expected [512, s, s]"),
-    "bytes that do not fill the shape": (lambda r: r.f.shape.append(2), "[512, 16, 16, 2]"),
-    "styles of another cut": (lambda r: r.w_m_plus.CopyFrom(pb.Tensor(shape=[0, 512])), "[12, 512]"),
+    "f of another shape": (lambda r: r.f.CopyFrom(r.w_m_plus), "expected [24, s, s]"),
+    "bytes that do not fill the shape": (lambda r: r.f.shape.append(2), "[24, 16, 16, 2]"),
+    "styles of another cut": (lambda r: r.w_m_plus.CopyFrom(pb.Tensor(shape=[0, 512])), "[10, 512]"),
     "another generator": (lambda r: setattr(r, "generator", "0" * 16), "belongs to generator `0000000000000000`"),
-    "another domain": (lambda r: setattr(r, "domain", "cats"), "unknown domain `cats`: this side-car serves ffhq"),
+    "another domain": (lambda r: setattr(r, "domain", "cats"), "unknown domain `cats`: this side-car serves small"),
     "too many steps": (lambda r: setattr(r.options, "steps", 10_001), "10001: expected a whole number from 1 to 10000"),
     "rare checkpoints": (
         lambda r: setattr(r.options, "checkpoint_every", 10_001),
@@ -106,14 +106,14 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_request_is_refused_with_one_line(sidecar: LocalSidecar, job: Make, name: str) -> None:
+def test_a_bad_request_is_refused_with_one_line(small: LocalSidecar, job: Make, name: str) -> None:
     change, says = BAD[name]
     request = job()
     change(request)
-    with stub(sidecar.url) as service:
+    with stub(small.url) as service:
         events, error = rest(service.Refine(request, timeout=300))
     assert (error.code(), events) == (grpc.StatusCode.INVALID_ARGUMENT, [])
     assert says in error.details()
     assert error.details()[0].islower() and not error.details().endswith((".", ":"))
     assert "\n" not in error.details()
-    assert metric(sidecar, "refine_active_jobs") == 0
+    assert metric(small, "refine_active_jobs") == 0
