@@ -12,9 +12,9 @@ import pytest
 from tritonclient import grpc
 
 from assets.paths import build_dir, project_root
-from client.triton.status import MODELS
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
+from server_tests.chaos import tiny
 
 # On a GPU, a job would be done before a test can interrupt it.
 SIDECAR = ["--device=cpu", "--compile=off"]
@@ -44,17 +44,15 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def triton() -> Iterator[LocalTriton]:
     """A running server of the project's own model repository."""
-    with LocalTriton(built()) as running:
+    with LocalTriton(built(), timeout=600) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of the default cut's models alone, which is ready sooner: for servers that a test kills."""
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the default cut's models, each tiny: for servers that a test kills."""
     folder = tmp_path_factory.mktemp("models")
-    for name in (*MODELS, "styles"):
-        (folder / f"ffhq_{name}").symlink_to(built() / f"ffhq_{name}")
-    (folder / "faces").symlink_to(built() / "faces")
+    tiny.repository(folder)
     return folder
 
 

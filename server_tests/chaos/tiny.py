@@ -13,6 +13,8 @@ import numpy as np
 
 GENERATOR, SIDE = "d1bdb5784feab6e0", 64
 STEP_S = 0.02
+# Runs the side-car; its options follow.
+SIDECAR = (sys.executable, "-m", "server_tests.chaos.tiny", "side-car")
 
 
 def repository(folder: Path) -> None:
@@ -185,8 +187,7 @@ def main() -> None:
     from server import cli
     from server.sidecar import LocalSidecar
 
-    program = (sys.executable, "-m", "server_tests.chaos.tiny", "side-car")
-    cli.LocalSidecar = partial(LocalSidecar, program=program)  # type: ignore[misc,assignment]
+    cli.LocalSidecar = partial(LocalSidecar, program=SIDECAR)  # type: ignore[misc,assignment]
     cli._RESTARTS = 10**6
     sys.exit(cli.main([what, *arguments]))
 

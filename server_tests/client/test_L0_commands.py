@@ -19,6 +19,7 @@ from client.files import tensors
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
 from server_tests.client.commands import client, report, start, with_photo
+from server_tests.conftest import built
 from server_tests.processes import eventually
 
 INVERT = ("invert", "--fast", "astronaut.jpg")
@@ -63,9 +64,9 @@ def test_invert_with_edits_of_every_installed_direction(place: Path, triton: Loc
     names = directions.names("ffhq")
     if not names:
         pytest.skip("no directions are installed")
-    edits = [word for name in names for word in ("--edit", f"{name}=-2,2")]
+    edits = [word for name in names for word in ("--edit", f"{name}=2")]
     made = report(place, *INVERT, *edits, url=triton.url)
-    assert len(made["edits"]) == 2 * len(names)
+    assert len(made["edits"]) == len(names)
     assert all((place / edit["image"]).is_file() for edit in made["edits"])
 
 
@@ -112,9 +113,11 @@ def answered(asking: grpc.InferenceServerClient, model: str, headers: dict[str, 
     return count
 
 
-def test_a_server_killed_in_the_middle(place: Path, launch: Callable[..., LocalTriton], models: Path) -> None:
-    running = launch(models)
-    made = report(place, *INVERT, url=running.url)
+def test_a_server_killed_in_the_middle(
+    inverted: tuple[Path, dict[str, Any]], launch: Callable[..., LocalTriton]
+) -> None:
+    place, made = inverted
+    running = launch(built(), models=["ffhq_edit"])
     own = own_direction(place, made["generator"])
     strengths = [word for number in range(64) for word in ("--strength", str(number / 10))]
     before = sorted((place / "out").rglob("*"))

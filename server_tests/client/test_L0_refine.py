@@ -1,4 +1,4 @@
-"""Refinement from the command line, on real servers, also when they are killed."""
+"""Refinement from the command line, on real servers, and on tiny ones that are killed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from PIL import Image
 from client import Inversion, Inverter
 from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
+from server_tests.chaos import tiny
 from server_tests.client.commands import report, start, with_photo
-from server_tests.conftest import SIDECAR
 
 STEPS = 4
+# Of a tiny side-car, 0.02 s each: enough to be killed in.
+MANY = 400
 FILE = "out/astronaut/astronaut.inversion.safetensors"
-INVERT = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", str(STEPS), "--checkpoint-every", "1"]
+INVERT = ["invert", "astronaut.png", "--crop", "120,20,160"]
+SHORT = [*INVERT, "--steps", str(STEPS), "--checkpoint-every", "1"]
+LONG = [*INVERT, "--steps", str(MANY), "--checkpoint-every", "4"]
 
 
 @pytest.fixture
@@ -36,8 +40,7 @@ def place(tmp_path: Path) -> Path:
 )
 @pytest.mark.slow
 def test_every_method_is_refined(triton: LocalTriton, sidecar: LocalSidecar, place: Path, options: list[str], cut: int):
-    invert = ["invert", "astronaut.png", "--crop", "120,20,160", "--steps", "2", "--edit", "age=1"]
-    made = report(place, *invert, *options, url=triton.url, refine_url=sidecar.url)
+    made = report(place, *INVERT, "--steps", "2", "--edit", "age=1", *options, url=triton.url, refine_url=sidecar.url)
     terms = made["refinement"]["terms"]
     assert (made["cut"], made["refinement"]["step"]) == (cut, 2)
     assert (terms["domain"] > 0) == ("idinvert" in options)
@@ -73,11 +76,11 @@ class Client:
 
 
 @pytest.fixture
-def run(place: Path, triton: LocalTriton, sidecar: LocalSidecar) -> Iterator[Callable[..., Client]]:
+def run(place: Path) -> Iterator[Callable[..., Client]]:
     """Start a command; killed when the test is over."""
     started: list[Client] = []
 
-    def start(*arguments: str, url: str = triton.url, refine_url: str = sidecar.url) -> Client:
+    def start(*arguments: str, url: str, refine_url: str) -> Client:
         started.append(Client(place, *arguments, url=url, refine_url=refine_url))
         return started[-1]
 
@@ -91,13 +94,13 @@ def run(place: Path, triton: LocalTriton, sidecar: LocalSidecar) -> Iterator[Cal
 def alone(triton: LocalTriton, sidecar: LocalSidecar, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a refinement leaves that nothing disturbed."""
     place = with_photo(tmp_path_factory.mktemp("alone"))
-    code, _, error = Client(place, *INVERT, url=triton.url, refine_url=sidecar.url).done()
+    code, _, error = Client(place, *SHORT, url=triton.url, refine_url=sidecar.url).done()
     assert (code, error) == (0, "")
     return place
 
 
-def assert_same(one: Inversion, other: Inversion) -> None:
-    assert one.refinement.step == other.refinement.step == STEPS
+def assert_same(one: Inversion, other: Inversion, *, steps: int) -> None:
+    assert one.refinement.step == other.refinement.step == steps
     for name in ("f", "w_m_plus"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-4, err_msg=name)
     assert one.refinement.metrics.psnr == pytest.approx(other.refinement.metrics.psnr, abs=0.01)
@@ -121,8 +124,8 @@ def test_invert_refines(alone, triton):
     assert inversion.refinement.metrics.psnr == pytest.approx(psnr, abs=0.1)
 
 
-def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run):
-    client = run(*INVERT)
+def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run, triton, sidecar):
+    client = run(*SHORT, url=triton.url, refine_url=sidecar.url)
     client.wait_for_previews(2)
     client.process.send_signal(signal.SIGINT)
     code, report, error = client.done()
@@ -133,31 +136,35 @@ def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run):
     assert left.refinement.step in (1, 2, 3)
     left = {path.name for path in (place / "out/astronaut").iterdir()}
     assert left == {Path(FILE).name, "astronaut.reconstruction.png"}
-    code, report, error = run("refine", FILE).done()
+    code, report, error = run("refine", FILE, url=triton.url, refine_url=sidecar.url).done()
     assert (code, error) == (0, "")
-    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE))
+    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE), steps=STEPS)
     assert (place / report["reconstruction"]).is_file()
 
 
 @pytest.fixture
-def both(models: Path, launch: Callable[..., LocalTriton]) -> Iterator[Callable[..., tuple[LocalTriton, LocalSidecar]]]:
-    """Start a Triton and a side-car at once; stopped when the test is over."""
+def both(
+    tiny_models: Path, launch: Callable[..., LocalTriton]
+) -> Iterator[Callable[..., tuple[LocalTriton, LocalSidecar]]]:
+    """Start a Triton and a side-car of tiny models at once; stopped when the test is over."""
     started: list[LocalSidecar] = []
 
     def start(*, grpc_port: int = 0, port: int = 0) -> tuple[LocalTriton, LocalSidecar]:
-        started.append(LocalSidecar(port=port, arguments=SIDECAR))
+        started.append(LocalSidecar(port=port, program=tiny.SIDECAR))
         started[-1].launch()
-        return launch(models, grpc_port=grpc_port), started[-1].ready()
+        return launch(tiny_models, grpc_port=grpc_port), started[-1].ready()
 
     yield start
     for sidecar in started:
         sidecar.stop()
 
 
-@pytest.mark.slow
-def test_both_servers_killed_in_the_middle(alone, place, run, both):
+def test_both_servers_killed_in_the_middle(place, run, both, tmp_path_factory):
     triton, sidecar = both()
-    client = run(*INVERT, url=triton.url, refine_url=sidecar.url)
+    undisturbed = with_photo(tmp_path_factory.mktemp("undisturbed"))
+    code, _, error = Client(undisturbed, *LONG, url=triton.url, refine_url=sidecar.url).done()
+    assert (code, error) == (0, "")
+    client = run(*LONG, url=triton.url, refine_url=sidecar.url)
     client.wait_for_previews(1)
     os.kill(triton.pid, signal.SIGKILL)
     # The refinement does not need Triton.
@@ -168,7 +175,7 @@ def test_both_servers_killed_in_the_middle(alone, place, run, both):
     both(grpc_port=port(triton.url), port=port(sidecar.url))
     code, report, error = client.done()
     assert (code, error) == (0, "")
-    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE))
+    assert_same(Inversion.load(place / FILE), Inversion.load(undisturbed / FILE), steps=MANY)
     assert (place / report["reconstruction"]).is_file()
 
 
