@@ -1,18 +1,23 @@
-"""Commands of the client, run as typed, in a folder with the example photo."""
+"""Commands of the client in a folder with the example photo."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from skimage import data
+
+from client import cli
 
 
 def with_photo(folder: Path, name: str = "astronaut.png") -> Path:
@@ -31,10 +36,14 @@ def start(place: Path, arguments: Sequence[str], *, url: str, refine_url: str = 
 
 
 def client(place: Path, *arguments: str, url: str, refine_url: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder to its end."""
-    with start(place, arguments, url=url, refine_url=refine_url) as process:
-        output, error = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+    """Run a command in a folder to its end, in this process, which has imported everything already."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(place)
+        patch.setenv("UNALIGNED_URL", url)
+        patch.setenv("UNALIGNED_REFINE_URL", refine_url)
+        code = cli.main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def report(place: Path, *arguments: str, url: str, refine_url: str = "") -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +25,7 @@ from protocol import refine_pb2_grpc
 from server.secrets import make
 from server.triton import LocalTriton
 from server_tests import tiny_repository as tiny
+from server_tests.client.commands import client
 from sidecar.service.door import Door
 from tests.client.calls import AskConfig, AskLive, AskReady, AskServer, AskVersions, Call, Infer, ask
 from tests.sidecar.fakes import Running, running
@@ -186,11 +185,14 @@ def test_the_side_cars_probes_need_no_token_and_its_reflection_is_off(side: Runn
             assert page.read().decode() == says
 
 
-def test_the_command_line_reads_its_credentials_from_a_file(server: LocalTriton, secrets: Path, tmp_path: Path) -> None:
+def test_the_command_line_reads_its_credentials_from_a_file(
+    server: LocalTriton, secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("UNALIGNED_")]:
+        monkeypatch.delenv(name)
+
     def status(*arguments: str) -> dict[str, Any]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("UNALIGNED_")}
-        command = [sys.executable, "-m", "client", "status", "--json", "--url", server.url, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = client(tmp_path, "status", "--json", *arguments, url=server.url)
         # The models of a generator are not in this repository.
         assert done.returncode == 3, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)

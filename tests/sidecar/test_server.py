@@ -300,14 +300,16 @@ def test_a_start_that_fails_exits_with_1_and_one_sentence() -> None:
     assert done.stderr.splitlines()[-1] == sentence
 
 
-def test_every_option_is_explained() -> None:
-    said = sidecar("--help")
-    assert (said.returncode, said.stderr) == (0, "")
+def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
     for action in cli.parser()._actions:
         assert action.help, action.dest
-        assert all(option in said.stdout for option in action.option_strings)
+        assert all(option in said.out for option in action.option_strings)
     for default in ("127.0.0.1", "8003", "8004", "ffhq"):
-        assert f"(default: {default})" in " ".join(said.stdout.split())
+        assert f"(default: {default})" in " ".join(said.out.split())
 
 
 def test_it_says_where_it_listens() -> None:
