@@ -58,6 +58,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.training.tasks.MEASURED", 1)
 
 
+@pytest.fixture
+def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "measure", lambda _: {"f": 1.0, "moved_f": 1.0})
+
+
 def small_detail() -> Detail:
     torch.manual_seed(0)
     return Detail(cut=8, count=14, rank=8)
@@ -93,7 +98,7 @@ def test_batches_continue_where_they_stopped() -> None:
         assert len({index for batch in epoch for index in batch}) == 9
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("without_rendering")
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
     whole = trainer(folder, tmp_path / "whole")
     whole.fit(every=3)
@@ -122,6 +127,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder: Path, tmp_pat
             assert torch.allclose(ours.float(), theirs.float(), atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_rendering")
 def test_training_learns_and_draws_its_curve(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run = trainer(folder, tmp_path, steps=60)
@@ -232,11 +238,6 @@ def test_options_out_of_range_are_refused(option: str, value: object) -> None:
 def test_a_batch_larger_than_the_data_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="16 samples do not fill a batch of 17"):
         trainer(folder, tmp_path, batch=17)
-
-
-@pytest.fixture
-def without_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Task, "measure", lambda _: {"f": 1.0, "moved_f": 1.0})
 
 
 @pytest.mark.usefixtures("without_rendering")

@@ -43,9 +43,9 @@ def middle_start(middle: TorchEngine) -> Start:
 
 
 @pytest.fixture(scope="session")
-def stepped(engine: TorchEngine, start: Start) -> Optimisation:
-    job = engine.open(start, Options(steps=5))
-    engine.run([job], 1)
+def stepped(middle: TorchEngine, middle_start: Start) -> Optimisation:
+    job = middle.open(middle_start, Options(steps=5))
+    middle.run([job], 1)
     return job
 
 
