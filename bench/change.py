@@ -22,17 +22,18 @@ from tqdm import tqdm
 from assets.paths import ROOT
 from bench import page
 from bench.table import head, mean, row
-from client.api import Inverter
+from client import Inverter, Refined, RefineOptions
 from client.atomic import write_all
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
-from client.wire.defaults import DEFAULT_URL
+from client.wire.defaults import DEFAULT_REFINE_URL, DEFAULT_URL
 from export.directions.scorers import Scorer, Scores
 from judges.faces import Face, Image8
 from judges.identity import Identity, identity_cosine
 
 MARK: Final = "change"
+MARK_REFINED: Final = "change-refined"
 SIDE: Final = 512
 WAYS: Final = ("render", "sum", "photo")
 SCORES: Final = {"age": "age", "smile": "smile", "gender": "male", "yaw": "yaw"}  # direction, and its score
@@ -66,10 +67,16 @@ class Measured:
 
 
 class Bench:
-    """Measures edits of photos; ``seconds`` of each stage are kept."""
+    """Measures edits of photos; ``seconds`` of each stage are kept.
 
-    def __init__(self, inverter: Inverter) -> None:
-        self._inverter, self._scorer, self._identity = inverter, Scorer(), Identity()
+    Args:
+        inverter: connected to the server.
+        steps: of refinement, before each edit.
+    """
+
+    def __init__(self, inverter: Inverter, *, steps: int = 0) -> None:
+        self._inverter, self._steps = inverter, steps
+        self._scorer, self._identity = Scorer(), Identity()
         self.seconds: dict[str, list[float]] = {name: [] for name in ("find", "invert", "register", "paste")}
 
     def __call__(self, photo: Photo, directions: Sequence[str], strengths: Sequence[float]) -> Iterator[Measured]:
@@ -79,8 +86,12 @@ class Bench:
         self._spent("find", began)
         began = time.perf_counter()
         result = self._inverter.invert(photo, frame)
+        inversion, plain = result.inversion, result.reconstruction
+        if self._steps:
+            *_, last = self._inverter.refine(inversion, photo, RefineOptions(steps=self._steps))
+            assert isinstance(last, Refined)
+            inversion, plain = last.inversion, self._inverter.render(last.inversion)
         self._spent("invert", began)
-        plain = result.reconstruction
         began = time.perf_counter()
         paste = Paste(photo, frame, plain)
         self._spent("register", began)
@@ -88,7 +99,7 @@ class Bench:
         before, still = self._seen(square), self._seen(plain)
         for direction in directions:
             for strength in strengths:
-                (edited,) = self._inverter.edit(result.inversion, direction, [strength])
+                (edited,) = self._inverter.edit(inversion, direction, [strength])
                 began = time.perf_counter()
                 whole = Photo(paste(edited), photo.name, "")
                 self._spent("paste", began)
@@ -178,10 +189,10 @@ def seam(result: Photo, photo: Photo, frame: Frame) -> tuple[float, float]:
     return tuple(float(each.mean()) if each.size else 0.0 for each in found)  # type: ignore[return-value]
 
 
-def markdown(results: Sequence[Measured], seconds: dict[str, list[float]], count: int) -> str:
-    """Return the tables."""
+def markdown(results: Sequence[Measured], seconds: dict[str, list[float]], how: str) -> str:
+    """Return the tables; ``how`` says what was inverted, and how."""
     titles = ("edit", "way", "identity", "effect -3, -2, -1, +1, +2, +3", "landmarks", "mouth's edges", "step", "bend")
-    lines = [f"{count} photos, inverted in one pass; identity, landmarks, edges and seam at strengths of +-2.", ""]
+    lines = [f"{how}; identity, landmarks, edges and seam at strengths of +-2.", ""]
     lines += head(titles)
     for direction in dict.fromkeys(each.direction for each in results):
         for way in WAYS:
@@ -213,25 +224,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--directions", nargs="+", default=list(SCORES), choices=list(SCORES), help="directions (default: all)"
     )
+    parser.add_argument(
+        "--steps", type=int, default=0, help="of refinement by a side-car before the edits (default: one pass only)"
+    )
+    parser.add_argument(
+        "--refine-url", default=DEFAULT_REFINE_URL, help=f"of the side-car (default: {DEFAULT_REFINE_URL})"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for change.md (default: out)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables between the marks in a file")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print and write the tables."""
-    page.check(args.write, MARK)
+    mark = MARK_REFINED if args.steps else MARK
+    page.check(args.write, mark)
     paths = sorted(path for path in args.photos.iterdir() if path.is_file())[: args.count]
     if not paths:
         raise ValueError(f"no photo in {args.photos}")
-    with Inverter(args.url) as inverter:
-        bench, results = Bench(inverter), []
+    with Inverter(args.url, refine_url=args.refine_url) as inverter:
+        bench, results = Bench(inverter, steps=args.steps), []
         total = len(paths) * len(args.directions) * len(STRENGTHS) * len(WAYS)
         with tqdm(total=total, desc="edits", disable=None) as bar:
             for path in paths:
                 for found in bench(Photo.open(path), args.directions, STRENGTHS):
                     results.append(found)
                     bar.update()
-    text = markdown(results, bench.seconds, len(paths))
+    how = f"refined by {args.steps} steps" if args.steps else "inverted in one pass"
+    text = markdown(results, bench.seconds, f"{len(paths)} photos, {how}")
     write_all({args.out / "change.md": text.encode()})
-    page.write(args.write, text, MARK)
+    page.write(args.write, text, mark)
     print(text)

@@ -51,7 +51,7 @@ def test_the_tables() -> None:
         Measured(way, "age", s, 0.5, s, 0.1, 1.0, 2.0, 3.0) for way in ("render", "sum", "photo") for s in (-2.0, 2.0)
     ]
     results.append(Measured("photo", "age", 3.0, None, None, None, None, 1.0, 1.0))
-    lines = markdown(results, {"find": [0.25], "paste": []}, 1).splitlines()
+    lines = markdown(results, {"find": [0.25], "paste": []}, "1 photo, inverted in one pass").splitlines()
     assert "| age | render | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | - | - |" in lines
     assert "| age | photo | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | 2.00 | 3.00 |" in lines
     assert lines[-1] == "| 0.25 | - |"
