@@ -52,6 +52,8 @@ class Crop:
 DLIB = Crop.around(descriptor.EYES, descriptor.SIDE)
 FACE_NET = Crop.around(face_net.EYES, face_net.SIDE)
 CORE = Crop(((0.42, 0.0, 0.0), (0.0, 0.36, 0.14)), (80, 96))
+# An eye with its lids, as large as in a picture of 1024 px.
+EYES = tuple(Crop(((0.14, 0.0, 2 * x - 1), (0.0, 0.094, 2 * y - 1)), (96, 144)) for x, y in SAMPLE_EYES)
 
 
 def ffhq_square(landmarks: Tensor) -> Tensor:

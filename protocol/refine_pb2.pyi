@@ -34,7 +34,7 @@ class Pixels(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., rgb: _Optional[bytes] = ...) -> None: ...
 
 class Weights(_message.Message):
-    __slots__ = ("mse", "perceptual", "f", "p_norm", "domain", "close_up", "person")
+    __slots__ = ("mse", "perceptual", "f", "p_norm", "domain", "close_up", "person", "eyes")
     MSE_FIELD_NUMBER: _ClassVar[int]
     PERCEPTUAL_FIELD_NUMBER: _ClassVar[int]
     F_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class Weights(_message.Message):
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_UP_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
+    EYES_FIELD_NUMBER: _ClassVar[int]
     mse: float
     perceptual: float
     f: float
@@ -49,7 +50,8 @@ class Weights(_message.Message):
     domain: float
     close_up: float
     person: float
-    def __init__(self, mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ..., close_up: _Optional[float] = ..., person: _Optional[float] = ...) -> None: ...
+    eyes: float
+    def __init__(self, mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ..., close_up: _Optional[float] = ..., person: _Optional[float] = ..., eyes: _Optional[float] = ...) -> None: ...
 
 class Options(_message.Message):
     __slots__ = ("preset", "steps", "seconds", "target", "weights", "checkpoint_every", "progress_every", "preview_every", "clip")
@@ -98,7 +100,7 @@ class RefineRequest(_message.Message):
     def __init__(self, generator: _Optional[str] = ..., domain: _Optional[str] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ..., encoded: _Optional[bytes] = ..., f: _Optional[_Union[Tensor, _Mapping]] = ..., w_m_plus: _Optional[_Union[Tensor, _Mapping]] = ..., f_o: _Optional[_Union[Tensor, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., resume: _Optional[_Union[Checkpoint, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Terms(_message.Message):
-    __slots__ = ("total", "mse", "perceptual", "f", "p_norm", "domain", "close_up", "person")
+    __slots__ = ("total", "mse", "perceptual", "f", "p_norm", "domain", "close_up", "person", "eyes")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     MSE_FIELD_NUMBER: _ClassVar[int]
     PERCEPTUAL_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +109,7 @@ class Terms(_message.Message):
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_UP_FIELD_NUMBER: _ClassVar[int]
     PERSON_FIELD_NUMBER: _ClassVar[int]
+    EYES_FIELD_NUMBER: _ClassVar[int]
     total: float
     mse: float
     perceptual: float
@@ -115,7 +118,8 @@ class Terms(_message.Message):
     domain: float
     close_up: float
     person: float
-    def __init__(self, total: _Optional[float] = ..., mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ..., close_up: _Optional[float] = ..., person: _Optional[float] = ...) -> None: ...
+    eyes: float
+    def __init__(self, total: _Optional[float] = ..., mse: _Optional[float] = ..., perceptual: _Optional[float] = ..., f: _Optional[float] = ..., p_norm: _Optional[float] = ..., domain: _Optional[float] = ..., close_up: _Optional[float] = ..., person: _Optional[float] = ..., eyes: _Optional[float] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)

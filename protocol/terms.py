@@ -21,6 +21,7 @@ class Terms:
         domain: mean square of w - E(G(w)), E the encoder into W+; 0 where it has no weight.
         close_up: distance of the faces from eyes to chin; 0 without a face in the photo, and where it has no weight.
         person: one minus the cosine of the faces' descriptors; 0 as above.
+        eyes: distance of the eyes at full size; 0 as above.
 
     Raises:
         ContractError: on creation, when a term is not finite.
@@ -35,6 +36,7 @@ class Terms:
     domain: float = 0.0
     close_up: float = 0.0
     person: float = 0.0
+    eyes: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -166,7 +166,7 @@ PRESETS: Mapping[str, Recipe] = {
         # A brow of f^o that lies on the photo's eye is painted as one, unless the whole face moves first.
         stages=COARSE_TO_FINE,
         # ST-LPIPS alone accepts another mouth and other eyes in the right place, and another person.
-        weights={**PAPER_WEIGHTS, "mse": 20.0, "close_up": 4.0, "person": 2.0},
+        weights={**PAPER_WEIGHTS, "mse": 20.0, "close_up": 4.0, "person": 2.0, "eyes": 4.0},
     ),
     "im2s": _IM2S,
     # IDinvert: equation 8, whose domain term has twice the weight of the pixels'.

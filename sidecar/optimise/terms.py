@@ -19,7 +19,7 @@ from assets.compiled import compile_function
 from networks.detail import Detail
 from networks.perceptual import STLPIPS
 from sidecar.optimise.area import PERCEPTUAL_SIZE, reduced
-from sidecar.optimise.faces import CloseUp, FaceTarget, FaceTerms, Person
+from sidecar.optimise.faces import CloseUp, Eyes, FaceTarget, FaceTerms, Person
 from sidecar.optimise.recipe import FULL, Stage
 
 QUICK_SIZE: Final = 128
@@ -212,7 +212,7 @@ def every_term(
     perceptual = Perceptual(network, quick, compiled=compiled)
     found: list[Term] = [Mse(compiled=compiled), perceptual, Closeness(), PNormPlus()]
     found += [] if encoder is None else [Domain(encoder)]
-    return found if faces is None else [*found, CloseUp(faces), Person(faces)]
+    return found if faces is None else [*found, CloseUp(faces), Person(faces), Eyes(faces)]
 
 
 def measured(terms: Sequence[Term], seen: Seen, weighed: frozenset[str]) -> Tensor:
