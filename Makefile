@@ -52,10 +52,9 @@ $(SECRETS): | $(VENV)/.run
 	@python -m server secrets $@
 
 # Without a restart, a crashed worker is a failure; with one, pytest-xdist may wait for ever.
-# One process for the server tests: two of them start servers of more than 20 GB.
+# Unit and server tests together, since server tests wait for much of their time; conftest.py says which run in one process.
 test: lint $(repository) build/.judges ## Lint, type-check, run all tests, and report coverage
-	@python -m pytest tests -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart=0 --cov --cov-report= --cov-fail-under=0
-	@python -m pytest server_tests --cov --cov-append
+	@python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --max-worker-restart=0 --cov
 
 lint: $(VENV)/.dev ## Lint and type-check
 	@ruff check .

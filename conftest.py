@@ -19,18 +19,24 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# Session fixtures of server_tests/ that start a server. Their users run in one worker, so that each starts once.
-SHARED = {"triton", "sidecar"}
+# Session fixtures of server_tests/ that start servers, and the group of their users: each group runs in one worker, so
+# that each server starts once, and never two of the real ones at a time.
+SHARED = {"triton": "servers", "sidecar": "servers", "small": "small side-car"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for ``--dist loadgroup``: the users of a shared server, which take longest, and others by module."""
+    """Group tests for ``--dist loadgroup``: by the servers they share, or by module; the longest groups come first."""
 
-    def shared(item: pytest.Item) -> bool:
-        return item.nodeid.startswith("server_tests/") and bool(SHARED & set(getattr(item, "fixturenames", ())))
+    def group(item: pytest.Item) -> str:
+        used = getattr(item, "fixturenames", ()) if item.nodeid.startswith("server_tests/") else ()
+        return next((name for fixture, name in SHARED.items() if fixture in used), item.nodeid.partition("::")[0])
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if shared(item) else item.nodeid.partition("::")[0]))
+    groups, ranks = [group(item) for item in items], dict[str, int]()
+    for item, name in zip(items, groups, strict=True):
+        long = item.nodeid.startswith("server_tests/") or item.get_closest_marker("slow")
+        ranks[name] = min(ranks.get(name, 2), 0 if name == "servers" else 1 if long else 2)
+        item.add_marker(pytest.mark.xdist_group(name))
     if workers:
-        items.sort(key=lambda item: not shared(item))
+        order = sorted(range(len(items)), key=lambda place: ranks[groups[place]])
+        items[:] = [items[place] for place in order]
