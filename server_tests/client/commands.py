@@ -49,7 +49,7 @@ def client(place: Path, *arguments: str, url: str, refine_url: str = "") -> subp
 def report(place: Path, *arguments: str, url: str, refine_url: str = "") -> dict[str, Any]:
     """The JSON report of a command that must succeed and say nothing on stderr."""
     done = client(place, *arguments, "--json", url=url, refine_url=refine_url)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), (done.returncode, done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

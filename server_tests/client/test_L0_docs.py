@@ -52,8 +52,8 @@ def test_the_commands_of_the_readme_run(triton: LocalTriton, sidecar: LocalSidec
     assert {command.split()[0] for command in commands} == {"invert", "edit"}
     couple().save(tmp_path / "photo.jpg")
     for command in commands:
-        # Two steps of refinement instead of some hundred.
-        short = ["--steps", "2"] if command.startswith("invert") and "--fast" not in command else []
+        # One step of refinement instead of some hundred.
+        short = ["--steps", "1"] if command.startswith("invert") and "--fast" not in command else []
         done = client(tmp_path, *shlex.split(command), *short, url=triton.url, refine_url=sidecar.url)
         assert done.returncode == 0, done.stderr
     pictures = {path.name for path in (tmp_path / "out/photo").glob("*.png")}
