@@ -19,13 +19,11 @@ from server.triton import LocalTriton
 from server_tests.chaos import tiny
 from server_tests.client.commands import report, start, with_photo
 
-STEPS = 4
 # Of a tiny side-car, 0.02 s each: enough to be killed in.
-MANY = 400
+STEPS = 400
 FILE = "out/astronaut/astronaut.inversion.safetensors"
 INVERT = ["invert", "astronaut.png", "--crop", "120,20,160"]
-SHORT = [*INVERT, "--steps", str(STEPS), "--checkpoint-every", "1"]
-LONG = [*INVERT, "--steps", str(MANY), "--checkpoint-every", "4"]
+LONG = [*INVERT, "--steps", str(STEPS), "--checkpoint-every", "4"]
 
 
 @pytest.fixture
@@ -90,15 +88,6 @@ def run(place: Path) -> Iterator[Callable[..., Client]]:
         each.process.communicate()
 
 
-@pytest.fixture(scope="module")
-def alone(triton: LocalTriton, sidecar: LocalSidecar, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a refinement leaves that nothing disturbed."""
-    place = with_photo(tmp_path_factory.mktemp("alone"))
-    code, _, error = Client(place, *SHORT, url=triton.url, refine_url=sidecar.url).done()
-    assert (code, error) == (0, "")
-    return place
-
-
 def assert_same(one: Inversion, other: Inversion, *, steps: int) -> None:
     assert one.refinement.step == other.refinement.step == steps
     for name in ("f", "w_m_plus"):
@@ -106,40 +95,23 @@ def assert_same(one: Inversion, other: Inversion, *, steps: int) -> None:
     assert one.refinement.metrics.psnr == pytest.approx(other.refinement.metrics.psnr, abs=0.01)
 
 
-def test_invert_refines(alone, triton):
-    inversion = Inversion.load(alone / FILE)
+def test_invert_refines(place, triton, sidecar):
+    report(place, *INVERT, "--steps", "4", url=triton.url, refine_url=sidecar.url)
+    inversion = Inversion.load(place / FILE)
     with Inverter(triton.url) as inverter:
-        start = inverter.invert(alone / "astronaut.png", inversion.frame)
+        start = inverter.invert(place / "astronaut.png", inversion.frame)
         rendered = inverter.render(inversion)
     assert not np.array_equal(inversion.w_m_plus, start.inversion.w_m_plus)
     np.testing.assert_array_equal(inversion.f_o, start.inversion.f_o)
     assert (inversion.method, inversion.refinement.reason) == ("refined:default", "steps")
     target = inversion.target_pixels().astype(float)
     assert target.shape == (1024, 1024, 3)
-    with Image.open(alone / "out/astronaut/astronaut.reconstruction.png") as image:
+    with Image.open(place / "out/astronaut/astronaut.reconstruction.png") as image:
         assert np.abs(np.asarray(image).astype(int) - rendered).max() <= 2
     assert ((rendered - target) ** 2).mean() < ((start.reconstruction - target) ** 2).mean()
     # The side-car judges what it renders itself, Triton shows it: they must be the same picture.
     psnr = 10 * np.log10(255**2 / ((rendered - target) ** 2).mean())
     assert inversion.refinement.metrics.psnr == pytest.approx(psnr, abs=0.1)
-
-
-def test_ctrl_c_leaves_a_file_and_refine_continues(alone, place, run, triton, sidecar):
-    client = run(*SHORT, url=triton.url, refine_url=sidecar.url)
-    client.wait_for_previews(2)
-    client.process.send_signal(signal.SIGINT)
-    code, report, error = client.done()
-    assert code == 130
-    assert f"`client refine {FILE}`" in error
-    assert report["error"]["kind"] == "Interrupted"
-    left = Inversion.load(place / FILE)
-    assert left.refinement.step in (1, 2, 3)
-    left = {path.name for path in (place / "out/astronaut").iterdir()}
-    assert left == {Path(FILE).name, "astronaut.reconstruction.png"}
-    code, report, error = run("refine", FILE, url=triton.url, refine_url=sidecar.url).done()
-    assert (code, error) == (0, "")
-    assert_same(Inversion.load(place / FILE), Inversion.load(alone / FILE), steps=STEPS)
-    assert (place / report["reconstruction"]).is_file()
 
 
 @pytest.fixture
@@ -159,11 +131,40 @@ def both(
         sidecar.stop()
 
 
-def test_both_servers_killed_in_the_middle(place, run, both, tmp_path_factory):
-    triton, sidecar = both()
-    undisturbed = with_photo(tmp_path_factory.mktemp("undisturbed"))
-    code, _, error = Client(undisturbed, *LONG, url=triton.url, refine_url=sidecar.url).done()
+@pytest.fixture(scope="module")
+def calm(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Inversion:
+    """What tiny servers make of the photo where nothing disturbs them."""
+    place = with_photo(tmp_path_factory.mktemp("calm"))
+    with (
+        LocalTriton(tiny_models, http_port=None, metrics_port=None, grace=0) as triton,
+        LocalSidecar(program=tiny.SIDECAR) as sidecar,
+    ):
+        code, _, error = Client(place, *LONG, url=triton.url, refine_url=sidecar.url).done()
     assert (code, error) == (0, "")
+    return Inversion.load(place / FILE)
+
+
+def test_ctrl_c_leaves_a_file_and_refine_continues(calm, place, run, both):
+    triton, sidecar = both()
+    client = run(*LONG, url=triton.url, refine_url=sidecar.url)
+    client.wait_for_previews(2)
+    client.process.send_signal(signal.SIGINT)
+    code, report, error = client.done()
+    assert code == 130
+    assert f"`client refine {FILE}`" in error
+    assert report["error"]["kind"] == "Interrupted"
+    left = Inversion.load(place / FILE)
+    assert left.refinement.step in range(1, STEPS)
+    left = {path.name for path in (place / "out/astronaut").iterdir()}
+    assert left == {Path(FILE).name, "astronaut.reconstruction.png"}
+    code, report, error = run("refine", FILE, url=triton.url, refine_url=sidecar.url).done()
+    assert (code, error) == (0, "")
+    assert_same(Inversion.load(place / FILE), calm, steps=STEPS)
+    assert (place / report["reconstruction"]).is_file()
+
+
+def test_both_servers_killed_in_the_middle(calm, place, run, both):
+    triton, sidecar = both()
     client = run(*LONG, url=triton.url, refine_url=sidecar.url)
     client.wait_for_previews(1)
     os.kill(triton.pid, signal.SIGKILL)
@@ -175,7 +176,7 @@ def test_both_servers_killed_in_the_middle(place, run, both, tmp_path_factory):
     both(grpc_port=port(triton.url), port=port(sidecar.url))
     code, report, error = client.done()
     assert (code, error) == (0, "")
-    assert_same(Inversion.load(place / FILE), Inversion.load(undisturbed / FILE), steps=MANY)
+    assert_same(Inversion.load(place / FILE), calm, steps=STEPS)
     assert (place / report["reconstruction"]).is_file()
 
 
