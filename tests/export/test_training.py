@@ -99,7 +99,10 @@ def test_batches_continue_where_they_stopped() -> None:
 
 
 @pytest.mark.usefixtures("without_rendering")
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.training.training.plot", lambda *_: None)
     whole = trainer(folder, tmp_path / "whole")
     whole.fit(every=3)
     assert [p["step"] for p in whole.history] == [3, 6]

@@ -117,12 +117,13 @@ def test_a_job_goes_from_coarse_to_fine_unless_it_has_left_f_o(middle: TorchEngi
 @pytest.mark.slow
 def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     job = engine.open(start, Options(steps=8))
-    first = engine.terms(start, job.state())
+    begun = job.state()
+    first = engine.terms(start, begun)
     engine.run([job], 4)  # one at each size
     last = engine.terms(start, job.state())
     assert last.perceptual < 0.8 * first.perceptual
     assert last.total < first.total
-    before = engine.judge(start, engine.open(start, Options()).state())
+    before = engine.judge(start, begun)
     after = engine.judge(start, job.state())
     assert after.stlpips_alex < before.stlpips_alex
     assert after.face
