@@ -10,6 +10,9 @@ MAX_BYTES: Final = 512 * 2**20
 MIN_SIDE: Final = 16
 # Of decoding: 100 megapixels take 10 at most, on a machine that does nothing else.
 MAX_SECONDS: Final = 60
+# Of the processors' time: for opening any photo, and then for its pixels, colours included.
+OPENING_SECONDS: Final = 5
+PIXELS_A_SECOND: Final = 1_500_000
 # Faces of one photo that are refined at a time: the side-car's own `--batch`.
 FACES_AT_A_TIME: Final = 4
 

@@ -7,17 +7,23 @@ length of bytes, the JSON, and the bytes.
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import signal
 import struct
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO, Final
 
 HEADER: Final = struct.Struct(">IQ")
+# Of the process; the largest photo takes half of it.
+MEMORY: Final = 3 << 30
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,24 @@ def answered(source: BinaryIO, decode: Decode) -> tuple[dict[str, Any], Body] | 
         return {"kind": type(problem).__name__, "sentence": str(problem)}, b""
 
 
+def allow(seconds: float) -> None:
+    """Let this process end if it computes for longer than so many seconds from now, its threads together.
+
+    So a photo that its process's owner did not live to end is ended, too.
+    """
+    used, (_, most) = time.process_time(), resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(used + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
 def main(target: str) -> None:
     """Decode until stdin ends, with the function ``module:name``."""
     # Ctrl-C is for the process that asks; a core file would be the photo.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    try:
-        import resource
-
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError, OSError):
-        pass
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     source, out = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # Whatever a library prints is not an answer.
     os.dup2(2, 1)

@@ -5,6 +5,7 @@ Exceptions::
     DecodingError      the photo could not be decoded
     ├── Refused        the decoder raised an exception; ``kind`` is its name
     ├── TooSlow        it took longer than the limit
+    │   └── TooCostly  it computed for longer than its decoder allows: see `photos.child.allow`
     └── Crashed        the process ended
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -45,6 +47,10 @@ class Refused(DecodingError):
 
 class TooSlow(DecodingError):
     """Decoding took longer than the limit."""
+
+
+class TooCostly(TooSlow):
+    """Decoding took longer than a photo of its size may compute."""
 
 
 class Crashed(DecodingError):
@@ -133,6 +139,8 @@ class _Process:
             self.close()
             if late.is_set():
                 raise TooSlow(f"decoding took longer than {seconds:g} s") from problem
+            if self._process.returncode == -signal.SIGXCPU:
+                raise TooCostly("decoding took longer than a photo of its size may compute") from problem
             raise Crashed("the process that decodes photos ended") from problem
         except BaseException:
             # Interrupted between two messages: no one could tell where the next one begins.

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,11 +31,20 @@ from client.files.profile import OwnColours, own_colours, to_srgb
 from client.files.strips import strips
 from client.frames.cut import cut
 from client.frames.frame import Frame
-from client.limits import FORMAT_NAMES, MAX_BYTES, MAX_MEGAPIXELS, MAX_SECONDS, MIN_SIDE
+from client.limits import (
+    FORMAT_NAMES,
+    MAX_BYTES,
+    MAX_MEGAPIXELS,
+    MAX_SECONDS,
+    MIN_SIDE,
+    OPENING_SECONDS,
+    PIXELS_A_SECOND,
+)
 from client.text import quoted, shown
-from photos.child import Pieces
-from photos.decoding import Crashed, Decoding, Refused, Rest, TooSlow
-from photos.jpeg import MAX_SCANS, MAX_WORK, ended, scans
+from photos.child import Pieces, allow
+from photos.decoding import Crashed, Decoding, Refused, Rest, TooCostly, TooSlow
+from photos.jpeg import ended
+from photos.work import TooMuchWork, check_parts, check_scans, scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 HEIF = "HEIF"
@@ -97,19 +106,38 @@ class Photo:
             if problem.kind == PhotoError.__name__:
                 raise PhotoError(str(problem)) from problem
             raise PhotoError(f"{what}: unexpected {problem.kind}: {shown(str(problem), limit=300)}") from problem
+        except TooCostly as problem:
+            raise PhotoError(f"{what}: decoding takes far longer than that of other photos of its size") from problem
         except TooSlow as problem:
             raise PhotoError(f"{what}: decoding takes longer than {MAX_SECONDS} seconds") from problem
         except Crashed as problem:
             raise PhotoError(f"{what}: the decoder crashed, or ran out of memory") from problem
 
     @classmethod
-    def decode(cls, data: bytes, *, name: str = "photo") -> Photo:
+    def decode(
+        cls, data: bytes, *, name: str = "photo", measured: Callable[[int], object] = lambda _pixels: None
+    ) -> Photo:
         """Decode the bytes of an image file in this process, however long that takes.
 
+        Args:
+            data: the file.
+            name: of the file, for messages.
+            measured: called with the number of pixels before any is decoded.
+
         Raises:
-            PhotoError: not an allowed format, damaged, more than ``MAX_MEGAPIXELS``, or a side under ``MIN_SIDE``.
+            PhotoError: not an allowed format, damaged, more than ``MAX_MEGAPIXELS``, a side under ``MIN_SIDE``, or more
+                parts or scans than any photo.
         """
-        name, notes = shown(name), []
+        name = shown(name)
+        try:
+            return cls._decode(data, name, measured)
+        except TooMuchWork as problem:
+            raise PhotoError(f"cannot read {quoted(name)}: {problem}, which takes too long to decode") from problem
+
+    @classmethod
+    def _decode(cls, data: bytes, name: str, measured: Callable[[int], object]) -> Photo:
+        check_parts(data)
+        notes: list[str] = []
         png = cleaned(data) if data.startswith(SIGNATURE) else None
         image = _open(png.data if png else data, name)
         if png and png.profile:
@@ -122,7 +150,8 @@ class Photo:
                 f"{quoted(name)} is too small: {width}x{height} pixels, but both sides must be at least {MIN_SIDE}"
             )
         if image.format in ("JPEG", "MPO"):
-            _check_work(data, width * height, name)
+            check_scans(scans(data), width * height)
+        measured(width * height)
         notes += _reduced(image)
         try:
             image.load()
@@ -168,7 +197,10 @@ class Photo:
 
 def decoded(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], Pieces]:
     """Decode as a `photos.child.Decode`: the photo's attributes; RGB pixels, those in its own colours, the profile."""
-    photo = Photo.decode(data, name=said["name"])
+    allow(OPENING_SECONDS)
+    photo = Photo.decode(
+        data, name=said["name"], measured=lambda pixels: allow(OPENING_SECONDS + pixels / PIXELS_A_SECOND)
+    )
     width, height = photo.size
     attributes = {"width": width, "height": height, "name": photo.name, "sha256": photo.sha256, "note": photo.note}
     attributes["own"] = photo.own is not None
@@ -240,12 +272,6 @@ def _formats() -> tuple[str, ...]:
 
 def _drop_untyped(image: Image.Image) -> None:
     image.info = {key: value for key, value in image.info.items() if isinstance(value, _INFO.get(str(key), ()))}
-
-
-def _check_work(data: bytes, pixels: int, name: str) -> None:
-    count = scans(data)
-    if count > MAX_SCANS or count * pixels > MAX_WORK:
-        raise PhotoError(f"cannot read {quoted(name)}: a JPEG file of {count} scans, which takes too long to decode")
 
 
 def _without_end(data: bytes) -> Image.Image | None:

@@ -9,14 +9,20 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageOps
 
-from photos.decoding import Crashed, Decoding, Refused, TooSlow
-from photos.jpeg import MAX_SCANS, MAX_WORK, scans
+from photos.child import allow
+from photos.decoding import Crashed, Decoding, Refused, TooCostly, TooSlow
+from photos.work import TooMuchWork, check_parts, check_scans, scans
 from protocol import refine_pb2 as pb
 from protocol.limits import ContractError
 from sidecar.job import Image8
 
 MAX_SIDE = 4096
 MAX_SECONDS = 10
+# Of the processors' time: for opening a photo, and then for its pixels.
+OPENING_SECONDS = 2
+PIXELS_A_SECOND = 4_000_000
+# Scans times pixels: the largest photo in 20 scans.
+MAX_WORK = 20 * MAX_SIDE**2
 DAMAGED = "cannot read the photo: not a whole PNG, JPEG or WebP file"
 MAX_BYTES = 16 * 2**20
 MIN_SIDE = 16
@@ -59,6 +65,8 @@ def _decoded(data: bytes) -> Image.Image:
         if exc.kind == ContractError.__name__:
             raise ContractError(str(exc)) from exc
         raise ContractError(DAMAGED) from exc
+    except TooCostly as exc:
+        raise ContractError("invalid photo: it takes far longer to decode than others of its size") from exc
     except TooSlow as exc:
         raise ContractError(f"cannot decode the photo within {MAX_SECONDS} seconds") from exc
     except Crashed as exc:
@@ -68,6 +76,7 @@ def _decoded(data: bytes) -> Image.Image:
 
 def decoded(_said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """Decode as a `photos.child.Decode`: RGB pixels, and the side of the square."""
+    allow(OPENING_SECONDS)
     picture = _decoded_here(data)
     return {"side": picture.width}, picture.tobytes()
 
@@ -77,16 +86,20 @@ _decoding: Final = Decoding("sidecar.service.photo:decoded", seconds=MAX_SECONDS
 
 def _decoded_here(data: bytes) -> Image.Image:
     try:
+        check_parts(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check(picture.width, picture.height)
             if picture.format == "JPEG":
-                _check_work(scans(data), picture.width * picture.height)
+                check_scans(scans(data), picture.width * picture.height, most=MAX_WORK)
+            allow(OPENING_SECONDS + picture.width * picture.height / PIXELS_A_SECOND)
             picture.load()
             with suppress(Exception):  # a damaged EXIF block says nothing: the pixels stay as stored
                 ImageOps.exif_transpose(picture, in_place=True)
             return _rgb(picture)
     except ContractError:
         raise
+    except TooMuchWork as exc:
+        raise ContractError(f"invalid photo: {exc} takes too long to decode") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ContractError(f"invalid photo: too many pixels, expected a side of {MIN_SIDE} to {MAX_SIDE}") from exc
     except Exception as exc:  # decoders raise whatever a damaged file leads them to
@@ -100,11 +113,6 @@ def _rgb(picture: Image.Image) -> Image.Image:
         shown = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, BACKGROUND), shown).convert("RGB")
     return picture.convert("RGB")
-
-
-def _check_work(count: int, pixels: int) -> None:
-    if count > MAX_SCANS or count * pixels > MAX_WORK:
-        raise ContractError(f"invalid photo: a JPEG file of {count} scans takes too long to decode")
 
 
 def _check(width: int, height: int) -> None:

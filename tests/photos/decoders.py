@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+from photos import child
+
 
 def obedient(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     match said.get("do"):
@@ -30,3 +32,14 @@ def sleeping(_said: dict[str, Any], _data: bytes) -> tuple[dict[str, Any], bytes
 
 def crashing(_said: dict[str, Any], _data: bytes) -> tuple[dict[str, Any], bytes]:
     os._exit(3)
+
+
+def spinning(_said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    child.allow(1)
+    while data:
+        pass
+    return {}, data
+
+
+def growing(_said: dict[str, Any], _data: bytes) -> tuple[dict[str, Any], bytes]:
+    return {}, bytes(child.MEMORY)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,21 +74,60 @@ def test_a_crash_is_of_one_photo(decoding: Decoding) -> None:
     assert decoding({}, b"ab")[1] == b"ba"
 
 
+def test_memory_is_bounded() -> None:
+    growing = Decoding("tests.photos.decoders:growing", seconds=60)
+    with pytest.raises(Refused) as caught:
+        growing({}, b"")
+    assert caught.value.kind == "MemoryError"
+    growing.close()
+
+
+def test_a_photo_does_not_outlive_who_asked_for_it() -> None:
+    code = (
+        "import os, threading; from photos.decoding import Decoding; "
+        "asked = Decoding('tests.photos.decoders:spinning', seconds=60); asked({}, b''); "
+        "print(asked._idle[0]._process.pid, flush=True); asked({}, b'x')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        decoder = int(process.stdout.readline())
+        time.sleep(0.3)
+        process.kill()
+    limit = time.monotonic() + 30
+    while Path(f"/proc/{decoder}").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+        # A child of none is reaped by init; in a container without one, a zombie stays.
+        with suppress(OSError):
+            if Path(f"/proc/{decoder}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                break
+    else:
+        assert not Path(f"/proc/{decoder}").exists()
+
+
 @pytest.mark.parametrize(
     ("decoder", "says", "refusal"),
     [
         ("sleeping", "decoding takes longer than 60 seconds", "cannot decode the photo within 10 seconds"),
         ("crashing", "the decoder crashed, or ran out of memory", served.DAMAGED),
+        (
+            "spinning",
+            "decoding takes far longer than that of other photos of its size",
+            "invalid photo: it takes far longer to decode than others of its size",
+        ),
     ],
 )
 def test_client_and_side_car_say_it_in_a_sentence(
     decoder: str, says: str, refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = io.BytesIO()
+    data, seconds = io.BytesIO(), 0.5 if decoder == "sleeping" else 60
     Image.new("RGB", (32, 32)).save(data, "PNG")
     (tmp_path / "it.png").write_bytes(data.getvalue())
     for module in (photo, served):
-        monkeypatch.setattr(module, "_decoding", Decoding(f"tests.photos.decoders:{decoder}", seconds=0.5))
+        monkeypatch.setattr(
+            module,
+            "_decoding",
+            Decoding(f"tests.photos.decoders:{decoder}", seconds=seconds),
+        )
     with pytest.raises(PhotoError) as caught:
         Photo.open(tmp_path / "it.png")
     assert str(caught.value) == f"cannot read `it.png`: {says}"
