@@ -9,24 +9,13 @@ from typing import Final
 from client.api import AsyncInverter
 from client.batch.ledger import Outcome
 from client.batch.manifest import Item
-from client.batch.plan import Plan
-from client.errors import (
-    AnswerRefused,
-    ClientError,
-    PhotoError,
-    RefinementDiverged,
-    RequestRejected,
-    ServerBusy,
-    ServerTimeout,
-    ServerUnavailable,
-)
+from client.batch.plan import OF_THE_PHOTO, Plan
+from client.errors import ClientError, ServerBusy, ServerTimeout, ServerUnavailable
 from client.text import shown
 from client.wire.retry import async_retrying
 
 # The servers' fault, not the photo's: try again.
 TRANSIENT: Final = (ServerUnavailable, ServerBusy, ServerTimeout)
-# The photo's fault: it fails alone. Any other error would hit the next photo, too.
-OF_THE_PHOTO: Final = (PhotoError, RequestRejected, RefinementDiverged, AnswerRefused)
 
 
 class Maker:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,14 @@ from client.api import AsyncInverter
 from client.atomic import Content, Draft
 from client.batch.manifest import Item
 from client.change.together import Together
-from client.errors import AnswerRefused, ParameterError
+from client.errors import (
+    AnswerRefused,
+    ClientError,
+    ParameterError,
+    PhotoError,
+    RefinementDiverged,
+    RequestRejected,
+)
 from client.files import direction as directions
 from client.files.formats import FORMATS, Format, Show
 from client.files.inversion import SUFFIX, Inversion
@@ -37,6 +44,9 @@ from protocol.methods import DEFAULT, METHODS
 from protocol.tracing import tracing
 
 Image8 = NDArray[np.uint8]
+Made = tuple[Inversion, Image8]
+# The fault of a photo, or of one of its faces: it fails alone. Any other error would hit the next photo, too.
+OF_THE_PHOTO: Final = (PhotoError, RequestRejected, RefinementDiverged, AnswerRefused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,7 @@ class Plan:
             What is odd about the photo, for its owner; usually nothing.
 
         Raises:
+            FacesFailed: some of its faces cannot be made; everything is written without them.
             ClientError: it cannot be made; nothing is written then.
         """
         request = request_of(item)
@@ -113,44 +124,68 @@ class Plan:
         found = await inverter.frames(photo, wanted)
         faces = await self._inverted(inverter, photo, found.frames)
         parts = [f".face-{number}" for number in found.numbers] if wanted.face != LARGEST else []
+        made = [each for each in faces if not isinstance(each, ClientError)]
         with Draft() as draft:
-            for (_, image), part in zip(faces, parts or [""], strict=True):
-                draft.add(self._place(folder, item, f"reconstruction{part}"), encoded(image, self.format))
-            async for name, write in self._edited(inverter, photo, faces):
+            for face, part in zip(faces, parts or [""], strict=True):
+                if not isinstance(face, ClientError):
+                    draft.add(self._place(folder, item, f"reconstruction{part}"), encoded(face[1], self.format))
+            problems: dict[int, ClientError] = {}
+            async for name, write in self._edited(inverter, photo, made, problems):
                 await asyncio.to_thread(draft.add, self._place(folder, item, distinct_part(name)), write)
                 del write  # Before the next one is made: it may be a large photo.
             # Inversions come last: where they are, all is.
-            for (inversion, _), part in zip(faces, parts or [""], strict=True):
-                draft.add(folder / item.name / f"photo{part}{SUFFIX}", inversion.encode())
+            for face, part in zip(faces, parts or [""], strict=True):
+                if not isinstance(face, ClientError):
+                    draft.add(folder / item.name / f"photo{part}{SUFFIX}", face[0].encode())
             await asyncio.to_thread(draft.publish)
+        unedited = iter([problems.get(index) for index in range(len(made))])
+        lost = [face if isinstance(face, ClientError) else next(unedited) for face in faces]
+        if failed := [f"face {n}: {problem}" for n, problem in zip(found.numbers, lost, strict=False) if problem]:
+            raise FacesFailed(f"{'; '.join(failed)}; what could be made of the photo is there")
         return "; ".join(note for note in (photo.note, found.note) if note)
 
     async def _inverted(
         self, inverter: AsyncInverter, photo: Photo, frames: Sequence[Frame]
-    ) -> list[tuple[Inversion, Image8]]:
-        """Return the inversion of each frame, and its picture."""
+    ) -> list[Made | ClientError]:
+        """Return the inversion of each frame and its picture, or why it failed.
+
+        Raises:
+            ClientError: all failed, or the servers stayed away.
+        """
         room = asyncio.Semaphore(at_a_time(len(frames)))
 
-        async def one(frame: Frame) -> tuple[Inversion, Image8]:
+        async def one(frame: Frame) -> Made | ClientError:
             async with room:
-                result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
-                if self.refine is None:
-                    return result.inversion, result.reconstruction
-                inversion = await self._refined(inverter, result.inversion, photo, self.refine.shared(len(frames)))
-                return inversion, await inverter.render(inversion)
+                try:
+                    result = await inverter.invert(photo, frame, method=self.method, cut=self.cut)
+                    if self.refine is None:
+                        return result.inversion, result.reconstruction
+                    options = self.refine.shared(len(frames))
+                    inversion = await self._refined(inverter, result.inversion, photo, options)
+                    return inversion, await inverter.render(inversion)
+                except OF_THE_PHOTO as problem:
+                    return problem
 
         tasks = [asyncio.create_task(one(frame)) for frame in frames]
         try:
-            return list(await asyncio.gather(*tasks))
+            found = list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        _raise_if_all([each for each in found if isinstance(each, ClientError)], len(frames))
+        return found
 
     async def _edited(
-        self, inverter: AsyncInverter, photo: Photo, faces: Sequence[tuple[Inversion, Image8]]
+        self, inverter: AsyncInverter, photo: Photo, faces: Sequence[Made], problems: dict[int, ClientError]
     ) -> AsyncGenerator[tuple[str, Content], None]:
-        """Yield each edit's name, and what writes its picture, with the edits of all faces."""
+        """Yield each edit's name, and what writes its picture, with the edits of all faces.
+
+        A face whose edit fails stays as it is in that picture; ``problems`` gets the reason, by its index.
+
+        Raises:
+            ClientError: the edits of all faces failed, or the servers stayed away.
+        """
         if self.show == "render":
             ((inversion, _),) = faces
             for name, strengths in self.edits:
@@ -161,9 +196,15 @@ class Plan:
         whole = Together(photo, [(inversion.frame, image) for inversion, image in faces])
         for name, strengths in self.edits:
             for part, pictures in whole.pictures(strengths):
+                failed = []
                 for index, (inversion, _) in enumerate(faces):
-                    images = await inverter.edit(inversion, self._directions[name], part)
-                    await asyncio.to_thread(whole.add, index, list(images), pictures)
+                    try:
+                        images = await inverter.edit(inversion, self._directions[name], part)
+                    except OF_THE_PHOTO as problem:
+                        failed.append(problems.setdefault(index, problem))
+                    else:
+                        await asyncio.to_thread(whole.add, index, list(images), pictures)
+                _raise_if_all(failed, len(faces))
                 for strength in part:
                     yield self._name(name, strength), partial(save, pictures.pop(0), self.format)
 
@@ -183,6 +224,16 @@ class Plan:
             if isinstance(event, Refined):
                 return event.inversion
         raise AnswerRefused("the side-car ended the refinement without a result")
+
+
+class FacesFailed(PhotoError):
+    """Some faces of a photo failed; the message says which and why."""
+
+
+def _raise_if_all(problems: Sequence[ClientError], count: int) -> None:
+    """Raise the first problem if there are as many as faces."""
+    if problems and len(problems) == count:
+        raise problems[0]
 
 
 def request_of(item: Item) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from client import Frame, Inversion, cli
+from client import Frame, Inversion, RequestRejected, cli
+from client.api import AsyncInverter
 from client.batch.ledger import Ledger
 from tests.client.fakes import FACE
 from tests.client.running import failed, opened, results
@@ -126,3 +128,42 @@ def test_a_batch_keeps_its_frames(capsys: pytest.CaptureFixture[str]) -> None:
         del plan["frame"], plan["faces"]
         ledger._database.execute("UPDATE batch SET value = ? WHERE key = 'plan'", (json.dumps(plan),))
     assert cli.main([*BATCH, "--out", "out", "--resume", "--frame", "square"]) == 0
+
+
+@pytest.mark.parametrize("method", ["invert", "edit"])
+def test_a_face_that_fails_leaves_the_others(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    command, real = [*BATCH, "--faces", "all"], getattr(AsyncInverter, method)
+    lost = [Frame.aligned(FACE + np.add(PLACES[0], 0.5))]
+
+    async def rejecting(self: AsyncInverter, first: Any, *rest: Any, **named: Any) -> Any:
+        if (rest[0] if method == "invert" else first.frame) in lost:
+            raise RequestRejected("the server rejected the request")
+        return await real(self, first, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncInverter, method, rejecting)
+        assert cli.main([*command, "--out", "out", "--json"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert report["photos"] == {"pending": 0, "done": 1, "failed": 2}
+        one, two = sorted(report["failures"], key=lambda each: each["name"])
+        # The only face of a photo is the photo.
+        assert (one["name"], one["sentence"]) == ("one.png", "the server rejected the request")
+        assert not Path("out/one.png").exists()
+        assert two["name"] == "two.png"
+        assert two["sentence"].startswith("face 2: the server rejected the request; what could be made of the photo")
+        kept = [*(("1", "2") if method == "edit" else ("1",))]
+        assert sorted(path.name for path in Path("out/two.png").iterdir()) == [
+            *("age+3.png", "age-3.png"),
+            *(f"photo.face-{number}.inversion.safetensors" for number in kept),
+            *(f"reconstruction.face-{number}.png" for number in kept),
+        ]
+        some = changed(photos / "photos/two.png", photos / "out/two.png/age+3.png")
+        assert some[:, 200:].any() and not some[:, :60].any()
+        lost.append(Frame.aligned(FACE + np.add(PLACES[1], 0.5)))
+        assert cli.main([*command, "--out", "none"]) == 1
+        assert not Path("none/two.png").exists()
+    assert cli.main([*command, "--out", "out", "--retry-failed"]) == 0
+    assert cli.main([*command, "--out", "whole"]) == 0
+    assert results(photos / "out") == results(photos / "whole")
