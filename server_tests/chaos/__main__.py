@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,13 @@ from server_tests.chaos.wrong import Wrong
 PHOTOS = 12
 QUIET_BATCHES = 4
 PLATEAU = 1.1
+FIRST_S = 180.0
 FULL = 60 * 1024
 TINY = [sys.executable, "-m", "server_tests.chaos.tiny"]
+
+
+class NeverWorked(Exception):
+    """Not even the first batch, in which nothing breaks, works; the message ends with the last lines of a log."""
 
 
 class Chaos:
@@ -66,7 +72,11 @@ class Chaos:
         self.reference: dict[str, bytes] = {}
 
     def run(self) -> dict[str, Any]:
-        """Return the figures; nothing is left running, whatever happens."""
+        """Return the figures; nothing is left running, whatever happens.
+
+        Raises:
+            NeverWorked: there is nothing to break.
+        """
         try:
             return self._run()
         finally:
@@ -74,6 +84,7 @@ class Chaos:
             for process in (self.client, self.launcher):
                 if process is not None and process.poll() is None:
                     process.terminate()
+                    process.wait(60)
 
     def _run(self) -> dict[str, Any]:
         repository(self.folder / "models")
@@ -84,6 +95,8 @@ class Chaos:
         began = time.monotonic()
         self.keep_up()
         self.batch(calm=True)
+        if self.troubles:
+            raise NeverWorked(f"the first batch failed, though nothing broke: {self.troubles}\n{self.last_lines()}")
         self.reference = self.results(self.folder / "out")
         wrong = Wrong(*(proxy.port for proxy in self.proxies), self.seed)
         wrong.start()
@@ -127,6 +140,8 @@ class Chaos:
         """Start the launcher unless it runs: in production, a supervisor does that."""
         if self.launcher is not None and self.launcher.poll() is None:
             return
+        if self.launcher is not None and not self.reference:
+            raise NeverWorked(f"the servers ended with status {self.launcher.returncode}:\n{self.last_lines()}")
         triton, sidecar = map(str, self.ports)
         where = ["--repository", str(self.folder / "models"), "--grpc-port", triton, "--sidecar-port", sidecar]
         rest = ["--sidecar-metrics-port", "0", "--grace", "2", "--json"]
@@ -136,20 +151,27 @@ class Chaos:
             )
         self.starts += 1
 
+    def last_lines(self) -> str:
+        """What the launcher said last."""
+        path = self.folder / "launcher.txt"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(lines[-25:]) or "The launcher said nothing."
+
     def batch(self, *, calm: bool) -> None:
         """One batch to its end, and what became of it."""
         out = self.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
-        limit = time.monotonic() + 600
-        while time.monotonic() < limit:
+        limit = time.monotonic() + (600 if self.reference else FIRST_S)
+        while True:
             code, said = self.attempt(calm=calm)
             self.exits[code] += 1
             if code in (0, 1):
                 break
+            if time.monotonic() > limit:
+                self.troubles.append(f"a batch did not end in time: {said[-500:]}")
+                break
             # What stopped a batch is not to stop the next attempt.
             time.sleep(0.5)
-        else:
-            self.troubles.append("a batch did not end within 10 minutes")
         self.batches += 1
         self.judge(out, said)
 
@@ -225,9 +247,10 @@ class Chaos:
     def judge(self, out: Path, said: str) -> None:
         """Count what is lost, doubled or different."""
         found = self.results(out)
-        ledger = sqlite3.connect(out / "ledger.sqlite")
-        entries = ledger.execute("SELECT name, state, attempts, sentence FROM photos").fetchall()
-        ledger.close()
+        entries = []
+        if (out / "ledger.sqlite").exists():
+            with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
+                entries = ledger.execute("SELECT name, state, attempts, sentence FROM photos").fetchall()
         bad = [entry for entry in entries if entry[1] != "done"]
         self.photos += len(entries)
         missing = set(self.reference or found) - set(found)
@@ -247,7 +270,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what breaks when (default: %(default)d)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        found = Chaos(Path(folder), seconds=60 * options.minutes, seed=options.seed).run()
+        try:
+            found = Chaos(Path(folder), seconds=60 * options.minutes, seed=options.seed).run()
+        except NeverWorked as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            return 1
     print(json.dumps(found, indent=1))
     good = found["plateau"] and not (found["lost"] or found["doubled"] or found["different"])
     return 0 if good else 1
