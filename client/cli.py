@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: of the command line; those of the process by default.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
             # A terminal without Unicode gets escapes, not a traceback.
@@ -161,6 +162,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         raise SystemExit(_print("") or end.code) from end
     return _print(text) or code
+
+
+def _open_streams() -> None:
+    """Replace standard streams that are closed: their numbers would go to the next files that are opened."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Writing to a standard output that is closed fails, as to a full one.
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str]:
@@ -196,6 +208,8 @@ def _failed(problem: BaseException, as_json: bool, request: str) -> tuple[int, s
 
 def _print(text: str) -> int:
     """Write to the standard output, and return 0 or the exit code for what went wrong."""
+    if not text:
+        return 0
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

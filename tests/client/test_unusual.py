@@ -51,6 +51,23 @@ def test_a_full_standard_output_is_reported(arguments):
     assert done.stderr == "error: cannot write to the standard output: no space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "out", "error"),
+    [
+        ("--version >&-", 2, "", "error: cannot write to the standard output: bad file descriptor\n"),
+        ("directions --json >&-", 2, "", "error: cannot write to the standard output: bad file descriptor\n"),
+        ("invert none.png --json 2>&-", 2, '{"error": ', ""),
+        ("nothing 2>&-", 2, "", ""),
+        ("nothing >&- 2>&-", 2, "", ""),
+        ("directions <&- >&- 2>&-", 2, "", ""),
+    ],
+)
+def test_streams_that_are_closed_are_no_traceback(command, code, out, error):
+    done = subprocess.run(["sh", "-c", f"'{sys.executable}' -m client {command}"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (code, error)
+    assert done.stdout.decode().startswith(out) and bool(out) == bool(done.stdout)
+
+
 @pytest.mark.usefixtures("place")
 def test_a_terminal_without_unicode_gets_escapes(tmp_path):
     Path("me.png").rename("mé.png")
