@@ -65,6 +65,7 @@ class Draft:
     def __init__(self, *, force: bool = True) -> None:
         self._force = force
         self._temporary: dict[Path, Path] = {}
+        self._made: set[Path] = set()
 
     def __enter__(self) -> Draft:
         return self
@@ -73,6 +74,10 @@ class Draft:
         for source in self._temporary.values():
             with suppress(OSError):
                 source.unlink(missing_ok=True)
+        for folder in self._made:
+            with suppress(OSError):
+                # If nothing came into it.
+                folder.rmdir()
 
     def add(self, path: Path, content: Content) -> None:
         """Write a file: its bytes, or what a function writes, so that a large picture is never whole in memory.
@@ -81,6 +86,8 @@ class Draft:
             OutputError: it cannot be written, or exists.
         """
         try:
+            if not path.parent.exists():
+                self._made.add(path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise OutputError(f"cannot write {quoted(path)}: it is a directory")

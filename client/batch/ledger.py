@@ -213,4 +213,6 @@ def _stored(path: str) -> str | bytes:
 
 
 def _item(name: str, path: str | bytes, crop: str | None) -> Item:
+    if "/" in name or name in ("", ".", ".."):
+        raise OutputError(f"cannot continue the batch: {quoted(name)} in its ledger is not the name of a folder")
     return Item(name, os.fsdecode(path), crop)

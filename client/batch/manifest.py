@@ -21,6 +21,7 @@ from client.text import quoted, reason
 
 _MAX_LINE: Final = 64 * 2**10
 _GLOB: Final = frozenset("*?[")
+_AMBIGUOUS: Final = re.compile("__|_/|/_")
 # The batch's own files in the folder of results.
 _RESERVED: Final = re.compile(r"(ledger|report|sheet)([-.].*)?", re.IGNORECASE)
 
@@ -91,9 +92,11 @@ def left_out(source: str) -> dict[str, int]:
 
 def name_of(path: str) -> str:
     """Return a folder's name for the results of a photo: its path, made safe, with a digest where that changed it."""
-    text = path.replace(os.sep, "__").lstrip("._") or "photo"
-    safe = part_of(text)
-    if safe == text and not _RESERVED.fullmatch(safe):
+    text = path.replace(os.sep, "__").lstrip("._")
+    safe = part_of(text or "photo")
+    # Of another path, the same text could come.
+    is_plain = safe == text and path.startswith(text[:1]) and not _AMBIGUOUS.search(path)
+    if is_plain and not _RESERVED.fullmatch(safe):
         return safe
     return f"{safe.encode()[:80].decode(errors='ignore')}-{digest_of(path)}"
 
@@ -155,6 +158,10 @@ def _item(line: bytes, path: Path, number: int) -> Item:
         raise ParameterError(f"{what} has a crop or a name that is not a string")
     if "\0" in value["photo"]:
         raise ParameterError(f"{what} has a path with a zero byte")
+    try:
+        os.fsencode(value["photo"] + name)
+    except UnicodeEncodeError as problem:
+        raise ParameterError(f"{what} has a path or a name with half a character") from problem
     if crop is not None:
         Frame.parse_crop(crop)
     return Item(name_of(name), str(path.parent / value["photo"]), crop)

@@ -110,6 +110,9 @@ def run(options: BatchFlags) -> Report:
     """Invert and edit what is left of a batch."""
     if not 1 <= options.concurrency <= 256:
         raise ParameterError(f"invalid --concurrency {options.concurrency}: expected 1 to 256 photos at a time")
+    if not (options.photos and options.out):
+        # An unset variable of a script is not this folder.
+        raise ParameterError(f"{'--out' if options.photos else '--photos'} is empty: expected a name")
     if not 1 <= options.workers <= 1024:
         raise ParameterError(f"invalid --workers {options.workers}: expected 1 to 1024")
     shard = Shard.parse(options.shard) if options.shard else Shard()

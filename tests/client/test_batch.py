@@ -301,12 +301,14 @@ def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--shard", "7/9"], "no photo in `photos` for this shard"),
         (["--photos", "nowhere"], "cannot find `nowhere`: expected a folder"),
         (["--photos", "installed"], "no photo in `installed`"),
+        (["--photos", ""], "--photos is empty: expected a name"),
         (["--edit", "age"], "name=strength"),
         (["--edit", "nose=1"], "age, smile"),
         (["--steps", "3"], "--steps is for the refinement, which --fast leaves out"),
         (["--method", "im2s"], "no encoder"),
         (["--photos", "bad.jsonl"], 'line 2 of `bad.jsonl` is not an object with a "photo"'),
         (["--photos", "more.jsonl"], "unknown key `size`: expected photo, crop and name"),
+        (["--photos", "half.jsonl"], "line 1 of `half.jsonl` has a path or a name with half a character"),
         (["--photos", "twice.jsonl"], "two photos of the batch have the same name"),
     ],
 )
@@ -314,6 +316,7 @@ def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
     Path("bad.jsonl").write_text('{"photo": "photos/1.png"}\n[]\n')
     Path("more.jsonl").write_text('{"photo": "photos/1.png", "size": 3}\n')
+    Path("half.jsonl").write_text('{"photo": "photos/\\ud800.png"}\n')
     Path("twice.jsonl").write_text('{"photo": "photos/1.png"}\n{"photo": "photos/1.png"}\n')
     code, message = failed(capsys, *arguments)
     assert code == 2

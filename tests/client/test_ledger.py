@@ -93,5 +93,22 @@ def test_names_are_safe_and_apart(one: str, other: str) -> None:
         name = name_of(text)
         assert name and "/" not in name and not name.startswith(".") and len(name.encode()) < 200
         assert name.isprintable()
-    if one != other and one.strip("._") and other.strip("._"):
-        assert name_of(f"a{one}") != name_of(f"a{other}") or one.replace("/", "__") == other.replace("/", "__")
+    if one != other:
+        assert name_of(one) != name_of(other)
+        assert name_of(f"a{one}") != name_of(f"a{other}")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a/b.png", "a__b.png"), ("a_/b.png", "a/_b.png"), ("_a.png", "a.png"), (".", ".."), ("", "photo"), ("/a", "a")],
+)
+def test_paths_that_become_the_same_name_are_told_apart(one: str, other: str) -> None:
+    assert name_of(one) != name_of(other)
+
+
+def test_a_ledger_leads_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        assert ledger.begin({"edits": []}, [Item("../other", "/a.png")])
+        with pytest.raises(OutputError, match=r"`\.\./other` in its ledger is not the name of a folder"):
+            next(ledger.pending())
