@@ -98,22 +98,25 @@ class Namespace(Inert):
 
 
 class Dropped(Inert):
-    """A harmless value that is not needed, such as a date; its contents are dropped."""
+    """A value that is not needed, such as a date or one of a foreign class; its contents are dropped."""
 
     __slots__ = ()
 
-    def __new__(cls, *arguments: object) -> Dropped:
+    def __new__(cls, *arguments: object, **named: object) -> Dropped:
         """Drop the arguments."""
-        del arguments
+        del arguments, named
         return super().__new__(cls)
 
-    def __init__(self, *arguments: object) -> None:
-        del arguments
+    def __init__(self, *arguments: object, **named: object) -> None:
+        del arguments, named
 
     def __setstate__(self, state: object) -> None:
         del state
 
     def append(self, value: object) -> None:
+        """Drop it."""
+
+    def add(self, value: object) -> None:
         """Drop it."""
 
     def __setitem__(self, key: object, value: object) -> None:
@@ -313,7 +316,10 @@ _BESIDE: dict[tuple[str, str], Entry] = {
     ("collections", "Counter"): Mapped,
     ("collections", "deque"): Dropped,
     **{("datetime", name): Dropped for name in ("date", "datetime", "time", "timedelta", "timezone")},
-    **dict.fromkeys((("decimal", "Decimal"), ("uuid", "UUID")), Dropped),
+    **dict.fromkeys((("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")), Dropped),
+    ("types", "SimpleNamespace"): Dropped,
+    **{("builtins", name): Dropped for name in ("bytearray", "complex", "frozenset", "range", "slice")},
+    **{("__builtin__", name): Dropped for name in ("bytearray", "complex", "frozenset", "slice", "xrange")},
     **{("builtins", name): None for name in ("bool", "dict", "float", "int", "list", "str", "tuple")},
     **{
         ("__builtin__", name): None

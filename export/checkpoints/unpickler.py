@@ -1,4 +1,4 @@
-"""Unpickles with a closed table of names: those in it make inert records, and any other is refused.
+"""Unpickles with a closed table of names: those in it make inert records, as do foreign classes; others are refused.
 
 A pickle can make `pickle.Unpickler` do six things: look up a name (`find_class`: the table, nothing else), call a value
 (`Name.__call__` or a record type), make an instance of a type (record types only), set a state (``__setstate__`` of
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from export.checkpoints.errors import CheckpointError, DamagedError, UnsafePickleError, UnsupportedNetworkError
-from export.checkpoints.records import Name, Table, printable
+from export.checkpoints.records import Dropped, Name, Table, printable
 
 # Errors of the standard library about broken files.
 BROKEN = (
@@ -33,6 +34,8 @@ BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# In these, an unknown name is an attack, or a format that cannot be read.
+_LIBRARIES = sys.stdlib_module_names | {"__builtin__", "copy_reg", "dnnlib", "numpy", "torch", "torch_utils"}
 _NO_STATE = ("attribute '__dict__'", "has no attribute", "__setstate__", "__class__ must be set")
 
 
@@ -50,7 +53,7 @@ class ClosedUnpickler(pickle.Unpickler):
         self._table, self._persistent = table, persistent
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
-        """The entry in the table; nothing is imported, and a dotted name is not split."""
+        """The entry in the table, or what drops a foreign class; nothing is imported, dotted names stay whole."""
         full = f"{module_name}.{global_name}"
         try:
             entry = self._table[module_name, global_name]
@@ -59,6 +62,8 @@ class ClosedUnpickler(pickle.Unpickler):
                 raise UnsupportedNetworkError(
                     "holds networks of TensorFlow: convert them to PyTorch with legacy.py of NVlabs' stylegan3"
                 ) from missing
+            if is_foreign(module_name):
+                return Dropped
             raise UnsafePickleError(
                 f"names {printable(full)}, which no generator's checkpoint needs; nothing was run"
             ) from missing
@@ -96,3 +101,12 @@ def broken_is_damaged(message: str) -> Iterator[None]:
         if isinstance(error, AttributeError | TypeError) and any(part in said for part in _NO_STATE):
             raise UnsafePickleError("sets the attributes of a value that has none") from error
         raise DamagedError(message) from error
+
+
+def is_foreign(module: str) -> bool:
+    """Whether a module is of no library that checkpoints are made of: a training script's own, or of random numbers.
+
+    Its classes are as inert as all others here, and may stand beside a network.
+    """
+    first, *_ = parts = module.split(".")
+    return all(map(str.isidentifier, parts)) and (first not in _LIBRARIES or parts[:2] == ["numpy", "random"])

@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter, defaultdict, deque
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,32 @@ def test_harmless_objects_beside_the_network_are_no_hindrance(zipped: bool, tmp_
     assert found.kind == "rosinality"
     assert found.attributes["args"] == {"size": 8, "out": "runs/1", "pure": "/data"}
     assert (found.attributes["losses"], found.attributes["seen"]) == ({"d": [0.5]}, {"a": 3})
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_of_foreign_classes_beside_the_network_are_dropped(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = ModuleType("someones_config")
+    kinds = [type("Config", (base,), {"__module__": foreign.__name__}) for base in (object, dict, list, set)]
+    for number, kind in enumerate(kinds):
+        kind.__qualname__ = kind.__name__ = f"Config{number}"
+        setattr(foreign, kind.__name__, kind)
+    monkeypatch.setitem(sys.modules, foreign.__name__, foreign)
+    plain, mapping, sequence, members = (kind() for kind in kinds)
+    plain.rate, plain.inner = 0.1, [mapping]
+    mapping["size"] = 8
+    sequence.append(plain)
+    members.add(1)
+    beside = {"config": plain, "options": mapping, "list": sequence, "set": members, "class": kinds[0]}
+    more = {"range": range(3), "frozen": frozenset({1}), "name": SimpleNamespace(a=1), "z": 1j, "cut": slice(3)}
+    random = {"numpy": np.random.default_rng(0), "state": np.random.RandomState(1).get_state()}
+    network = rosinality_file()
+    data = saved({**network, **beside, **more, **random}, zipped=zipped)
+    monkeypatch.delitem(sys.modules, foreign.__name__)
+    found = read(data, tmp_path)
+    assert found.kind == "rosinality"
+    assert_same(found.tensors, read(saved(network, zipped=zipped), tmp_path).tensors)
 
 
 @pytest.mark.usefixtures("nvlabs_modules")
