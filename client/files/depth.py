@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Final
+import sys
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,15 @@ from client.text import quoted
 
 # The range of the largest value, by depth: near-black if it is not scaled.
 _DEPTHS: Final = ((512, 1023), (1024, 4095))
-_DEEP: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+# The raw mode of the other byte order takes the other byte of each pair. N is this machine's own order.
+_ORDERS: Final = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_DEEP: Final = {
+    f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "RGBa") for a, b in _ORDERS.items()
+}
 
 
 def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
-    """Return a 16-bit colour PNG as 8 bits of what its values use; None for any other, which needs no scaling.
+    """Return a 16-bit colour PNG or TIFF as 8 bits of what its values use; None for others, which need no scaling.
 
     Pillow keeps the upper bytes alone.
 
@@ -27,16 +32,14 @@ def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
         image: the photo, decoded.
         data: its file.
     """
-    if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
+    if image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA"):
         return None
     if max(int(np.asarray(image.crop(box))[..., :3].max()) for box in strips(image.size)) > _DEPTHS[-1][1] >> 8:
         return None
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as other:
-        tile = other.tile[0]
-        if tile.args not in _DEEP:
+    with Image.open(io.BytesIO(data), formats=(image.format,)) as other:
+        if any(_raw_mode(tile.args) not in _DEEP for tile in other.tile):
             return None
-        # The raw mode of the other byte order takes the other byte of each pair.
-        other.tile = [tile._replace(args=_DEEP[tile.args])]
+        other.tile = [tile._replace(args=_of_other_order(tile.args)) for tile in other.tile]
         other.load()
         largest = max(int(_joined(image, other, box)[..., :3].max()) for box in strips(image.size))
         full = next((top for low, top in _DEPTHS if low <= largest <= top), None)
@@ -49,6 +52,16 @@ def scaled_colour(image: Image.Image, data: bytes) -> Image.Image | None:
             found.paste(Image.fromarray(scaled.astype(np.uint8)), box)
     found.info, found.format = dict(image.info), image.format
     return found
+
+
+def _raw_mode(arguments: Any) -> Any:
+    return arguments if isinstance(arguments, str) else arguments[0]
+
+
+def _of_other_order(arguments: Any) -> Any:
+    """Return the arguments of a decoder that reads the lower bytes."""
+    swapped = _DEEP[_raw_mode(arguments)]
+    return swapped if isinstance(arguments, str) else (swapped, *arguments[1:])
 
 
 def _joined(upper: Image.Image, lower: Image.Image, box: tuple[int, int, int, int]) -> NDArray[np.uint16]:

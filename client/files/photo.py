@@ -49,8 +49,8 @@ from photos.work import TooMuchWork, check_parts, check_scans, scans
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 HEIF = "HEIF"
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".avif", ".heic", ".heif"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp"),
+    *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif"),
 )
 BACKGROUND = (128, 128, 128)
 # What Pillow's decoders put into `info`, and of which type: text of a file can have the same keys.

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from client import Photo, PhotoError
 from client.files import colour
 from client.files.png import SIGNATURE
+from tests.photos.tiffs import tiff
 
 INPUTS = Path(__file__).parents[3] / "shared/inputs"
 PIXELS = np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)
@@ -136,6 +137,22 @@ def test_colours_of_ten_and_twelve_bits_are_as_bright_as_they_are_meant(top, bit
     allowed = 1 if bits == 16 else 0.51
     meant = values[..., :3].astype(float) * (255 / (2**bits - 1))
     assert np.abs(pixels(data) - meant).max() <= allowed
+
+
+@pytest.mark.parametrize(("top", "bits"), [(1023, 10), (4095, 12), (65535, 16), (20_000, 16)])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(("order", "packed"), [("<", False), (">", False), ("<", True), (">", True)])
+def test_colours_of_a_tiff_are_as_bright_as_they_are_meant(top, bits, channels, order, packed):
+    values = np.linspace(0, top, 48 * 64 * channels).astype(f"{order}u2").reshape(48, 64, channels)
+    if channels == 4:
+        values[..., 3] = 65535
+    data = zlib.compress(values.tobytes()) if packed else values.tobytes()
+    entries = {256: (4, 1, 64), 257: (4, 1, 48), 258: (3, 1, 16), 259: (3, 1, 8 if packed else 1), 262: (3, 1, 2)}
+    entries |= {273: (4, 1, -1), 277: (3, 1, channels), 278: (4, 1, 48), 279: (4, 1, len(data))}
+    entries |= {338: (3, 1, 2)} if channels == 4 else {}
+    allowed = 1 if bits == 16 else 0.51
+    meant = values[..., :3].astype(float) * (255 / (2**bits - 1))
+    assert np.abs(pixels(tiff(entries, data, order=order)) - meant).max() <= allowed
 
 
 @pytest.mark.parametrize("points", [(12, 13), (9, 16), (9, 18), (1, 8)])

@@ -15,6 +15,7 @@ from client import Photo, PhotoError
 from photos.work import MAX_PARTS, TooMuchWork, check_parts, check_scans
 from protocol.limits import ContractError
 from sidecar.service import photo as served
+from tests.photos.tiffs import tiff
 
 MANY = MAX_PARTS + 1
 PIXELS = Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), np.uint8))
@@ -54,23 +55,6 @@ def bmp() -> bytes:
     runs = b"\1\7" * 32 * 32 + b"\0\2\0\0" * (10 * MANY)
     header = struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 8, 1, len(runs), 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078) + header + bytes(1024) + runs
-
-
-def tiff(entries: dict[int, tuple[int, int, int]], data: bytes, *, order: str = "<", big: bool = False) -> bytes:
-    """A file with one directory; a value of -1 is the place of ``data``."""
-    width, head = ("Q", struct.pack(f"{order}HHHQ", 43, 8, 0, 16)) if big else ("I", struct.pack(f"{order}HI", 42, 8))
-    start = struct.pack(f"{order}{'Q' if big else 'H'}", len(entries))
-    place = 2 + len(head) + len(start) + len(entries) * (20 if big else 12) + (8 if big else 4)
-    rows = b"".join(
-        struct.pack(f"{order}HH{width}", code, kind, count)
-        + (
-            struct.pack(f"{order}HH", value, 0).ljust(8 if big else 4, b"\0")
-            if kind == 3
-            else struct.pack(f"{order}{width}", place if value < 0 else value)
-        )
-        for code, (kind, count, value) in sorted(entries.items())
-    )
-    return (b"II" if order == "<" else b"MM") + head + start + rows + bytes(8 if big else 4) + data
 
 
 def tiles(**form: object) -> bytes:
