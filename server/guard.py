@@ -25,6 +25,7 @@ _DEAD_S = 2.0
 _STOPPED_S = 10.0
 _INSTANCE = re.compile(r"\w+_\d+_\d+")  # as Triton numbers the instances of a model
 _PR_SET_PDEATHSIG = 1
+_IN_ATTRIB, _IN_CREATE = 0x4, 0x100
 
 
 def sweep(prefix: str) -> list[str]:
@@ -49,7 +50,23 @@ def close_to_others(prefix: str) -> None:
     """
     for entry in _entries(prefix):
         with contextlib.suppress(FileNotFoundError):
-            entry.chmod(0o600)
+            if entry.stat().st_mode & 0o077:
+                entry.chmod(0o600)
+
+
+def _watch() -> int | None:
+    """A file descriptor that is readable after each change of an entry of /dev/shm; None if there is no such thing.
+
+    Looking only now and then would leave entries open to others for as long.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    watch: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if watch < 0:
+        return None
+    if library.inotify_add_watch(watch, b"/dev/shm", _IN_ATTRIB | _IN_CREATE) < 0:
+        os.close(watch)
+        return None
+    return watch
 
 
 def _entries(prefix: str) -> list[Path]:
@@ -116,19 +133,23 @@ class Parts:
         return None
 
 
-def _wait_for_end(server: subprocess.Popen[bytes], prefix: str) -> None:
+def _wait_for_end(server: subprocess.Popen[bytes], prefix: str, watch: int | None) -> None:
     """Return when the server, one of its parts or stdin has ended; until then, close its /dev/shm entries to others."""
-    watched, looked = Parts(server.pid), 0.0
+    watched, looked, start = Parts(server.pid), 0.0, prefix.encode()
+    sources = [0] if watch is None else [0, watch]
+    changes = b""
     while server.poll() is None:
-        close_to_others(prefix)
+        if not changes or start in changes:
+            close_to_others(prefix)
         if time.monotonic() - looked > _LOOK_S:
             looked = time.monotonic()
             if lost := watched.lost():
                 os.write(2, f"guard: {lost}; the server is stopped\n".encode())
                 return
-        readable, _, _ = select.select([sys.stdin.buffer], [], [], _POLL_S)
-        if readable and not os.read(0, 4096):
+        readable, _, _ = select.select(sources, [], [], _POLL_S)
+        if 0 in readable and not os.read(0, 4096):
             return
+        changes = os.read(watch, 65536) if watch is not None and watch in readable else b""
 
 
 def main() -> int:
@@ -139,6 +160,7 @@ def main() -> int:
     # A Ctrl-C in the terminal is for the launcher, which then stops the guard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.close(0))
+    watch = _watch()
     with Path(log).open("ab") as out:
         server = subprocess.Popen(
             command,
@@ -152,7 +174,7 @@ def main() -> int:
     os.close(1)
     try:
         with contextlib.suppress(OSError, ValueError):
-            _wait_for_end(server, prefix)
+            _wait_for_end(server, prefix, watch)
         if server.poll() is None:
             server.terminate()
             try:

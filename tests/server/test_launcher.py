@@ -115,8 +115,9 @@ def test_only_what_has_the_prefix_is_closed_to_others() -> None:
         guard.close_to_others("")
 
 
-def run_guard(tmp_path: Path, *command: str, grace: float = 0.2, stop: bool = False) -> int:
-    arguments = [sys.executable, "-I", "-S", guard.__file__, f"unaligned-{uuid.uuid4().hex}", str(grace)]
+def run_guard(tmp_path: Path, *command: str, grace: float = 0.2, stop: bool = False, prefix: str = "") -> int:
+    prefix = prefix or f"unaligned-{uuid.uuid4().hex}"
+    arguments = [sys.executable, "-I", "-S", guard.__file__, prefix, str(grace)]
     process = subprocess.Popen(
         [*arguments, str(tmp_path / "log"), "--", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -139,6 +140,29 @@ def test_the_guard_passes_on_status_and_output(tmp_path: Path) -> None:
 def test_what_the_server_writes_is_private(tmp_path: Path) -> None:
     assert run_guard(tmp_path, "sh", "-c", "umask") == 0
     assert (tmp_path / "log").read_text() == "0077\n"
+
+
+OPENED = """
+import os, statistics, sys, time
+waited = []
+for number in range(11):
+    path = f"/dev/shm/{sys.argv[1]}-{number}"
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    time.sleep(0.05 + number / 100)
+    os.chmod(path, 0o644)  # as Boost does, whatever the umask is
+    began = time.monotonic()
+    while os.stat(path).st_mode & 0o077 and time.monotonic() < began + 5:
+        time.sleep(0.0005)
+    waited.append(time.monotonic() - began)
+print(statistics.median(waited))
+"""
+
+
+def test_entries_are_closed_as_soon_as_they_are_opened(tmp_path: Path) -> None:
+    prefix = f"unaligned-test-{uuid.uuid4().hex}"
+    assert run_guard(tmp_path, sys.executable, "-c", OPENED, prefix, prefix=prefix) == 0
+    assert float((tmp_path / "log").read_text()) < 0.02
+    assert not list(Path("/dev/shm").glob(f"{prefix}*"))
 
 
 def test_a_server_without_one_of_its_processes_is_stopped(tmp_path: Path) -> None:
