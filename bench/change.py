@@ -8,6 +8,7 @@ render, pasted with a hard edge; ``photo``, what users get (``client.change``). 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -217,7 +218,12 @@ def _mean(results: Sequence[Measured], name: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m bench change``."""
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"gRPC endpoint of Triton (default: {DEFAULT_URL})")
+    url = os.environ.get("UNALIGNED_URL") or DEFAULT_URL
+    parser.add_argument("--url", default=url, help="gRPC endpoint of Triton (default: $UNALIGNED_URL or %(default)s)")
+    url = os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
+    parser.add_argument(
+        "--refine-url", default=url, help="of the side-car (default: $UNALIGNED_REFINE_URL or %(default)s)"
+    )
     photos = ROOT.parent / "shared/photos"
     parser.add_argument("--photos", type=Path, default=photos, help="a folder of photos (default: ../shared/photos)")
     parser.add_argument("--count", type=int, default=3, help="photos to measure (default: 3)")
@@ -226,9 +232,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps", type=int, default=0, help="of refinement by a side-car before the edits (default: one pass only)"
-    )
-    parser.add_argument(
-        "--refine-url", default=DEFAULT_REFINE_URL, help=f"of the side-car (default: {DEFAULT_REFINE_URL})"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for change.md (default: out)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables between the marks in a file")
