@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from bench.change import Measured, markdown, mouth_edges, pasted, seam
+from bench.change import Measured, add_arguments, markdown, mouth_edges, pasted, seam
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
@@ -55,3 +57,12 @@ def test_the_tables() -> None:
     assert "| age | render | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | - | - |" in lines
     assert "| age | photo | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | 2.00 | 3.00 |" in lines
     assert lines[-1] == "| 0.25 | - |"
+
+
+def test_it_asks_the_server_that_server_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    monkeypatch.setenv("UNALIGNED_URL", "127.0.0.1:1")
+    monkeypatch.setenv("UNALIGNED_REFINE_URL", "127.0.0.1:2")
+    add_arguments(parser)
+    asked = parser.parse_args([])
+    assert (asked.url, asked.refine_url) == ("127.0.0.1:1", "127.0.0.1:2")
