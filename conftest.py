@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,24 +20,43 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# Session fixtures of server_tests/ that start servers, and the group of their users: each group runs in one worker, so
-# that each server starts once, and never two of the real ones at a time.
-SHARED = {"triton": "servers", "sidecar": "servers", "small": "small side-car"}
+# Files whose tests run in one worker with --dist loadgroup, so that the servers that they share start once, and never
+# two of the real ones at a time. Every other file is a group of its own.
+GROUPS = {
+    "server_tests/client/": "servers",
+    "server_tests/server/test_L0_metrics.py": "servers",
+    "server_tests/server/test_L0_verify.py": "servers",
+    "server_tests/sidecar/": "small side-car",
+}
+
+
+def group(nodeid: str) -> str:
+    """The group of a test."""
+    path = nodeid.partition("::")[0]
+    return next((name for start, name in GROUPS.items() if path.startswith(start)), path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Schedule by `group`: pytest-xdist 3.8 does not find its own marks of groups with pytest 9.2."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group  # type: ignore[method-assign]
+    return scheduler
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for ``--dist loadgroup``: by the servers they share, or by module; the longest groups come first."""
-
-    def group(item: pytest.Item) -> str:
-        used = getattr(item, "fixturenames", ()) if item.nodeid.startswith("server_tests/") else ()
-        return next((name for fixture, name in SHARED.items() if fixture in used), item.nodeid.partition("::")[0])
-
-    groups, ranks = [group(item) for item in items], dict[str, int]()
-    for item, name in zip(items, groups, strict=True):
+    """The longest groups come first: the servers', then those of other servers and of slow tests."""
+    ranks: dict[str, int] = {}
+    for item in items:
+        name, fixtures = group(item.nodeid), getattr(item, "fixturenames", ())
+        if item.nodeid.startswith("server_tests/") and {"triton", "sidecar"} & set(fixtures) and name != "servers":
+            raise pytest.UsageError(f"{item.nodeid} uses a shared server: add its file to GROUPS in conftest.py")
         long = item.nodeid.startswith("server_tests/") or item.get_closest_marker("slow")
         ranks[name] = min(ranks.get(name, 2), 0 if name == "servers" else 1 if long else 2)
-        item.add_marker(pytest.mark.xdist_group(name))
     if workers:
-        order = sorted(range(len(items)), key=lambda place: ranks[groups[place]])
-        items[:] = [items[place] for place in order]
+        items.sort(key=lambda item: ranks[group(item.nodeid)])
