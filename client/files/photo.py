@@ -320,7 +320,10 @@ def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> tuple[Image
             if converted is not image:
                 return converted, own_colours(image, profile)
         return image.convert("RGB"), None
-    except ValueError as problem:
+    except MemoryError:
+        raise
+    except Exception as problem:
+        # Such as an AssertionError where the palette is missing.
         raise PhotoError(f"cannot convert {quoted(name)} to RGB: colours of mode {image.mode}") from problem
 
 

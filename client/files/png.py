@@ -13,6 +13,8 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES: Final = 8 * 2**20
 # Chunks that change how pixels look; all other ancillary ones are dropped.
 _KEPT: Final = {b"tRNS", b"eXIf"}
+# Lengths of tRNS by the colour type: grey, colour, palette. Decoders refuse others, though the pixels are whole.
+_TRANSPARENCY: Final = {0: (2,), 2: (6,), 3: range(1, 257)}
 _MAX_TEXT_BYTES: Final = 2**20
 # Text that may hold the orientation.
 _ORIENTATION: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
@@ -43,6 +45,8 @@ def cleaned(data: bytes) -> Cleaned:
             profile = _profile(body)
         elif kind == b"cICP" and len(body) == 4:
             primaries, transfer = body[0], body[1]
+        elif kind == b"tRNS" and end - start - 12 not in _TRANSPARENCY.get(int.from_bytes(data[25:26]), ()):
+            continue
         elif kind[:1].isupper() or kind in _KEPT or _orients(kind, body):
             parts.append(data[start:end])
     return Cleaned(b"".join(parts), profile, primaries, transfer)

@@ -56,6 +56,18 @@ def test_text_of_a_png_is_never_taken_for_what_the_decoder_says(key, kind):
     np.testing.assert_array_equal(pixels(with_chunk(PNG, kind, body)), PIXELS)
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 5, 7, 300])
+def test_transparency_of_a_wrong_length_is_dropped(length):
+    np.testing.assert_array_equal(pixels(with_chunk(PNG, b"tRNS", bytes(length))), PIXELS)
+
+
+def test_a_palette_that_is_missing_is_one_sentence():
+    data = encoded(Image.fromarray(PIXELS).quantize(16), "PNG")
+    start = data.index(b"PLTE") - 4
+    with pytest.raises(PhotoError, match="cannot convert `it` to RGB: colours of mode P"):
+        Photo.decode(data[:start] + data[start + 12 + int.from_bytes(data[start : start + 4]) :], name="it")
+
+
 @pytest.mark.parametrize("size", [2**20 + 1, 5 * 2**20])
 def test_large_text_and_large_profiles_of_a_png_are_no_damage(size):
     for kind, head in ((b"tEXt", b"Comment\0"), (b"zTXt", b"Comment\0\0"), (b"iCCP", b"name\0\0")):
