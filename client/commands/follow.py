@@ -127,7 +127,7 @@ def follow(
             _show(event, bars[place], goal)
             match event:
                 case Preview() if preview is not None:
-                    write_all({_labelled(preview, goal): event.jpeg})
+                    write_all({labelled(preview, goal): event.jpeg})
                 case Checkpoint() | Refined():
                     if place in keeps:
                         reached[goal.path] = event.inversion
@@ -187,7 +187,8 @@ def _doing(goal: Goal, what: str) -> str:
     return f"{goal.label}: {what}" if goal.label else what
 
 
-def _labelled(preview: Path, goal: Goal) -> Path:
+def labelled(preview: Path, goal: Goal) -> Path:
+    """Return the preview's file of a goal."""
     return preview.with_name(f"{preview.stem}.{goal.label}{preview.suffix}") if goal.label else preview
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from PIL import Image
 
 from client.api import Inverter
-from client.commands.follow import Goal, follow, kept, soon, stored
+from client.commands.follow import Goal, follow, kept, labelled, soon, stored
 from client.commands.groups import OutputOptions, RefinementOptions, ServerOptions, deadlines
 from client.commands.report import Edit, Report, fail
 from client.commands.results import rendered
 from client.commands.whole import Place
-from client.errors import ClientError, ServerError
+from client.errors import ClientError, OutputError, ServerError
 from client.exit_codes import BAD_INPUT, OK, SERVER_TROUBLE
 from client.files.formats import Format
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.record import RefineOptions
+from client.text import quoted
+
+PREVIEW_SIDE: Final = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,9 @@ def refined(
     preview = Path(refinement.preview) if refinement.preview else None
     patience = deadlines(server, refinement).patience
     goals = [job.goal for job in jobs]
+    if preview is not None:
+        for goal in goals:
+            _check_preview(labelled(preview, goal))
     with kept(goals, render) as reached:
         updates = inverter.refine_all([job.inversion for job in jobs], photo, wanted)
         results = follow(updates, goals, reached, preview=preview, keep_start=keep_start, json=output.json)
@@ -73,6 +82,20 @@ def refined(
                 found.append(result)
             reached.pop(path, None)
     return found
+
+
+def _check_preview(path: Path) -> None:
+    """Refuse to replace a file that is no preview, such as the photo itself.
+
+    Raises:
+        OutputError: there is one.
+    """
+    if not path.is_file():
+        return
+    with suppress(Exception), Image.open(path, formats=("JPEG",)) as picture:
+        if max(picture.size) <= PREVIEW_SIDE:
+            return
+    raise OutputError(f"cannot write {quoted(path)}: it already exists, and is no preview; name another --preview")
 
 
 def failures(found: Sequence[Report | ClientError], names: Sequence[str]) -> tuple[list[dict[str, Any]], int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
 from client import Inversion, cli
 from tests.client.fakes import FakeTriton, serving
@@ -92,6 +93,20 @@ def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
     assert "no space left on device; the refined inversion is in" in message
     assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.reason == "steps"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["me.png", "other.jpg", "notes.jpg"])
+def test_a_preview_replaces_previews_only(name, capsys):
+    Image.new("RGB", (300, 300)).save("other.jpg")
+    Path("notes.jpg").write_text("not a picture")
+    before = Path(name).read_bytes()
+    code, message = failed(capsys, "invert", "me.png", "--preview", name)
+    assert code == 2
+    assert f"cannot write `{name}`: it already exists, and is no preview" in message
+    assert Path(name).read_bytes() == before
+    Image.new("RGB", (256, 256)).save("other.jpg")
+    assert cli.main(["invert", "me.png", "--preview", "other.jpg"]) == 0
 
 
 @pytest.mark.usefixtures("place")
