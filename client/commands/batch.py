@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from client.commands.groups import (
 from client.commands.options import group, option, repeated, required, switch
 from client.commands.report import Report, distinct, parsed_edit, progress
 from client.commands.text import ACCESS, PHOTOS
-from client.errors import ClientError, ParameterError
+from client.errors import ClientError, OutputError, ParameterError
 from client.exit_codes import FAILED, OK, Terminated
 from client.files.formats import FORMATS, Format, Show
 from client.frames.choice import ALL, LARGEST, Wanted
@@ -117,7 +118,7 @@ def run(options: BatchFlags) -> Report:
         raise ParameterError(f"invalid --workers {options.workers}: expected 1 to 1024")
     shard = Shard.parse(options.shard) if options.shard else Shard()
     plan, folder = _plan(options), Path(options.out)
-    part = "" if shard.count == 1 else f"-{shard.index}-of-{shard.count}"
+    part = _part(shard)
     with Ledger(folder / f"ledger{part}.sqlite") as ledger:
         _open(ledger, plan, options, shard)
         if shard.count == 1:
@@ -197,6 +198,24 @@ def _plan(options: BatchFlags) -> Plan:
     )
 
 
+def _part(shard: Shard) -> str:
+    """Return what the names of a shard's own files end with."""
+    return "" if shard.count == 1 else f"-{shard.index}-of-{shard.count}"
+
+
+def _refuse_to_replace(options: BatchFlags, shard: Shard) -> None:
+    """Refuse to begin a batch over files that it did not make.
+
+    Raises:
+        OutputError: there are some.
+    """
+    folder, part = Path(options.out), _part(shard)
+    own = (folder / f"report{part}.json", folder / f"sheet{part}.jpg")
+    for path in (*own, *(folder / item.name for item in items(options.photos, shard))):
+        if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+            raise OutputError(f"{quoted(path)} already exists, but no ledger of it: use another --out")
+
+
 def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None:
     """Begin a batch, or continue one.
 
@@ -209,6 +228,7 @@ def _open(ledger: Ledger, plan: Plan, options: BatchFlags, shard: Shard) -> None
     if begun is None:
         if options.retry_failed:
             raise ParameterError(f"no batch in {where} to continue")
+        _refuse_to_replace(options, shard)
         if not ledger.begin(wanted, items(options.photos, shard)):
             raise ParameterError(f"no photo in {quoted(options.photos)}{' for this shard' * (shard.count > 1)}")
         return

@@ -326,6 +326,20 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments
     assert batch(photos="photos/1.png") == 0
 
 
+@pytest.mark.parametrize("name", ["report.json", "sheet.jpg", "2.png/notes.txt"])
+@pytest.mark.usefixtures("place")
+def test_a_batch_does_not_begin_over_other_files(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Path("out") / name
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    code, message = failed(capsys)
+    assert code == 2
+    assert f"`out/{name.partition('/')[0]}` already exists, but no ledger of it: use another --out" in message
+    assert other.read_text() == "mine"
+    other.unlink()
+    assert batch() == 0
+
+
 @pytest.mark.usefixtures("place")
 def test_a_batch_is_continued_as_it_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
     assert batch() == 0
