@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,14 @@ from PIL import Image
 
 from client.errors import AnswerRefused
 from client.frames.frame import Frame, fault
+
+# The finder sees a tilted face about half as tilted as it is, unless it is nearly upright.
+LOOKS = 4
+LOOK_SIDE = 512
+_LEVEL = 1.5  # degrees
+_TURN = 1.7
+_ASIDE = 0.2  # of the square's side: another face lies further from where this one was
+_LARGER = 1.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,45 @@ def aligned_in(faces: Sequence[Face], frame: Frame) -> Frame | None:
     """Return the aligned frame of the first face whose middle lies in a frame; None where there is none."""
     usable = (Frame.aligned(face.landmarks) for face in faces if fault(face.landmarks) is None)
     return next((aligned for aligned in usable if frame.holds(aligned.middle)), None)
+
+
+def look_at(face: Face, seen: Frame | None, size: tuple[int, int]) -> Frame | None:
+    """Return the square in which a tilted face is upright, as far as is known; None where another look has no use.
+
+    Args:
+        face: as it was found.
+        seen: the square it was found in; None for the whole photo.
+        size: width and height of the photo.
+    """
+    if fault(face.landmarks) is not None:
+        return None
+    frame = Frame.aligned(face.landmarks)
+    before = 0.0 if seen is None else seen.angle
+    tilt = (frame.angle - before + 180) % 360 - 180
+    if abs(tilt) < _LEVEL:
+        return None
+    square = frame.turned(before + _TURN * tilt - frame.angle)
+    return square if square.shows(size) else None
+
+
+def seen_again(face: Face, square: Frame, found: Sequence[Face]) -> Face | None:
+    """Return a face with the landmarks of another look at it; None where that shows no such face.
+
+    Args:
+        face: as it was found before.
+        square: what was looked at.
+        found: the faces in it, in its pixels, of which it has ``LOOK_SIDE`` along each side.
+    """
+    there = square.to_square(face.landmarks)
+    places = [other.landmarks / LOOK_SIDE for other in found if fault(other.landmarks) is None]
+    aside = [float(np.hypot(*(points - there).mean(axis=0))) for points in places]
+    if not places or min(aside) > _ASIDE:
+        return None
+    nearest = places[int(np.argmin(aside))]
+    before, now = (float(np.hypot(*(points[1] - points[0]))) for points in (there, nearest))
+    if not before / _LARGER < now < before * _LARGER:
+        return None
+    return replace(face, landmarks=square.to_photo(nearest))
 
 
 def faces_of(

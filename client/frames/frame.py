@@ -155,6 +155,12 @@ class Frame:
         """Its rotation in degrees, from -180 to 180; positive is clockwise in the photo."""
         return math.degrees(math.atan2(self.dy, self.dx))
 
+    def turned(self, degrees: float) -> Frame:
+        """Return the ``aligned`` square turned clockwise about its middle."""
+        turn = math.radians(degrees)
+        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        return self._around("aligned", self.middle, rotation @ np.array([self.dx, self.dy]))
+
     def holds(self, point: ArrayLike) -> bool:
         """Whether a point of the photo, float [2], lies in it."""
         place = self.to_square(np.asarray(point)[None])

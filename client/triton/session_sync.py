@@ -22,7 +22,7 @@ from client.files.direction import Direction
 from client.files.face_styles import FaceStyles
 from client.files.inversion import Inversion
 from client.files.photo import Photo
-from client.frames.face import Face, aligned_in, faces_of, shrunk
+from client.frames.face import LOOK_SIDE, LOOKS, Face, aligned_in, faces_of, look_at, seen_again, shrunk
 from client.frames.frame import Frame, transform_between
 from client.text import shown
 from client.triton.checks import (
@@ -149,11 +149,28 @@ class Session:
         image = inline(shrunk, photo.image, number_of(config, "largest_image"))
         answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
         scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
-        found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+        found = [
+            self._levelled(face, photo, config)
+            for face in faces_of(answer["boxes"], answer["landmarks"], answer["scores"], scale)
+        ]
         if len(self._faces) >= _REMEMBERED:
             self._faces.clear()
         self._faces[photo.sha256, photo.size] = found
         return list(found)
+
+    def _levelled(self, face: Face, photo: Photo, config: ModelConfig) -> Face:
+        """Look at a tilted face again, turned upright."""
+        square = None
+        for _ in range(LOOKS):
+            if (square := look_at(face, square, photo.size)) is None:
+                break
+            image = inline(photo.pixels, square, LOOK_SIDE)
+            answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
+            found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], (1, 1))
+            if (again := seen_again(face, square, found)) is None:
+                break
+            face = again
+        return face
 
     def _face_in(self, frame: Frame, photo: Photo) -> Frame | None:
         """Return the aligned frame of the face that a frame of another kind shows, where the server finds one."""
