@@ -74,6 +74,7 @@ bench: $(VENV)/.dev $(repository) build/.judges ## Run the benchmarks
 	@python -m bench batch
 	@python -m bench refine
 	@python -m server run --models all -- python -m bench quality
+	@python -m server run -- python -m bench change
 
 chaos: $(VENV)/.dev ## Break servers, clients and connections at random during batches: MINUTES=5 SEED=0
 	@python -m server_tests.chaos --minutes $(MINUTES) --seed $(SEED)

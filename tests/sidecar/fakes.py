@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -271,8 +272,8 @@ def failure(call: Any) -> tuple[list[Any], grpc.StatusCode, str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(20 * WAIT_S):
+    waiting, end = threading.Event(), time.monotonic() + WAIT_S
+    while time.monotonic() < end:
         if condition():
             return
         waiting.wait(0.05)
