@@ -136,6 +136,9 @@ def run(options: BatchFlags) -> Report:
                 options.concurrency,
             )
             _work(assignment, ledger, options, bar.update)
+        if shard.count == 1:
+            # A worker of the cluster that died left what it was writing.
+            sweep(folder)
         after = ledger.counts()
         found = report.account(
             ledger,

@@ -128,8 +128,10 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton
     def kill() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not killed:
-            if list(Path("out").glob("*/reconstruction.jpg")) and (found := workers()):
+            if (begun := list(Path("out").glob("*/reconstruction.jpg"))) and (found := workers()):
                 os.kill(victim := min(found), signal.SIGKILL)
+                # What it was writing, if it was.
+                begun[0].with_name(".0123456789abcdef.tmp").write_bytes(b"half")
                 killed.append(victim)
             time.sleep(0.01)
 
