@@ -54,10 +54,10 @@ class FaceTarget:
         return cls(
             torch.cat([target.theta for target in targets]),
             torch.cat([target.close_up for target in targets]),
-            _joined([target.features for target in targets]),
+            joined_features([target.features for target in targets]),
             torch.cat([target.descriptor for target in targets]),
             torch.cat([target.eyes for target in targets]),
-            _joined([target.eye_features for target in targets]),
+            joined_features([target.eye_features for target in targets]),
         )
 
 
@@ -161,6 +161,6 @@ class Eyes:
         return distance.view(-1, 2).mean(dim=1)
 
 
-def _joined(features: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def joined_features(features: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Features of a network as a batch."""
     return tuple(torch.cat(maps) for maps in zip(*features, strict=True))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from protocol.terms import Terms
-from sidecar.optimise.faces import FaceTarget
+from sidecar.optimise.faces import FaceTarget, joined_features
 from sidecar.optimise.optimisation import Optimisation
 from sidecar.optimise.terms import Seen, Target, Term, measured
 
@@ -57,11 +57,10 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
 
 def _joined(targets: Sequence[Target]) -> Target:
     """Targets of one stage as a batch."""
-    features = (torch.cat(maps) for maps in zip(*(target.features for target in targets), strict=True))
     faces = [target.face for target in targets if target.face is not None]
     return Target(
         torch.cat([target.image for target in targets]),
-        tuple(features),
+        joined_features([target.features for target in targets]),
         targets[0].stage,
         FaceTarget.joined(faces) if faces else None,
     )

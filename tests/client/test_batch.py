@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ from client.errors import OutputError
 from client.wire import retry
 from tests.client.fakes import FakeTriton, direction_file, serving
 from tests.client.running import results, save
-from tests.client.sidecar_fakes import FakeSidecar, refining
 
 COUNT = 5
 
@@ -273,22 +271,6 @@ def test_shards_are_the_whole(place: Path) -> None:
         for out in ("out", "whole")
     )
     assert parts == whole
-
-
-@pytest.mark.usefixtures("place")
-def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree("photos/", ignore_errors=True)
-    Path("photos").mkdir()
-    save(Path("photos/one.png"), 1)
-    sidecar = FakeSidecar()
-    with refining(sidecar) as address:
-        monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
-        common = ["batch", "edit", "--photos", "photos", "--method", "idinvert", "--steps", "6", "--format", "png"]
-        assert cli.main([*common, "--out", "out"]) == 0
-    inversion = Inversion.load("out/one.png/photo.inversion.safetensors")
-    assert (inversion.method, inversion.cut) == ("refined:idinvert", 4)
-    assert inversion.refinement is not None and inversion.refinement.step == 6
-    assert Path("out/one.png/reconstruction.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which frames of its photos a batch inverts, and edits of several faces in one picture."""
+"""Which frames of its photos a batch inverts and refines, and edits of several faces in one picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from client import Frame, Inversion, RequestRejected, cli
 from client.api import AsyncInverter
 from client.batch.ledger import Ledger
 from tests.client.fakes import FACE
-from tests.client.running import failed, opened, results
+from tests.client.running import failed, opened, results, save
+from tests.client.sidecar_fakes import FakeSidecar, refining
 from tests.client.test_faces import PLACES, picture
 
 NOTE = "no face found: inverting the centred square"
@@ -167,3 +168,18 @@ def test_a_face_that_fails_leaves_the_others(
     assert cli.main([*command, "--out", "out", "--retry-failed"]) == 0
     assert cli.main([*command, "--out", "whole"]) == 0
     assert results(photos / "out") == results(photos / "whole")
+
+
+@pytest.mark.usefixtures("place")
+def test_photos_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("photos").mkdir()
+    save(Path("photos/one.png"), 1)
+    sidecar = FakeSidecar()
+    with refining(sidecar) as address:
+        monkeypatch.setenv("UNALIGNED_REFINE_URL", address)
+        common = ["batch", "edit", "--photos", "photos", "--method", "idinvert", "--steps", "6", "--format", "png"]
+        assert cli.main([*common, "--out", "out"]) == 0
+    inversion = Inversion.load("out/one.png/photo.inversion.safetensors")
+    assert (inversion.method, inversion.cut) == ("refined:idinvert", 4)
+    assert inversion.refinement is not None and inversion.refinement.step == 6
+    assert Path("out/one.png/reconstruction.png").exists()
