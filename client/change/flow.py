@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from client.change.filters import Floats, blurred, grey, resized, warped
 
-SIDE = 256
 LEVELS = (64, 128, 256)
 STEPS = 6
 BOUND = 0.035  # of the square's side
@@ -33,7 +32,7 @@ def registered(
         points: landmarks of the photo and of the render, float [N, 2] in the unit square.
 
     Returns:
-        float32 [SIDE, SIDE, 2], x and y in shares of the side: ``render(p + flow)`` looks like ``photo(p)``.
+        float32 [256, 256, 2], x and y in shares of the side: ``render(p + flow)`` looks like ``photo(p)``.
     """
     flow = np.zeros((LEVELS[0], LEVELS[0], 2), np.float32) if points is None else _from_points(*points, LEVELS[0])
     for side in LEVELS:

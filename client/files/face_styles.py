@@ -44,12 +44,10 @@ class FaceStyles:
         expected = {"w_coarse": (len(self.w_coarse), dim), "transform": (2, 3)}
         for name, shape in expected.items():
             tensor = getattr(self, name)
-            if tensor.dtype != np.float32:
-                raise InversionError(f"tensor '{name}' of {what} is {tensor.dtype}, not float32")
+            if wrong := tensors.fault(tensor):
+                raise InversionError(f"tensor '{name}' of {what} {wrong}")
             if tensor.shape != shape:
                 raise InversionError(f"tensor '{name}' of {what} is {list(tensor.shape)}, not {list(shape)}")
-            if not np.isfinite(tensor).all():
-                raise InversionError(f"tensor '{name}' of {what} holds numbers that are not finite")
         if not 1 <= len(self.w_coarse) <= _MAX_STYLES:
             raise InversionError(f"tensor 'w_coarse' of {what} has {len(self.w_coarse)} styles")
         (a, b), (c, d) = self.transform[:, :2].astype(float)

@@ -249,10 +249,8 @@ def _validate(inversion: Inversion, what: str) -> None:
     if cut not in CUTS:
         raise InversionError(f"invalid cut {cut} of {what}: expected 8 or 16, or 4 for W+")
     for name, tensor in (("f", inversion.f), ("w_m_plus", inversion.w_m_plus), ("f_o", inversion.f_o)):
-        if tensor.dtype != np.float32:
-            raise InversionError(f"tensor '{name}' of {what} is {tensor.dtype}, not float32")
-        if not np.isfinite(tensor).all():
-            raise InversionError(f"tensor '{name}' of {what} holds numbers that are not finite")
+        if wrong := tensors.fault(tensor):
+            raise InversionError(f"tensor '{name}' of {what} {wrong}")
     shape = inversion.f.shape
     if len(shape) != 3 or not 1 <= shape[0] <= _MAX_CHANNELS or shape[1:] != (cut, cut):
         raise InversionError(f"tensor 'f' of {what} is {list(shape)}, not [channels, {cut}, {cut}]")

@@ -17,18 +17,13 @@ def part_of(text: str) -> str:
     return safe.encode(errors="replace")[:_MAX_BYTES].decode(errors="ignore").strip(". ")
 
 
-def distinct_part(text: str, *, of: str | None = None) -> str:
-    """Return :func:`part_of`, with a digest where that changed the text: different texts stay different.
-
-    Args:
-        text: of which the name is made.
-        of: what the digest is of; the text by default.
-    """
+def distinct_part(text: str) -> str:
+    """Return :func:`part_of`, with a digest where that changed the text: different texts stay different."""
     safe = part_of(text)
     if safe == text:
         return safe
     short = safe.encode()[: _MAX_BYTES - _DIGEST - 1].decode(errors="ignore")
-    return f"{short}-{digest_of(text if of is None else of)}".lstrip("-")
+    return f"{short}-{digest_of(text)}".lstrip("-")
 
 
 def digest_of(text: str) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final, get_args
 
-import numpy as np
-
 from client.errors import ParameterError
+from client.files.tensors import fault
 from client.limits import turns
 from client.text import clause
 from protocol.limits import ContractError, Limit, shortened
@@ -136,7 +135,5 @@ def check_optimiser(tensors: Mapping[str, Floats]) -> None:
     for name, value in tensors.items():
         if not _STATE_NAME.fullmatch(name):
             raise ParameterError(f"invalid name {shortened(name)} of an optimiser's tensor")
-        if value.dtype != np.float32:
-            raise ParameterError(f"the optimiser's tensor '{name}' is {value.dtype}, not float32")
-        if not np.isfinite(value).all():
-            raise ParameterError(f"the optimiser's tensor '{name}' holds numbers that are not finite")
+        if wrong := fault(value):
+            raise ParameterError(f"the optimiser's tensor '{name}' {wrong}")

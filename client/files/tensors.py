@@ -67,9 +67,13 @@ def require(
     """Return the finite float32 tensor ``name``; raise ``error`` where it is missing or something else."""
     if name not in tensors:
         raise error(f"{what} has no tensor '{name}'")
-    tensor = tensors[name]
+    if wrong := fault(tensors[name]):
+        raise error(f"tensor '{name}' of {what} {wrong}")
+    return np.asarray(tensors[name], dtype=np.float32)
+
+
+def fault(tensor: NDArray[np.generic]) -> str | None:
+    """Return why a tensor is not finite float32; None where it is."""
     if tensor.dtype != np.float32:
-        raise error(f"tensor '{name}' of {what} is {tensor.dtype}, not float32")
-    if not np.isfinite(tensor).all():
-        raise error(f"tensor '{name}' of {what} holds numbers that are not finite")
-    return np.asarray(tensor, dtype=np.float32)
+        return f"is {tensor.dtype}, not float32"
+    return None if np.isfinite(tensor).all() else "holds numbers that are not finite"
