@@ -14,7 +14,7 @@ from client.frames.frame import Frame
 from client.text import quoted
 from client.triton.checks import checked_method
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
-from client.wire.settings import Endpoints, Given, endpoints
+from client.wire.settings import Endpoints, endpoints
 from client.wire.timeout import Timeout
 from protocol.cuts import CUTS, DEFAULT_CUT
 from protocol.methods import DEFAULT, DEFAULT_PRESET, METHODS, PRESETS
@@ -71,8 +71,7 @@ class ServerOptions:
 
     def endpoints(self, refine_url: str | None = None) -> Endpoints:
         """Return the addresses and the access, from flags, environment and configuration file."""
-        given = {name: value for name, value in asdict(self).items() if name != "timeout"}
-        return endpoints(Given(**given, refine_url=refine_url))
+        return endpoints({**vars(self), "refine_url": refine_url})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,20 +36,6 @@ _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """The settings that the command line gives; None for a flag that was not given."""
-
-    url: str | None = None
-    refine_url: str | None = None
-    tls: bool | None = None
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    token: str | None = None
-    config: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Endpoints:
     """The addresses of Triton and of the side-car, and how to connect to them."""
 
@@ -58,21 +44,21 @@ class Endpoints:
     access: Access
 
 
-def endpoints(given: Given, environment: Mapping[str, str] | None = None) -> Endpoints:
+def endpoints(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Endpoints:
     """Return what the command line, the environment and the file say together.
 
     Args:
-        given: what the command line gives.
+        given: flags of the command line, by the name of their option (``tls_ca``); None, or absent, is not given.
         environment: the process's own by default.
 
     Raises:
         ParameterError: the file cannot be read, or a value is invalid.
     """
     variables = os.environ if environment is None else environment
-    written, flags = _file(given.config, variables), asdict(given)
+    written = _file(given.get("config"), variables)
 
     def value(name: str) -> Any:
-        flag = flags[name.replace("-", "_")]
+        flag = given.get(name.replace("-", "_"))
         # An empty variable counts as unset: containers pass missing values that way.
         return flag if flag is not None else (variables.get(NAMES[name]) or written.get(name))
 

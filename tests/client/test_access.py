@@ -13,7 +13,7 @@ from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.cli import main, parse, parser
 from client.errors import ParameterError
 from client.wire.access import SIDECAR_HEADER, TRITON_HEADER, Access, denied, is_closed, token_of
-from client.wire.settings import NAMES, Endpoints, Given, endpoints
+from client.wire.settings import NAMES, Endpoints, endpoints
 from server.errors import SecretsError
 from server.secrets import SERVER, make, triton_arguments
 from sidecar.service.door import Door, ServeError
@@ -28,8 +28,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(*arguments: str, **environment: str) -> Endpoints:
     _, _, options = parse(["status", *arguments])
-    given = {name: value for name, value in vars(options.server).items() if name != "timeout"}
-    return endpoints(Given(**given), {"HOME": "/nowhere", **environment})
+    return endpoints(vars(options.server), {"HOME": "/nowhere", **environment})
 
 
 def test_without_anything_there_are_defaults() -> None:

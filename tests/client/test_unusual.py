@@ -17,7 +17,7 @@ from PIL import Image
 from client import Direction, DirectionError, Inversion, InversionError, OutputError, ParameterError, cli
 from client.atomic import sweep, write_all
 from client.wire.access import is_local, token_of
-from client.wire.settings import Given, endpoints
+from client.wire.settings import endpoints
 from tests.client.fakes import FakeTriton, direction_file, serving
 from tests.client.running import FILE, failed
 from tests.client.test_refine_stopped import interrupt
@@ -153,7 +153,7 @@ def test_addresses_of_this_machine_are_parsed(url, local):
 def test_configurations_that_are_hostile_are_one_line(content, words, tmp_path):
     (tmp_path / "c.toml").write_text(content)
     with pytest.raises(ParameterError, match=words) as caught:
-        endpoints(Given(config=str(tmp_path / "c.toml")), {})
+        endpoints({"config": str(tmp_path / "c.toml")}, {})
     assert str(caught.value).isprintable()
 
 
@@ -163,7 +163,7 @@ def test_pipes_are_not_waited_for(capsys):
     with pytest.raises(ParameterError, match="not a regular file"):
         token_of("@pipe.jsonl")
     with pytest.raises(ParameterError, match="not a regular file"):
-        endpoints(Given(config="pipe.jsonl"), {})
+        endpoints({"config": "pipe.jsonl"}, {})
     code, message = failed(capsys, "batch", "edit", "--fast", "--photos", "pipe.jsonl", "--out", "b")
     assert code == 2
     assert "not a regular file" in message
