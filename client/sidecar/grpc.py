@@ -36,7 +36,29 @@ _PATIENCE_S: Final = Timeout().patience
 _KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 20_000)]
 
 
-class GrpcRefineTransport:
+class _Connection:
+    """How to reach a side-car: what both transports share."""
+
+    def __init__(self, url: str, access: Access | None = None, *, patience: float = _PATIENCE_S) -> None:
+        self.url, self._patience = checked_url(url), patience
+        self._access = access or Access()
+        self._access.checked(self.url)
+        self._credentials = self._access.credentials()
+
+    def _opened(self, library: Any) -> Any:
+        """Return a channel of ``grpc`` or ``grpc.aio``."""
+        options = [*channel_options(self.url), *_KEEPALIVE]
+        if self._credentials is None:
+            return library.insecure_channel(self.url, options)
+        return library.secure_channel(self.url, self._credentials, options)
+
+    def _call(self, channel: Any, request: RefineRequest, timeout: float | None) -> Any:
+        metadata = (*self._access.sidecar_metadata(), *tracing(SERVICE).headers().items())
+        stub: Any = refine_pb2_grpc.RefinementStub(channel)  # type: ignore[no-untyped-call]
+        return stub.Refine(codec.to_request(request), timeout=timeout, metadata=metadata)
+
+
+class GrpcRefineTransport(_Connection):
     """A blocking ``RefineTransport`` to a side-car.
 
     Args:
@@ -49,20 +71,12 @@ class GrpcRefineTransport:
     """
 
     def __init__(self, url: str, access: Access | None = None, *, patience: float = _PATIENCE_S) -> None:
-        self.url, self._patience = checked_url(url), patience
-        self._access = access or Access()
-        self._access.checked(self.url)
-        options, credentials = [*channel_options(self.url), *_KEEPALIVE], self._access.credentials()
-        self._channel = (
-            grpc.secure_channel(self.url, credentials, options)
-            if credentials
-            else grpc.insecure_channel(self.url, options)
-        )
-        self._stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
+        super().__init__(url, access, patience=patience)
+        self._channel = self._opened(grpc)
 
     def refine(self, request: RefineRequest, *, timeout: float | None) -> Generator[Message, None, None]:
         """Open one stream; see ``RefineTransport``."""
-        call = self._stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
+        call = self._call(self._channel, request, timeout)
         try:
             for event in heard(call, self.url, self._patience):
                 if (message := message_of(event)) is not None:
@@ -77,27 +91,15 @@ class GrpcRefineTransport:
         self._channel.close()
 
 
-class AsyncGrpcRefineTransport:
+class AsyncGrpcRefineTransport(_Connection):
     """``GrpcRefineTransport`` with an asynchronous generator; its channel belongs to the loop of the first call."""
 
-    def __init__(self, url: str, access: Access | None = None, *, patience: float = _PATIENCE_S) -> None:
-        self.url, self._patience = checked_url(url), patience
-        self._access = access or Access()
-        self._access.checked(self.url)
-        self._credentials = self._access.credentials()
-        self._channel: grpc.aio.Channel | None = None
+    _channel: Any = None
 
     async def refine(self, request: RefineRequest, *, timeout: float | None) -> AsyncGenerator[Message, None]:
         """Open one stream; see ``AsyncRefineTransport``."""
-        if self._channel is None:
-            options = [*channel_options(self.url), *_KEEPALIVE]
-            self._channel = (
-                grpc.aio.secure_channel(self.url, self._credentials, options)
-                if self._credentials
-                else grpc.aio.insecure_channel(self.url, options)
-            )
-        stub: Any = refine_pb2_grpc.RefinementStub(self._channel)  # type: ignore[no-untyped-call]
-        call = stub.Refine(codec.to_request(request), timeout=timeout, metadata=_metadata(self._access))
+        self._channel = self._channel or self._opened(grpc.aio)
+        call = self._call(self._channel, request, timeout)
         try:
             async for event in heard_async(call, self.url, self._patience):
                 if (message := message_of(event)) is not None:
@@ -112,10 +114,6 @@ class AsyncGrpcRefineTransport:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
-
-
-def _metadata(access: Access) -> tuple[tuple[str, str], ...]:
-    return (*access.sidecar_metadata(), *tracing(SERVICE).headers().items())
 
 
 def message_of(event: pb.RefineEvent) -> Message | None:
