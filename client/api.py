@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,6 @@ from client.triton.transport import AsyncTransport
 from client.wire.access import Access
 from client.wire.channel import checked_url
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
-from client.wire.threads import in_thread
 from client.wire.timeout import Timeout
 from protocol import methods
 
@@ -88,9 +87,7 @@ class AsyncInverter:
     async def __aenter__(self) -> AsyncInverter:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -120,7 +117,7 @@ class AsyncInverter:
             ParameterError: there is no such method, or it has no such cut.
             ModelMissing: the server does not serve the models of the cut.
         """
-        opened = await in_thread(_opened, photo)
+        opened = await asyncio.to_thread(_opened, photo)
         return await self._session.invert(opened, frame, method=method, cut=cut)
 
     async def faces(self, photo: Photo | str | os.PathLike[str]) -> list[Face]:
@@ -133,7 +130,7 @@ class AsyncInverter:
             PhotoError: the photo cannot be read.
             ModelMissing: the domain shows no faces, or the server has no face finder.
         """
-        return await self._session.faces(await in_thread(_opened, photo))
+        return await self._session.faces(await asyncio.to_thread(_opened, photo))
 
     async def frames(self, photo: Photo | str | os.PathLike[str], wanted: Wanted | None = None) -> Framing:
         """Return the frames of a photo to invert.
@@ -146,7 +143,7 @@ class AsyncInverter:
         Raises:
             PhotoError: the photo cannot be read, there is no such face, or it cannot be framed.
         """
-        opened, wanted = await in_thread(_opened, photo), wanted or Wanted()
+        opened, wanted = await asyncio.to_thread(_opened, photo), wanted or Wanted()
         faces = None
         if wanted.needs_faces:
             with suppress(ModelMissing):
@@ -193,7 +190,7 @@ class AsyncInverter:
         if self._refine_transport is None:
             self._refine_transport = self._connected()
         transport = self._refine_transport
-        holding = await in_thread(_with_target, inversion, photo, side)
+        holding = await asyncio.to_thread(_with_target, inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)
         async with aclosing(refine_async(refiner, transport)) as events:
             async for event in events:
@@ -221,11 +218,11 @@ class AsyncInverter:
             PhotoError: the photo cannot be read, or is not the one that was inverted.
             ParameterError: the photo is needed.
         """
-        opened = None if photo is None else await in_thread(_opened, photo)
+        opened = None if photo is None else await asyncio.to_thread(_opened, photo)
         holding = []
         for inversion in inversions:
             side = await self._session.image_side(inversion)
-            holding.append(await in_thread(_with_target, inversion, opened, side))
+            holding.append(await asyncio.to_thread(_with_target, inversion, opened, side))
         owned = self._given is None
         transport = self._connected() if self._given is None else self._given
         begin = partial(Refiner, options=options, timeout=self._session.timeout, url=transport.url)
@@ -256,16 +253,16 @@ class AsyncInverter:
             DirectionError: the direction is unknown, or for another generator.
             ParameterError: no strength, or one out of range.
         """
-        chosen = await in_thread(_direction, self._session.domain, direction)
+        chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
         images = await self._session.edit(inversion, chosen, strengths)
         if photo is None:
             return images
         plain = await self._session.render(inversion)
-        return await in_thread(_pasted, photo, inversion, plain, images)
+        return await asyncio.to_thread(_pasted, photo, inversion, plain, images)
 
     async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
-        chosen = await in_thread(_direction, self._session.domain, direction)
+        chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
         await self._session.step(inversion, chosen)
 
     async def generate(self, seed: int, psi: float = 0.7) -> NDArray[np.uint8]:
@@ -320,4 +317,4 @@ def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:
 
 
 def _direction(domain: str, direction: Direction | str) -> Direction:
-    return direction if isinstance(direction, Direction) else directions.load(domain, direction)
+    return directions.load(domain, direction) if isinstance(direction, str) else direction

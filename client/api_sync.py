@@ -8,7 +8,6 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,6 @@ from client.triton.transport import Transport
 from client.wire.access import Access
 from client.wire.channel import checked_url
 from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
-from client.wire.threads import inline
 from client.wire.timeout import Timeout
 from protocol import methods
 
@@ -86,9 +84,7 @@ class Inverter:
     def __enter__(self) -> Inverter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,7 +114,7 @@ class Inverter:
             ParameterError: there is no such method, or it has no such cut.
             ModelMissing: the server does not serve the models of the cut.
         """
-        opened = inline(_opened, photo)
+        opened = _opened(photo)
         return self._session.invert(opened, frame, method=method, cut=cut)
 
     def faces(self, photo: Photo | str | os.PathLike[str]) -> list[Face]:
@@ -131,7 +127,7 @@ class Inverter:
             PhotoError: the photo cannot be read.
             ModelMissing: the domain shows no faces, or the server has no face finder.
         """
-        return self._session.faces(inline(_opened, photo))
+        return self._session.faces(_opened(photo))
 
     def frames(self, photo: Photo | str | os.PathLike[str], wanted: Wanted | None = None) -> Framing:
         """Return the frames of a photo to invert.
@@ -144,7 +140,7 @@ class Inverter:
         Raises:
             PhotoError: the photo cannot be read, there is no such face, or it cannot be framed.
         """
-        opened, wanted = inline(_opened, photo), wanted or Wanted()
+        opened, wanted = _opened(photo), wanted or Wanted()
         faces = None
         if wanted.needs_faces:
             with suppress(ModelMissing):
@@ -191,7 +187,7 @@ class Inverter:
         if self._refine_transport is None:
             self._refine_transport = self._connected()
         transport = self._refine_transport
-        holding = inline(_with_target, inversion, photo, side)
+        holding = _with_target(inversion, photo, side)
         refiner = Refiner(holding, options, timeout=self._session.timeout, url=transport.url)
         with closing(refine(refiner, transport)) as events:
             for event in events:
@@ -219,11 +215,11 @@ class Inverter:
             PhotoError: the photo cannot be read, or is not the one that was inverted.
             ParameterError: the photo is needed.
         """
-        opened = None if photo is None else inline(_opened, photo)
+        opened = None if photo is None else _opened(photo)
         holding = []
         for inversion in inversions:
             side = self._session.image_side(inversion)
-            holding.append(inline(_with_target, inversion, opened, side))
+            holding.append(_with_target(inversion, opened, side))
         owned = self._given is None
         transport = self._connected() if self._given is None else self._given
         begin = partial(Refiner, options=options, timeout=self._session.timeout, url=transport.url)
@@ -254,16 +250,16 @@ class Inverter:
             DirectionError: the direction is unknown, or for another generator.
             ParameterError: no strength, or one out of range.
         """
-        chosen = inline(_direction, self._session.domain, direction)
+        chosen = _direction(self._session.domain, direction)
         images = self._session.edit(inversion, chosen, strengths)
         if photo is None:
             return images
         plain = self._session.render(inversion)
-        return inline(_pasted, photo, inversion, plain, images)
+        return _pasted(photo, inversion, plain, images)
 
     def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
-        chosen = inline(_direction, self._session.domain, direction)
+        chosen = _direction(self._session.domain, direction)
         self._session.step(inversion, chosen)
 
     def generate(self, seed: int, psi: float = 0.7) -> NDArray[np.uint8]:
@@ -318,4 +314,4 @@ def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:
 
 
 def _direction(domain: str, direction: Direction | str) -> Direction:
-    return direction if isinstance(direction, Direction) else directions.load(domain, direction)
+    return directions.load(domain, direction) if isinstance(direction, str) else direction

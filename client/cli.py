@@ -13,15 +13,25 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module, metadata
+from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
 from client.commands.options import add_options, read
 from client.commands.text import PHOTOS
 from client.errors import ClientError, ServerError
-from client.exit_codes import BAD_INPUT, BROKEN_PIPE, HELP, INTERRUPTED, SERVER_TROUBLE, TERMINATED, Terminated
+from client.exit_codes import (
+    BAD_INPUT,
+    BROKEN_PIPE,
+    HELP,
+    INTERRUPTED,
+    SERVER_TROUBLE,
+    TERMINATED,
+    Terminated,
+    described,
+)
 from client.text import quoted, reason
+from client.version import version
 
 # Each command, its module in `client.commands`, and its line in the help.
 COMMANDS: Final = {
@@ -77,14 +87,6 @@ class _Version(argparse.Action):
     def __call__(self, called: Any, _namespace: Any, _values: Any, _option: Any = None) -> None:
         called._print_message(f"{version()}\n", sys.stdout)
         called.exit()
-
-
-def version() -> str:
-    """Return the package's version; ``unknown`` in a checkout that is not installed."""
-    try:
-        return metadata.version("unaligned")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -192,15 +194,14 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def _failed(problem: BaseException, as_json: bool, request: str) -> tuple[int, str]:
-    kind, code, default = type(problem).__name__, BAD_INPUT, ""
+    kind, code, message = type(problem).__name__, BAD_INPUT, str(problem) or described(problem)
     match problem:
         case ServerError():
             code = SERVER_TROUBLE
         case Terminated():
-            code, default = TERMINATED, "terminated"
+            code = TERMINATED
         case KeyboardInterrupt():
-            kind, code, default = "Interrupted", INTERRUPTED, "interrupted"
-    message = str(problem) or default
+            kind, code = "Interrupted", INTERRUPTED
     with suppress(OSError):
         print(f"error: {message}", file=sys.stderr, flush=True)
     return code, json.dumps({"error": {"kind": kind, "message": message, "request": request}}) + "\n" if as_json else ""

@@ -19,3 +19,8 @@ HELP: Final = (
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, handled like Ctrl-C."""
+
+
+def described(problem: BaseException) -> str:
+    """Return what an exception says; of Ctrl-C and SIGTERM, which say nothing, what they did."""
+    return str(problem).rstrip(".") or ("terminated" if isinstance(problem, Terminated) else "interrupted")

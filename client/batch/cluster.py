@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +23,8 @@ from typing import Any, Final
 from client import errors
 from client.api import AsyncInverter
 from client.batch.ledger import Ledger, Outcome
-from client.batch.maker import Maker
+from client.batch.maker import Assignment, Maker
 from client.batch.manifest import Item
-from client.batch.plan import Plan
 from client.errors import ClientError, ParameterError, ServerError
 from client.text import quoted, shown
 
@@ -40,17 +39,6 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What every actor gets: the plan, where results go, the arguments of an inverter, and how patient to be."""
-
-    plan: Plan
-    folder: Path
-    connection: dict[str, Any]
-    patience: float
-    concurrency: int
-
-
 class Worker:
     """An actor: takes rows of photos, and returns what became of each. ``of`` makes the class for an assignment."""
 
@@ -58,7 +46,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._maker = Maker(self.assignment.plan, self.assignment.folder, patience=self.assignment.patience)
+        self._maker = Maker(self.assignment)
         self._inverter: AsyncInverter | None = None
 
     @classmethod

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from tenacity import AsyncRetrying
 
 from client.api import AsyncInverter
 from client.batch.ledger import Outcome
@@ -12,23 +15,36 @@ from client.batch.manifest import Item
 from client.batch.plan import OF_THE_PHOTO, Plan
 from client.errors import ClientError, ServerBusy, ServerTimeout, ServerUnavailable
 from client.text import shown
-from client.wire.retry import async_retrying
+from client.wire.retry import policy
 
 # The servers' fault, not the photo's: try again.
 TRANSIENT: Final = (ServerUnavailable, ServerBusy, ServerTimeout)
 
 
-class Maker:
-    """Makes photos; servers that go away are waited for.
+@dataclass(frozen=True)
+class Assignment:
+    """What an engine gets.
 
-    Args:
-        plan: what to make of each.
+    Attributes:
+        plan: what to make of each photo.
         folder: of the results.
-        patience: seconds to wait without any answer.
+        connection: the arguments of an inverter.
+        patience: seconds to wait for servers that do not answer.
+        concurrency: photos at a time.
     """
 
-    def __init__(self, plan: Plan, folder: Path, *, patience: float) -> None:
-        self._plan, self._folder, self._patience = plan, folder, patience
+    plan: Plan
+    folder: Path
+    connection: dict[str, Any]
+    patience: float
+    concurrency: int
+
+
+class Maker:
+    """Makes photos; servers that go away are waited for."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
         self._answered = time.monotonic()
 
     async def make(self, inverter: AsyncInverter, item: Item) -> Outcome:
@@ -57,8 +73,8 @@ class Maker:
         return outcome
 
     async def _patiently(self, inverter: AsyncInverter, item: Item) -> str:
-        note = ""
-        async for attempt in async_retrying(self._patience, *TRANSIENT, since=lambda: self._answered):
+        note, wanted = "", self._assignment
+        async for attempt in AsyncRetrying(**policy(wanted.patience, *TRANSIENT, since=lambda: self._answered)):
             with attempt:
-                note = await self._plan.make(inverter, item, self._folder)
+                note = await wanted.plan.make(inverter, item, wanted.folder)
         return note

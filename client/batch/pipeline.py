@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from client.api import AsyncInverter
 from client.batch.ledger import Ledger
-from client.batch.maker import Maker
-from client.batch.manifest import Item
+from client.batch.maker import Assignment, Maker
 
 
-class Pipeline:
-    """Makes the photos left in a ledger; one that cannot be made is marked as failed.
+async def run(assignment: Assignment, ledger: Ledger, *, progress: Callable[[], object]) -> None:
+    """Make the photos left in a ledger; one that cannot be made is marked as failed.
 
     Args:
-        maker: makes one photo.
+        assignment: what to make, and how many photos at a time.
         ledger: is marked as photos are done.
         progress: called after each photo.
+
+    Raises:
+        ServerError: the servers stayed away; the photos in progress are still left.
+        ClientError: an error that every photo would meet, for example a full disk.
     """
+    maker, left = Maker(assignment), ledger.pending()
 
-    def __init__(self, maker: Maker, ledger: Ledger, *, progress: Callable[[], object]) -> None:
-        self._maker, self._ledger, self._progress = maker, ledger, progress
+    async def work() -> None:
+        for item in left:
+            ledger.mark(item.name, await maker.make(inverter, item))
+            progress()
 
-    async def run(self, inverter: AsyncInverter, *, concurrency: int) -> None:
-        """Make them, ``concurrency`` at a time.
-
-        Raises:
-            ServerError: the servers stayed away; the photos in progress are still left.
-            ClientError: an error that every photo would meet, for example a full disk.
-        """
-        left = self._ledger.pending()
-        tasks = [asyncio.create_task(self._work(inverter, left)) for _ in range(concurrency)]
+    async with AsyncInverter(**assignment.connection) as inverter:
+        tasks = [asyncio.create_task(work()) for _ in range(assignment.concurrency)]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _work(self, inverter: AsyncInverter, left: Iterator[Item]) -> None:
-        for item in left:
-            self._ledger.mark(item.name, await self._maker.make(inverter, item))
-            self._progress()

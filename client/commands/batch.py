@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from client.api import AsyncInverter
 from client.atomic import sweep, write_all
-from client.batch import cluster, report
-from client.batch.cluster import Assignment
+from client.batch import cluster, pipeline, report
 from client.batch.ledger import Ledger
-from client.batch.maker import Maker
+from client.batch.maker import Assignment
 from client.batch.manifest import Shard, items, left_out
-from client.batch.pipeline import Pipeline
 from client.batch.plan import Plan
 from client.commands.groups import (
     EDIT,
@@ -34,7 +31,7 @@ from client.commands.options import group, option, repeated, required, switch
 from client.commands.report import Report, distinct, parsed_edit, progress
 from client.commands.text import ACCESS, PHOTOS
 from client.errors import ClientError, OutputError, ParameterError
-from client.exit_codes import FAILED, OK, Terminated
+from client.exit_codes import FAILED, OK, described
 from client.files.formats import FORMATS, Format, Show
 from client.frames.choice import ALL, LARGEST, Wanted
 from client.text import quoted
@@ -135,7 +132,7 @@ def run(options: BatchFlags) -> Report:
                 deadlines(options.server, options.refinement).patience,
                 options.concurrency,
             )
-            _work(assignment, ledger, options, bar.update)
+            _make(assignment, ledger, options, bar.update)
         if shard.count == 1:
             # A worker of the cluster that died left what it was writing.
             sweep(folder)
@@ -153,30 +150,22 @@ def run(options: BatchFlags) -> Report:
     return Report(found, report.lines(found, folder), FAILED if after["failed"] else OK)
 
 
-def _work(assignment: Assignment, ledger: Ledger, options: BatchFlags, progress: Callable[[], object]) -> None:
+def _make(assignment: Assignment, ledger: Ledger, options: BatchFlags, progress: Callable[[], object]) -> None:
     """Run the engine; if it is stopped, the message says how much is left.
 
     Raises:
         KeyboardInterrupt, ClientError: with another message.
     """
-
-    async def work() -> None:
-        maker = Maker(assignment.plan, assignment.folder, patience=assignment.patience)
-        async with AsyncInverter(**assignment.connection) as inverter:
-            await Pipeline(maker, ledger, progress=progress).run(inverter, concurrency=assignment.concurrency)
-
     try:
         if options.engine == "ray":
             cluster.run(assignment, ledger, workers=options.workers, address=options.address, progress=progress)
         else:
-            asyncio.run(work())
+            asyncio.run(pipeline.run(assignment, ledger, progress=progress))
     except (KeyboardInterrupt, ClientError) as problem:
         counts = ledger.counts()
-        default = "terminated" if isinstance(problem, Terminated) else "interrupted"
-        what = str(problem).rstrip(".") or default
         raise type(problem)(
-            f"{what}; {counts['done']} of {sum(counts.values())} photos are done: continue with the same command and "
-            "--resume"
+            f"{described(problem)}; {counts['done']} of {sum(counts.values())} photos are done: continue with the same "
+            "command and --resume"
         ) from problem
 
 

@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import Retrying
 
 from client.api import Inverter
 from client.atomic import write_all
 from client.commands.groups import OutputOptions, ServerOptions, connection
 from client.commands.report import progress
 from client.errors import ClientError
-from client.exit_codes import Terminated
+from client.exit_codes import described
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
 from client.files.record import Refinement
@@ -26,7 +27,7 @@ from client.files.sheet import png
 from client.sidecar.resume import Checkpoint, Refined, RefineEvent, Waiting
 from client.sidecar.together import Failed, Update
 from client.text import listed, shown
-from client.wire.retry import retrying
+from client.wire.retry import policy
 from client.wire.timeout import Timeout
 from protocol.messages import Preview, Progress, Queued
 from protocol.verdict import verdict
@@ -68,10 +69,8 @@ def kept(goals: Sequence[Goal], render: Callable[[Inversion], NDArray[np.uint8]]
             with suppress(ValueError):
                 # From here to the end of the command another Ctrl-C would only lose what is kept.
                 signal.signal(number, signal.SIG_IGN)
-        default = "terminated" if isinstance(problem, Terminated) else "interrupted"
-        what = str(problem).rstrip(".") or default
         found = {goal.path: reached[goal.path] for goal in goals if goal.path in reached}
-        raise type(problem)(f"{what}; {stored(found, render)}") from problem
+        raise type(problem)(f"{described(problem)}; {stored(found, render)}") from problem
 
 
 def stored(reached: Mapping[Path, Inversion], render: Callable[[Inversion], NDArray[np.uint8]]) -> str:
@@ -140,7 +139,7 @@ def follow(
 
 def patiently(ask: Callable[[], T], *, seconds: float) -> T:
     """Return the answer, asking again for so long where Triton went away."""
-    return retrying(seconds)(ask)
+    return Retrying(**policy(seconds))(ask)
 
 
 def account_lines(refinement: Refinement) -> list[str]:

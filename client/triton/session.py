@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib import metadata
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import AsyncRetrying
 
 from client.errors import (
     AnswerRefused,
@@ -38,8 +39,8 @@ from client.triton.checks import (
 )
 from client.triton.status import MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
 from client.triton.transport import Array, AsyncTransport, ModelConfig, ServerInfo
-from client.wire.retry import ATTEMPTS, async_retrying, remaining
-from client.wire.threads import in_thread
+from client.version import version
+from client.wire.retry import ATTEMPTS, policy, remaining
 from client.wire.timeout import Timeout
 from protocol.cuts import DEFAULT_CUT, prefix
 from protocol.methods import DEFAULT
@@ -47,17 +48,6 @@ from protocol.roles import FACE_FINDER, MAX_STRENGTHS, ROLES
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]
-
-
-def _version() -> str:
-    try:
-        return metadata.version("unaligned")
-    except metadata.PackageNotFoundError:
-        # Run from a checkout that is not installed.
-        return "unknown"
-
-
-VERSION: Final = _version()
 # Photos whose faces are remembered: as many as a batch has in progress, and more.
 _REMEMBERED: Final = 64
 
@@ -98,7 +88,7 @@ class AsyncSession:
         frame.require_photo(photo.size, name=photo.name)
         config = await self._config("invert" if start == "encoder" else "encoder", cut)
         server = await self._info()
-        pixels = await in_thread(photo.pixels, frame, side_of(config, "image"))
+        pixels = await asyncio.to_thread(photo.pixels, frame, side_of(config, "image"))
         styles = None
         if start == "encoder":
             inputs: dict[str, Array] = {"image": pixels}
@@ -127,7 +117,7 @@ class AsyncSession:
             photo_sha256=photo.sha256,
             photo_name=photo.name,
             method=start,
-            versions={"client": VERSION, "server": server.version},
+            versions={"client": version(), "server": server.version},
             face=styles,
         )
         return InversionResult(inversion, answer["reconstruction"])
@@ -145,7 +135,7 @@ class AsyncSession:
         if not name:
             raise ModelMissing(f"the server at {self._transport.url} finds no faces for the domain {self.domain}")
         config = await self._named(shown(name))
-        image = await in_thread(shrunk, photo.image, number_of(config, "largest_image"))
+        image = await asyncio.to_thread(shrunk, photo.image, number_of(config, "largest_image"))
         answer = await self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
         scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
         found = [
@@ -163,7 +153,7 @@ class AsyncSession:
         for _ in range(LOOKS):
             if (square := look_at(face, square, photo.size)) is None:
                 break
-            image = await in_thread(photo.pixels, square, LOOK_SIDE)
+            image = await asyncio.to_thread(photo.pixels, square, LOOK_SIDE)
             answer = await self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
             found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], (1, 1))
             if (again := seen_again(face, square, found)) is None:
@@ -334,7 +324,7 @@ class AsyncSession:
         """
         limit = self.timeout.request if seconds is None else seconds
         left = remaining(limit)
-        async for attempt in async_retrying(limit, attempts=ATTEMPTS):
+        async for attempt in AsyncRetrying(**policy(limit, attempts=ATTEMPTS)):
             with attempt:
                 return await ask(*arguments, timeout=left())
         raise AssertionError("unreachable: the last attempt returns or raises")

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import Retrying
 
 from client.errors import (
     AnswerRefused,
@@ -39,8 +39,8 @@ from client.triton.checks import (
 )
 from client.triton.status import MORE, MORE_CUTS, SHARED, InversionResult, ModelStatus, Status
 from client.triton.transport import Array, ModelConfig, ServerInfo, Transport
-from client.wire.retry import ATTEMPTS, remaining, retrying
-from client.wire.threads import inline
+from client.version import version
+from client.wire.retry import ATTEMPTS, policy, remaining
 from client.wire.timeout import Timeout
 from protocol.cuts import DEFAULT_CUT, prefix
 from protocol.methods import DEFAULT
@@ -48,17 +48,6 @@ from protocol.roles import FACE_FINDER, MAX_STRENGTHS, ROLES
 
 T = TypeVar("T")
 Image8 = NDArray[np.uint8]
-
-
-def _version() -> str:
-    try:
-        return metadata.version("unaligned")
-    except metadata.PackageNotFoundError:
-        # Run from a checkout that is not installed.
-        return "unknown"
-
-
-VERSION: Final = _version()
 # Photos whose faces are remembered: as many as a batch has in progress, and more.
 _REMEMBERED: Final = 64
 
@@ -99,7 +88,7 @@ class Session:
         frame.require_photo(photo.size, name=photo.name)
         config = self._config("invert" if start == "encoder" else "encoder", cut)
         server = self._info()
-        pixels = inline(photo.pixels, frame, side_of(config, "image"))
+        pixels = photo.pixels(frame, side_of(config, "image"))
         styles = None
         if start == "encoder":
             inputs: dict[str, Array] = {"image": pixels}
@@ -128,7 +117,7 @@ class Session:
             photo_sha256=photo.sha256,
             photo_name=photo.name,
             method=start,
-            versions={"client": VERSION, "server": server.version},
+            versions={"client": version(), "server": server.version},
             face=styles,
         )
         return InversionResult(inversion, answer["reconstruction"])
@@ -146,7 +135,7 @@ class Session:
         if not name:
             raise ModelMissing(f"the server at {self._transport.url} finds no faces for the domain {self.domain}")
         config = self._named(shown(name))
-        image = inline(shrunk, photo.image, number_of(config, "largest_image"))
+        image = shrunk(photo.image, number_of(config, "largest_image"))
         answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
         scale = (photo.size[0] / image.shape[1], photo.size[1] / image.shape[0])
         found = [
@@ -164,7 +153,7 @@ class Session:
         for _ in range(LOOKS):
             if (square := look_at(face, square, photo.size)) is None:
                 break
-            image = inline(photo.pixels, square, LOOK_SIDE)
+            image = photo.pixels(square, LOOK_SIDE)
             answer = self._infer(config, {"image": image}, ("boxes", "landmarks", "scores"))
             found = faces_of(answer["boxes"], answer["landmarks"], answer["scores"], (1, 1))
             if (again := seen_again(face, square, found)) is None:
@@ -333,7 +322,7 @@ class Session:
         """
         limit = self.timeout.request if seconds is None else seconds
         left = remaining(limit)
-        for attempt in retrying(limit, attempts=ATTEMPTS):
+        for attempt in Retrying(**policy(limit, attempts=ATTEMPTS)):
             with attempt:
                 return ask(*arguments, timeout=left())
         raise AssertionError("unreachable: the last attempt returns or raises")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState, retry_if_exception_type
 
 from client.errors import ServerTimeout, ServerUnavailable
 
@@ -22,13 +21,13 @@ def backoff(failures: int) -> float:
     return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 16), LAST_BACKOFF) * random.uniform(0.5, 1.0)
 
 
-def retrying(
+def policy(
     seconds: float,
     *kinds: type[BaseException],
     attempts: int | None = None,
     since: Callable[[], float] | None = None,
-) -> Retrying:
-    """Return tenacity's loop: ``for attempt in retrying(60): with attempt: ...``.
+) -> dict[str, Any]:
+    """Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``.
 
     Args:
         seconds: no attempt begins later than this.
@@ -36,25 +35,6 @@ def retrying(
         attempts: how many at most; unlimited by default.
         since: the moment from which ``seconds`` count, asked before each pause; the first attempt by default.
     """
-    return Retrying(**_policy(seconds, kinds, attempts, since), sleep=time.sleep)
-
-
-def async_retrying(
-    seconds: float,
-    *kinds: type[BaseException],
-    attempts: int | None = None,
-    since: Callable[[], float] | None = None,
-) -> AsyncRetrying:
-    """Return :func:`retrying` for ``async for``."""
-    return AsyncRetrying(**_policy(seconds, kinds, attempts, since), sleep=asyncio.sleep)
-
-
-def _policy(
-    seconds: float,
-    kinds: tuple[type[BaseException], ...],
-    attempts: int | None,
-    since: Callable[[], float] | None,
-) -> dict[str, Any]:
     began = time.monotonic()
 
     def stop(state: RetryCallState) -> bool:

@@ -7,19 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import (
-    DirectionError,
-    Frame,
-    GeneratorMismatch,
-    Inverter,
-    ModelMissing,
-    ParameterError,
-    Photo,
-    PhotoError,
-)
-from client.triton.session import VERSION
+from client import DirectionError, Frame, GeneratorMismatch, Inverter, ModelMissing, ParameterError, Photo, PhotoError
 from client.triton.status import MODELS
 from client.triton.transport import ModelConfig
+from client.version import version
 from tests.client.calling import direction, inverted, result_of
 from tests.client.calls import AskConfig, AskReady
 from tests.client.fakes import (
@@ -52,7 +43,7 @@ def test_invert(photo, asynchronous):
     assert (inversion.frame, inversion.photo_size, inversion.photo_name) == (Frame.crop(10, 5, 80), (120, 90), "me.png")
     assert inversion.photo_sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
     assert inversion.method == "encoder"
-    assert inversion.versions == {"client": VERSION, "server": "2.51.0"}
+    assert inversion.versions == {"client": version(), "server": "2.51.0"}
 
 
 @pytest.mark.parametrize(
