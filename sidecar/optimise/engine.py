@@ -76,6 +76,10 @@ class TorchEngine:
         short: the short head and the perceptual network of its steps; None if there is none.
         device: where to optimise.
         compiled: whether to compile the step, which takes a minute at first.
+
+    Attributes:
+        generator: the fingerprint of its weights.
+        domain, device: as above.
     """
 
     def __init__(
@@ -92,8 +96,7 @@ class TorchEngine:
         faces: FaceTerms | None = None,
         short: tuple[ShortHead, STLPIPS] | None = None,
     ) -> None:
-        self._device = device
-        self._domain, self._generator = domain, generator.fingerprint
+        self.domain, self.generator, self.device = domain, generator.fingerprint, device
         self._synthesis = generator.synthesis.to(device)
         self._w_avg = generator.mapping.w_avg.to(device)
         self._pnorm = pnorm.to(device).requires_grad_(False)
@@ -114,21 +117,6 @@ class TorchEngine:
         self._pace: dict[Stage, float] = {}
 
     @property
-    def domain(self) -> str:
-        """What the generator shows."""
-        return self._domain
-
-    @property
-    def generator(self) -> str:
-        """Fingerprint of its weights."""
-        return self._generator
-
-    @property
-    def device(self) -> torch.device:
-        """Where jobs are optimised."""
-        return self._device
-
-    @property
     def resolution(self) -> int:
         """Side of its images in pixels."""
         return self._synthesis.size
@@ -146,7 +134,7 @@ class TorchEngine:
             recipe = replace(recipe, weights={n: w for n, w in recipe.weights.items() if n not in FACE_TERMS})
         weighed = {name for name, weight in recipe.weights.items() if weight}
         if weighed - {term.name for term in self._terms}:
-            raise ContractError(f"the term domain needs an encoder into W+, and {self._domain} has none")
+            raise ContractError(f"the term domain needs an encoder into W+, and {self.domain} has none")
         stages = recipe.stages
         if self._head is None and any(stage.short for stage in stages):
             stages = COARSE_TO_FINE
@@ -244,7 +232,7 @@ class TorchEngine:
 
     def _target(self, image: Image8, theta: Tensor | None = None, *, half: bool, stage: Stage = FULL) -> Target:
         """What the terms keep of a photo, uint8 [S, S, 3], and of its face, which lies at ``theta``."""
-        pixels = from_array(image, self._device)
+        pixels = from_array(image, self.device)
         found = self._perceptual.target(pixels, stage, half=half)
         if theta is None:
             return found
@@ -256,7 +244,7 @@ class TorchEngine:
         face = None if self._faces is None else self._judge.face(image)
         if face is None:
             return None
-        return inverse(ffhq_square(torch.from_numpy(face.landmarks / len(image)).float()[None])).to(self._device)
+        return inverse(ffhq_square(torch.from_numpy(face.landmarks / len(image)).float()[None])).to(self.device)
 
     def _short_image(self, f: Tensor, w_m_plus: Tensor, half: bool) -> Tensor:
         """What the short head makes of it: float32 [B, 3, 256, 256]; arguments as for :meth:`_image`."""

@@ -118,10 +118,6 @@ class Optimisation:
         """Remember the current state as a fallback."""
         self._finite = self._snapshot()
 
-    def has_finite_gradient(self) -> bool:
-        """Whether a step can be taken."""
-        return self.optimiser.has_finite_gradient()
-
     def diverge(self) -> None:
         """End, falling back to the last marked state."""
         self.reason = "diverged"

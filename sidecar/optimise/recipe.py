@@ -97,7 +97,7 @@ class Recipe:
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         return rising * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)) if self.decay else 1.0)
 
-    def rates(self, done: float, step: int, stage: Stage = FULL) -> tuple[float, float]:
+    def rates(self, done: float, step: int, stage: Stage) -> tuple[float, float]:
         """Learning rates of f and of the styles in a stage; other arguments as for :meth:`rate`."""
         factor = stage.rate * self.rate(done, step)
         return factor * self.rate_f, factor * self.rate_w

@@ -47,7 +47,7 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
     losses.sum().backward()  # type: ignore[no-untyped-call]
 
     for job, loss, row in zip(jobs, losses.tolist(), values.tolist(), strict=True):
-        if not (math.isfinite(loss) and job.has_finite_gradient()):
+        if not (math.isfinite(loss) and job.optimiser.has_finite_gradient()):
             job.diverge()
             continue
         job.optimiser.step(job.recipe.rates(job.done, job.step, job.stage), held=job.stage.held)

@@ -231,7 +231,7 @@ def maybe_compiled(function: Callable[P, Tensor], *, compiled: bool) -> Callable
     return compile_function(function, dynamic=False) if compiled else function
 
 
-def enlarged(image: Tensor, size: int = PERCEPTUAL_SIZE) -> Tensor:
-    """[B, 3, S, S], S a divisor of ``size``, to [B, 3, size, size] by repetition."""
-    times = size // image.shape[-1]
+def enlarged(image: Tensor) -> Tensor:
+    """[B, 3, S, S], S a divisor of 256, to [B, 3, 256, 256] by repetition."""
+    times = PERCEPTUAL_SIZE // image.shape[-1]
     return image if times <= 1 else image.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3)

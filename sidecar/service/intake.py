@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import grpc
 
-from sidecar.service.failures import Incomplete, QueueFull
+from sidecar.service.failures import Incomplete, Next, QueueFull
 
 # A request of 64 MiB takes about three times that while it is read and decoded.
 BODIES: Final = 2
 # A body that never arrives holds one of those places.
 RECEIVE_S: Final = 30.0
-Next = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Intake(grpc.aio.ServerInterceptor):

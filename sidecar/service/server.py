@@ -10,10 +10,9 @@ import json
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,10 +114,14 @@ async def serve(
     pages = _pages(meters, settings, ready=lambda: service.is_open)
     try:
         await server.start()
-        loading = _in_thread(load)
+        # A thread of its own: the process can exit while it runs.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        loading = asyncio.get_running_loop().run_in_executor(thread, load)
+        thread.shutdown(wait=False)
         waited: set[asyncio.Future[Any]] = {loading, stop}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
+            loading.cancel()
             return stop.result()
         engine = loading.result()
         batcher = Batcher(
@@ -189,33 +192,6 @@ async def _say(checks: health.aio.HealthServicer, *, serving: bool) -> None:
     kind = health_pb2.HealthCheckResponse
     for name in ("", NAME):
         await checks.set(name, kind.SERVING if serving else kind.NOT_SERVING)
-
-
-def _in_thread(load: Callable[[], Engine]) -> asyncio.Future[Engine]:
-    """Like ``asyncio.to_thread``, but in a daemon thread, so that the process can exit while it runs."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Engine] = loop.create_future()
-
-    def tell(result: Engine | None, problem: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if problem is not None:
-            future.set_exception(problem)
-        elif result is not None:
-            future.set_result(result)
-
-    def work() -> None:
-        engine: Engine | None = None
-        problem: Exception | None = None
-        try:
-            engine = load()
-        except Exception as found:
-            problem = found
-        with suppress(RuntimeError):  # the server has stopped and its loop is closed
-            loop.call_soon_threadsafe(tell, engine, problem)
-
-    threading.Thread(target=work, name="load", daemon=True).start()
-    return future
 
 
 def printed(where: dict[str, object], *, as_json: bool) -> str:

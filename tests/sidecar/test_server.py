@@ -82,14 +82,13 @@ def test_a_start_can_be_stopped() -> None:
     assert asyncio.run(served(load, ServiceSettings(port=0, metrics_port=0), stopped=True)) == 130
     assert loading.wait(60)
     # Nobody needs what it loads any more.
-    thread = next(thread for thread in threading.enumerate() if thread.name == "load")
+    thread = next(thread for thread in threading.enumerate() if thread.name.startswith("load"))
     stopped.set()
     thread.join(60)
 
 
 @pytest.mark.parametrize(
-    ("field", "sentence"),
-    [("port", "cannot listen on {}"), ("metrics_port", "cannot serve metrics on {}")],
+    ("field", "sentence"), [("port", "cannot listen on {}"), ("metrics_port", "cannot serve metrics on {}")]
 )
 def test_a_taken_port_is_no_start(field: str, sentence: str) -> None:
     with socket.socket() as taken:
