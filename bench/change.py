@@ -25,6 +25,7 @@ from bench import page
 from bench.table import head, mean, row
 from client import Inverter, Refined, RefineOptions
 from client.atomic import write_all
+from client.change.filters import grey
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
@@ -162,11 +163,8 @@ def mouth_edges(picture: Image8, face: Face) -> float:
     left, right = face.landmarks[3], face.landmarks[4]
     middle, reach = (left + right) / 2, face.eye_distance
     x, y = (middle - reach * np.array([0.6, 0.4])).clip(0).astype(int)
-    box = picture[y : y + int(0.8 * reach) + 2, x : x + int(1.2 * reach) + 2].astype(np.float32) @ _LUMA
+    box = grey(picture[y : y + int(0.8 * reach) + 2, x : x + int(1.2 * reach) + 2].astype(np.float32))
     return float(np.hypot(*np.gradient(box)).mean())
-
-
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def seam(result: Photo, photo: Photo, frame: Frame) -> tuple[float, float]:
@@ -174,8 +172,8 @@ def seam(result: Photo, photo: Photo, frame: Frame) -> tuple[float, float]:
     middle = frame.middle
     x, y = (middle + _WIDER * (np.array([frame.x, frame.y]) - middle)).tolist()
     wider = Frame("aligned", x, y, frame.dx * _WIDER, frame.dy * _WIDER)
-    change = [(each.pixels(wider, SIDE).astype(np.float32) @ _LUMA) for each in (result, photo)]
-    difference = change[0] - change[1]
+    now, before = (grey(each.pixels(wider, SIDE).astype(np.float32)) for each in (result, photo))
+    difference = now - before
     places = wider.to_photo(np.stack(np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2), axis=-1).reshape(-1, 2))
     there = ((places >= 0) & (places <= photo.size)).all(axis=1).reshape(SIDE, SIDE)
     steps, bends = [], []

@@ -8,7 +8,6 @@ the edited and the plain render.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from bench.coders import Coder, EncoderCoder, LooksCoder
 from bench.quality_report import SAME_PERSON
 from bench.table import head, mean, row
 from client.atomic import write_all
+from client.files.sheet import jpeg
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
 from export.training.looks.faces import read_faces
@@ -138,10 +138,7 @@ def run(args: argparse.Namespace) -> None:
     for name, strips in rows.items():
         longest = max(strip.shape[1] for strip in strips)
         padded = [np.pad(strip, ((0, 0), (0, longest - strip.shape[1]), (0, 0))) for strip in strips]
-        buffer = io.BytesIO()
-        Image.fromarray(np.concatenate(padded)).save(buffer, "JPEG", quality=90)
-        files[args.out / f"{name}.jpg"] = buffer.getvalue()
-    args.out.mkdir(parents=True, exist_ok=True)
+        files[args.out / f"{name}.jpg"] = jpeg(np.concatenate(padded), quality=90)
     write_all(files)
     page.write(args.write, text, MARK)
     print(text)

@@ -7,7 +7,6 @@ cached under ``build/bench/quality`` (`bench.reconstructions`), so an interrupte
 from __future__ import annotations
 
 import argparse
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
 from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.atomic import write_all
 from client.files.record import RefineOptions
+from client.files.sheet import jpeg
 from client.triton.grpc_sync import TritonTransport
 from judges.reconstruction import Judge
 from sidecar.optimise.recipe import PRESETS
@@ -96,11 +96,10 @@ def run(args: argparse.Namespace) -> None:
     budget = f" and {options.seconds:g} s" if options.seconds else ""
     note = f"Refined with the preset {options.preset}, at most {steps} steps{budget} each."
     text = markdown(results, note=note if "refined" in args.methods else "")
-    buffer = io.BytesIO()
-    strips(rows).save(buffer, "JPEG", quality=88)
-    write_all({args.out / "quality.md": text.encode(), args.out / SHEET: buffer.getvalue()})
+    sheet = jpeg(strips(rows), quality=88)
+    write_all({args.out / "quality.md": text.encode(), args.out / SHEET: sheet})
     if args.write:
-        write_all({args.write.with_name(SHEET): buffer.getvalue()})
+        write_all({args.write.with_name(SHEET): sheet})
         page.write(args.write, text, MARK)
     print(text)
 

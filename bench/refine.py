@@ -35,7 +35,7 @@ from tqdm import tqdm
 from assets.paths import BUILD, ROOT, detail_file, encoder_file
 from assets.perceptual import stlpips
 from bench.refine_report import Point, Rate, markdown, plot
-from bench.targets import DEGREES, FIRST_SEED, Image8, photos, rotated
+from bench.targets import DEGREES, FIRST_SEED, Image8, Move, moved, photos
 from client.atomic import write_all
 from client.files.sheet import png, sheet
 from export.generator import load_generator
@@ -92,7 +92,8 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Problem]:
             w_plus = generator.mapping(z, 0.7)[:, None].expand(-1, generator.synthesis.num_styles, -1)
             image = sent(generator.synthesis(w_plus))[0].numpy()
             # The pixels cannot be the key: their last bits depend on the number of threads.
-            images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), rotated(image, DEGREES)))
+            turned = moved(image, Move(degrees=DEGREES))
+            images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), turned))
         found = []
         for name, key, image in images:
             small = torch.from_numpy(shrunk(image).copy())[None]

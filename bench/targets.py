@@ -76,11 +76,6 @@ def moved(image: Image8, move: Move) -> Image8:
     return np.asarray(result.crop((margin, margin, margin + side, margin + side)))
 
 
-def rotated(image: Image8, degrees: float) -> Image8:
-    """Rotate a square image anticlockwise about its centre, reflected at its border."""
-    return moved(image, Move(degrees=degrees))
-
-
 def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) -> Iterator[TargetImage]:
     """Each image (name, group, pixels) in each variant."""
     for name, group, image in images:

@@ -14,12 +14,11 @@ Also `bench.bare.ModelError`, `bench.page.PageError` and those of `server.errors
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 
@@ -27,13 +26,15 @@ import numpy as np
 import onnxruntime
 import tritonclient.grpc as triton
 from tqdm import tqdm
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from assets.paths import REPOSITORY
 from bench import page
 from bench.bare import Arrays, Bare
 from bench.pairing import Comparison, paired
 from bench.table import head
+from client.triton.codec import sent
+from client.wire.access import is_local
 from server.triton import LocalTriton
 
 MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")
@@ -80,12 +81,7 @@ class Served:
 
     def __call__(self, worker: int) -> Arrays:
         """Send the request and read the whole answer."""
-        tensors = []
-        for name, value in self._feed.items():
-            tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-            tensor.set_data_from_numpy(value)
-            tensors.append(tensor)
-        answer = self._clients[worker].infer(self._model, tensors, client_timeout=TIMEOUT_S)
+        answer = self._clients[worker].infer(self._model, sent(self._feed), client_timeout=TIMEOUT_S)
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
     def close(self) -> None:
@@ -215,12 +211,7 @@ def run(args: argparse.Namespace) -> None:
 
 def check_local(url: str) -> None:
     """Raise `ThroughputError` unless ``url`` is ``host:port`` on this machine, where the bare side runs."""
-    host = url.rpartition(":")[0].strip("[]")
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    if not is_local(url):
         raise ThroughputError(f"`--url` must be host:port on this machine, such as 127.0.0.1:8001, not `{url}`")
 
 
@@ -230,17 +221,8 @@ def server_version(url: str) -> str:
     Raises:
         ThroughputError: there is no answer.
     """
-    with _client(url) as client:
+    with closing(triton.InferenceServerClient(url, channel_args=_CHANNEL)) as client:
         try:
             return str(client.get_server_metadata(client_timeout=TIMEOUT_S).version)
         except InferenceServerException as exc:
             raise ThroughputError(f"no answer from Triton at {url}: {exc.message()}") from exc
-
-
-@contextmanager
-def _client(url: str) -> Iterator[triton.InferenceServerClient]:
-    client = triton.InferenceServerClient(url, channel_args=_CHANNEL)
-    try:
-        yield client
-    finally:
-        client.close()

@@ -15,6 +15,7 @@ from bench.paper.cases import DEGREES, PLAIN
 from bench.paper.contenders import CONTENDERS
 from bench.paper.runs import Record
 from bench.targets import Image8
+from client.files.sheet import jpeg
 
 TILE = 192
 _CAPTION, _LABEL, _GAP = 26, 150, 3
@@ -112,6 +113,4 @@ def _grid(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image8]]]) ->
         for column, image in enumerate(images):
             tile = Image.fromarray(image).reduce(max(1, len(image) // TILE // 2)).resize((TILE, TILE))
             page.paste(tile, (_LABEL + column * step, top))
-    buffer = io.BytesIO()
-    page.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
+    return jpeg(page, quality=88)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.targets import SIDE, VARIANTS, Image8, moved, photos, rotated, targets
+from bench.targets import SIDE, VARIANTS, Image8, Move, moved, photos, targets
 
 
 def noise(side: int) -> Image8:
@@ -24,13 +24,13 @@ def test_plain_leaves_every_pixel(side: int) -> None:
 def test_a_rotation_is_that_of_pillow(degrees: float) -> None:
     padded = Image.fromarray(np.pad(noise(64), ((32, 32), (32, 32), (0, 0)), mode="reflect"))
     turned = padded.rotate(degrees, Image.Resampling.BICUBIC).crop((32, 32, 96, 96))
-    np.testing.assert_array_equal(rotated(noise(64), degrees), turned)
+    np.testing.assert_array_equal(moved(noise(64), Move(degrees=degrees)), turned)
 
 
 def test_rotation_turns_anticlockwise_and_reflects_the_border() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[28:36, 48:56] = 255  # to the right of the middle
-    turned = rotated(image, 90)
+    turned = moved(image, Move(degrees=90))
     assert turned[8:16, 28:36].min() > 250
     assert turned.sum() == pytest.approx(image.sum(), rel=0.02)
 
