@@ -12,7 +12,7 @@ from torch import Tensor
 from export.training.looks.faces import Faces
 from export.training.moves import tint
 from networks.generator_file import Generator
-from networks.similarity import IDENTITY, move
+from networks.similarity import move
 from networks.synthesis import Synthesis
 
 PSI = (0.5, 1.0)
@@ -201,8 +201,3 @@ class Batches:
             views.append((*faces.views(numbers, theta, mirrored), theta))
         photo, mask, theta = (torch.cat([part.to(self.device) for part in parts]) for parts in zip(*views, strict=True))
         return tinted(photo, TINTED, rng), mask, theta
-
-
-def still(count: int, device: torch.device) -> Tensor:
-    """The identity for a batch, float32 [count, 2, 3]."""
-    return IDENTITY.to(device).expand(count, -1, -1)

@@ -19,11 +19,11 @@ Render = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class FullLoss:
-    """A loss, its parts, and the crops that it saw: known ones, and ours, of which the first are in the same places."""
+    """A loss, the crops that it saw (known ones, and ours, of which the first are in the same places), its parts."""
 
     loss: Tensor
+    crops: tuple[Tensor, Tensor]
     parts: dict[str, Tensor] = field(default_factory=dict)
-    crops: tuple[Tensor, Tensor] | None = None
 
 
 class FullSize:
@@ -36,16 +36,8 @@ class FullSize:
         weight: of the critic.
     """
 
-    def __init__(
-        self,
-        *,
-        whole: Render,
-        loss: ImageLoss,
-        critic: Critic | None,
-        weight: float,
-    ) -> None:
-        self.whole, self.loss = whole, loss
-        self.critic, self.weight = critic, weight
+    def __init__(self, *, whole: Render, loss: ImageLoss, critic: Critic | None, weight: float) -> None:
+        self.whole, self.loss, self.critic, self.weight = whole, loss, critic, weight
 
     def one(self, batch: Batch, f: Tensor, w: Tensor, number: int, rng: torch.Generator) -> FullLoss:
         """One photo of a batch through the whole fine half, with its gradient.
@@ -76,7 +68,7 @@ class FullSize:
         """The loss of crops; the first of ``ours`` [N, 3, S, S] are compared with ``known`` [M, 3, S, S]."""
         places = [place_crop(one, ours.shape[-1], rng) for one in theta.cpu()]
         known, ours = crop(known, places), crop(ours, places)
-        result = FullLoss(torch.zeros((), device=ours.device), crops=(known, ours))
+        result = FullLoss(torch.zeros((), device=ours.device), (known, ours))
         if len(known):
             first = ours[: len(known)]
             result.parts["full"] = 0.5 * (first - known).abs().mean((1, 2, 3)) + self.loss.close(first, known)
@@ -87,16 +79,16 @@ class FullSize:
         return result
 
 
-def place_crop(theta: Tensor, size: int, rng: torch.Generator, side: int = SIDE) -> tuple[int, int]:
+def place_crop(theta: Tensor, size: int, rng: torch.Generator) -> tuple[int, int]:
     """Row and column of a crop in or about the face that lies as ``theta`` [2, 3] says, in an image of ``size`` px."""
     place = (torch.rand(2, generator=rng) * 1.2 - 0.6).to(theta)
     # A place of the aligned face, where it lies in the photo.
     back = torch.linalg.inv(theta[:, :2]) @ (place - theta[:, 2])
-    column, row = ((back + 1) / 2 * size - side / 2).clamp(0, size - side).long().tolist()
+    column, row = ((back + 1) / 2 * size - SIDE / 2).clamp(0, size - SIDE).long().tolist()
     return row, column
 
 
-def crop(images: Tensor, places: list[tuple[int, int]], side: int = SIDE) -> Tensor:
-    """One crop of each image [N, 3, S, S], in the first N places: [N, 3, side, side]."""
-    cut = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, places, strict=False)]
-    return torch.stack(cut) if cut else images[:, :, :side, :side]
+def crop(images: Tensor, places: list[tuple[int, int]]) -> Tensor:
+    """One crop of each image [N, 3, S, S], in the first N places: [N, 3, 256, 256]."""
+    cut = [image[:, y : y + SIDE, x : x + SIDE] for image, (y, x) in zip(images, places, strict=False)]
+    return torch.stack(cut) if cut else images[:, :, :SIDE, :SIDE]
