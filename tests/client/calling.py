@@ -7,17 +7,8 @@ import asyncio
 import numpy as np
 from PIL import Image
 
-from client import (
-    AsyncInverter,
-    Direction,
-    Inverter,
-    Photo,
-)
-from tests.client.fakes import (
-    GENERATOR,
-    FakeAsyncTransport,
-    FakeTransport,
-)
+from client import AsyncInverter, Direction, Inverter, Photo
+from tests.client.fakes import GENERATOR, FakeAsyncTransport, FakeTransport
 
 
 def direction(**changes) -> Direction:

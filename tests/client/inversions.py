@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from client import (
-    Frame,
-    Inversion,
-    InversionError,
-    Refinement,
-    RefineOptions,
-    Terms,
-)
+from client import Frame, Inversion, InversionError, Refinement, RefineOptions, Terms
 from client.files.sheet import png
 from tests.client.fakes import SIDE, check_sentence
 

@@ -16,13 +16,7 @@ FILE = "out/me/me.inversion.safetensors"
 REFINED = "out/me/me.refined.inversion.safetensors"
 
 
-RESULTS = [
-    "out",
-    "out/me",
-    "out/me/me.inversion.safetensors",
-    "out/me/me.reconstruction.png",
-    "out/me/me.sheet.png",
-]
+RESULTS = ["out", "out/me", "out/me/me.inversion.safetensors", "out/me/me.reconstruction.png", "out/me/me.sheet.png"]
 
 
 def files(place: Path) -> list[str]:

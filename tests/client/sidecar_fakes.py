@@ -73,12 +73,7 @@ def simulated(request: RefineRequest, hook: Hook = lambda _step: None) -> Iterat
             yield Preview(state.step, jpeg(state.step))
     yield Finished(
         State(
-            step=state.step,
-            seconds=state.seconds,
-            f=state.f,
-            w_m_plus=state.w_m_plus,
-            optimiser={},
-            terms=state.terms,
+            step=state.step, seconds=state.seconds, f=state.f, w_m_plus=state.w_m_plus, optimiser={}, terms=state.terms
         ),
         "steps",
         METRICS,

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from client import (
-    Frame,
-    GeneratorMismatch,
-    Inversion,
-    InversionError,
-    OutputError,
-)
+from client import Frame, GeneratorMismatch, Inversion, InversionError, OutputError
 from client.files.inversion import SCHEMA
 from tests.client.fakes import check_sentence, unhurried
 from tests.client.inversions import made, parts, refused, rewritten
@@ -178,10 +172,7 @@ def test_the_frame_must_be_right(tmp_path, wrong):
 
 @pytest.mark.parametrize(
     ("size", "crop", "expected"),
-    [
-        ((40, 50), "0,5,40", Frame("square", 0, 5, 40)),
-        ((40, 50), "1,2,30", Frame.crop(1, 2, 30)),
-    ],
+    [((40, 50), "0,5,40", Frame("square", 0, 5, 40)), ((40, 50), "1,2,30", Frame.crop(1, 2, 30))],
 )
 def test_an_older_file_has_a_crop_alone(tmp_path, size, crop, expected):
     found, texts = parts(made(photo_size=size))

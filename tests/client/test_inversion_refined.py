@@ -14,15 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from safetensors.numpy import save
 
-from client import (
-    Inversion,
-    InversionError,
-    Metrics,
-    ParameterError,
-    Refinement,
-    RefineOptions,
-    Terms,
-)
+from client import Inversion, InversionError, Metrics, ParameterError, Refinement, RefineOptions, Terms
 from client.files.inversion import REFINED_SCHEMA, SCHEMA
 from client.files.record import REASONS
 from protocol.methods import PRESETS

@@ -22,13 +22,7 @@ from client import (
 from client.triton.transport import ModelConfig
 from tests.client.calling import direction, inverted, result_of
 from tests.client.calls import AskConfig, AskLive, Infer
-from tests.client.fakes import (
-    FakeTransport,
-    FakeTriton,
-    check_sentence,
-    config,
-    serving,
-)
+from tests.client.fakes import FakeTransport, FakeTriton, check_sentence, config, serving
 
 
 def test_a_server_without_the_models(photo, asynchronous):

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from client import (
-    AnswerRefused,
-)
+from client import AnswerRefused
 from client.sidecar.grpc import message_of
 from protocol import refine_pb2 as pb
 from protocol.codec import to_event, to_tensor
 from tests.client.fakes import check_sentence
-from tests.client.sidecar_fakes import (
-    jpeg,
-    simulated,
-)
+from tests.client.sidecar_fakes import jpeg, simulated
 from tests.client.test_refine_grpc import STATE, request
 
 

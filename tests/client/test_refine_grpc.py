@@ -32,13 +32,7 @@ from protocol.messages import RefineRequest, State
 from protocol.status import trailing
 from tests.client.fakes import FakeAsyncTransport, FakeTransport, check_sentence
 from tests.client.inversions import held, made
-from tests.client.sidecar_fakes import (
-    FakeSidecar,
-    from_request,
-    refining,
-    simulated,
-    stalling,
-)
+from tests.client.sidecar_fakes import FakeSidecar, from_request, refining, simulated, stalling
 
 TARGET = b"any bytes: the service decodes them"
 STATE = State(

@@ -23,13 +23,7 @@ from protocol import refine_pb2 as pb
 from protocol.codec import to_tensor
 from tests.client.fakes import FakeAsyncTransport, FakeTransport
 from tests.client.inversions import held
-from tests.client.sidecar_fakes import (
-    STEPS,
-    FakeRefineTransport,
-    FakeSidecar,
-    refining,
-    stalling,
-)
+from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, FakeSidecar, refining, stalling
 
 
 def refined(url: str, *, asynchronous: bool, patience: float = 60.0, watch=lambda _event: None) -> list:

@@ -24,13 +24,7 @@ from client.limits import FACES_AT_A_TIME
 from tests.client.fakes import FakeAsyncTransport, FakeTransport
 from tests.client.inversions import made, target
 from tests.client.refinements import TEN, events_of, failing, result_of
-from tests.client.sidecar_fakes import (
-    FakeAsyncRefineTransport,
-    FakeRefineTransport,
-    FakeSidecar,
-    refining,
-    simulated,
-)
+from tests.client.sidecar_fakes import FakeAsyncRefineTransport, FakeRefineTransport, FakeSidecar, refining, simulated
 
 
 def faces(count: int) -> list[Inversion]:

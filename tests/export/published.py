@@ -16,9 +16,7 @@ import numpy as np
 import torch
 
 from export.checkpoints import child
-from export.checkpoints.errors import (
-    CheckpointError,
-)
+from export.checkpoints.errors import CheckpointError
 from export.checkpoints.reader import PublishedGenerator, _is_safetensors, loaded, read_checkpoint
 
 State = dict[str, torch.Tensor]

@@ -36,13 +36,7 @@ from tests.export.pickles import (
     view,
     zipped,
 )
-from tests.export.published import (
-    in_little_memory,
-    read,
-    read_in_child,
-    rosinality_file,
-    saved,
-)
+from tests.export.published import in_little_memory, read, read_in_child, rosinality_file, saved
 
 TENSORS: dict[str, tuple[object, object, object, object]] = {
     "expanded": (1, 0, (1 << 27,), (0,)),

@@ -19,11 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.checkpoints.errors import (
-    CheckpointError,
-    UnknownFormatError,
-    UnsupportedNetworkError,
-)
+from export.checkpoints.errors import CheckpointError, UnknownFormatError, UnsupportedNetworkError
 from export.checkpoints.reader import read_checkpoint
 from tests.export.published import (
     Published,

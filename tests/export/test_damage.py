@@ -13,21 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.checkpoints.errors import (
-    CheckpointError,
-    DamagedError,
-    UnknownFormatError,
-    UnsafePickleError,
-)
+from export.checkpoints.errors import CheckpointError, DamagedError, UnknownFormatError, UnsafePickleError
 from export.checkpoints.reader import PublishedGenerator
-from tests.export.published import (
-    genforce_file,
-    nvlabs_generator,
-    read,
-    rosinality_file,
-    saved,
-    values,
-)
+from tests.export.published import genforce_file, nvlabs_generator, read, rosinality_file, saved, values
 
 
 @pytest.fixture(autouse=True)

@@ -39,13 +39,7 @@ tensors = st.builds(
 
 
 @settings(deadline=None)
-@given(
-    source=tensors,
-    target=tensors,
-    batch=st.integers(0, 64),
-    instances=st.integers(1, 4),
-    runs=st.integers(0, 3),
-)
+@given(source=tensors, target=tensors, batch=st.integers(0, 64), instances=st.integers(1, 4), runs=st.integers(0, 3))
 def test_configurations_survive_text(source: Tensor, target: Tensor, batch: int, instances: int, runs: int) -> None:
     config = ServedModel(
         name="m", inputs=(source,), outputs=(target,), max_batch_size=batch, parameters={"cut": "16", "domain": "d"},

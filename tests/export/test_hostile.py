@@ -13,12 +13,7 @@ from typing import Any
 import pytest
 
 from export.checkpoints import child, containers, records
-from export.checkpoints.errors import (
-    CheckpointError,
-    UnknownFormatError,
-    UnsafePickleError,
-    UnsupportedNetworkError,
-)
+from export.checkpoints.errors import CheckpointError, UnknownFormatError, UnsafePickleError, UnsupportedNetworkError
 from tests.export.pickles import (
     Build,
     Call,
@@ -34,10 +29,7 @@ from tests.export.pickles import (
     view,
     zipped,
 )
-from tests.export.published import (
-    read,
-    read_in_child,
-)
+from tests.export.published import read, read_in_child
 
 PLACES: dict[str, Callable[[object], bytes]] = {
     "pickle": assembled,

@@ -10,9 +10,7 @@ from judges.faces import Face, Image8
 
 EYES = ((90.0, 100.0), (150.0, 100.0))
 FACE = Face(
-    np.array([60, 50, 120, 150], np.float32),
-    np.array([*EYES, (120, 130), (95, 160), (145, 160)], np.float32),
-    1.0,
+    np.array([60, 50, 120, 150], np.float32), np.array([*EYES, (120, 130), (95, 160), (145, 160)], np.float32), 1.0
 )
 
 

@@ -123,11 +123,7 @@ def test_client_and_side_car_say_it_in_a_sentence(
     Image.new("RGB", (32, 32)).save(data, "PNG")
     (tmp_path / "it.png").write_bytes(data.getvalue())
     for module in (photo, served):
-        monkeypatch.setattr(
-            module,
-            "_decoding",
-            Decoding(f"tests.photos.decoders:{decoder}", seconds=seconds),
-        )
+        monkeypatch.setattr(module, "_decoding", Decoding(f"tests.photos.decoders:{decoder}", seconds=seconds))
     with pytest.raises(PhotoError) as caught:
         Photo.open(tmp_path / "it.png")
     assert str(caught.value) == f"cannot read `it.png`: {says}"

@@ -33,7 +33,7 @@ def repository(tmp_path: Path) -> Path:
 def test_by_default_it_is_what_inverting_and_editing_need(repository: Path) -> None:
     assert served(repository, ["default"]) == ["faces", "x_edit", "x_fine", "x_invert", "x_shift"]
     assert served(repository, ["default", "x_mapping"]) == [
-        *("faces", "x_edit", "x_fine", "x_invert", "x_mapping", "x_shift"),
+        *("faces", "x_edit", "x_fine", "x_invert", "x_mapping", "x_shift")
     ]
     assert served(repository, ["x_cut8_invert"]) == ["x_cut8_invert", "x_fine"]
     assert served(repository, ["x_mapping", "all"]) is None
@@ -47,7 +47,7 @@ def test_a_repository_of_other_models_is_served_as_a_whole(tmp_path: Path) -> No
 
 def test_the_projects_own_models() -> None:
     assert served(project_root() / "model_repository", ["default"]) == [
-        *("faces", "ffhq_detail", "ffhq_edit", "ffhq_encoder", "ffhq_fine", "ffhq_invert", "ffhq_shift", "ffhq_styles"),
+        *("faces", "ffhq_detail", "ffhq_edit", "ffhq_encoder", "ffhq_fine", "ffhq_invert", "ffhq_shift", "ffhq_styles")
     ]
 
 

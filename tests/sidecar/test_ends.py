@@ -217,11 +217,7 @@ def test_a_diverging_job_ends_with_its_last_finite_state() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "sentence"),
-    [
-        ("failing", FAILED),
-        ("unsaid", FAILED),
-        ("unopened", "The request failed; the server's log says why."),
-    ],
+    [("failing", FAILED), ("unsaid", FAILED), ("unopened", "The request failed; the server's log says why.")],
 )
 def test_a_failing_engine_ends_its_jobs_alone(preset: str, sentence: str, errors: list[str]) -> None:
     with running() as side:

@@ -36,10 +36,7 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
         lambda r: r.ClearField("generator"),
         "the inversion belongs to generator ``: this side-car serves f",
     ),
-    "another domain": (
-        lambda r: setattr(r, "domain", "cars\n"),
-        r"unknown domain `cars\n`: this side-car serves fake",
-    ),
+    "another domain": (lambda r: setattr(r, "domain", "cars\n"), r"unknown domain `cars\n`: this side-car serves fake"),
     "request id": (
         lambda r: setattr(r, "request_id", "a b"),
         "invalid request_id: expected at most 64 characters of A-Z",
@@ -101,10 +98,7 @@ BAD: dict[str, tuple[Callable[[pb.RefineRequest], object], str]] = {
         lambda r: r.pixels.CopyFrom(pb.Pixels(width=4097, height=4097)),
         "invalid photo: 4097x4097 pixels, expected a side of 16 to 4096",
     ),
-    "the most tensors": (
-        resumed(state=[pb.NamedTensor()] * 65),
-        "invalid checkpoint: 65 tensors, expected at most 64",
-    ),
+    "the most tensors": (resumed(state=[pb.NamedTensor()] * 65), "invalid checkpoint: 65 tensors, expected at most 64"),
     "a state's tensor": (
         resumed(state=[pb.NamedTensor(name="x" * 50, value=given_tensor([2]))]),
         f"invalid `{'x' * 40}` of the checkpoint: 4 bytes do not fill float32 [2]",
