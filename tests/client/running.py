@@ -26,15 +26,15 @@ def files(place: Path) -> list[str]:
     )
 
 
-def failed(capsys, *arguments: str) -> tuple[int, str]:
-    """Run a command that fails: its exit code and its one sentence."""
-    code = cli.main(arguments)
+def failed(capsys, *arguments: str, code: int = 2) -> str:
+    """Run a command that fails with an exit code: its one sentence."""
+    assert cli.main(arguments) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("error: ")
     assert not captured.err.endswith(".\n")
-    return code, captured.err
+    return captured.err
 
 
 def abort(step: int, code: grpc.StatusCode, details: str):

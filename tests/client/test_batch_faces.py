@@ -109,9 +109,7 @@ def test_a_crop_of_a_photo_comes_first() -> None:
 def test_choices_that_make_no_sense_are_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    code, message = failed(capsys, *BATCH, "--out", "out", *arguments)
-    assert code == 2
-    assert words in message
+    assert words in failed(capsys, *BATCH, "--out", "out", *arguments)
     assert not list(Path("out").glob("*"))
 
 
@@ -119,9 +117,7 @@ def test_choices_that_make_no_sense_are_one_sentence(
 def test_a_batch_keeps_its_frames(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*BATCH, "--out", "out", "--frame", "square"]) == 0
     capsys.readouterr()
-    code, message = failed(capsys, *BATCH, "--out", "out", "--resume")
-    assert code == 2
-    assert "different options (frame)" in message
+    assert "different options (frame)" in failed(capsys, *BATCH, "--out", "out", "--resume")
     # A batch from before there was a choice inverted squares.
     with Ledger(Path("out/ledger.sqlite")) as ledger:
         plan = ledger.plan

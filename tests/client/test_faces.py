@@ -140,8 +140,7 @@ def test_the_chosen_faces_are_inverted(place, capsys):
     assert cli.main(["invert", "--fast", "two.png", "--force"]) == 0
     assert set(before) < set(files(place))
     capsys.readouterr()
-    code, message = failed(capsys, "invert", "--fast", "two.png", "--face", "2")
-    assert code == 2 and "face-2" in message
+    assert "face-2" in failed(capsys, "invert", "--fast", "two.png", "--face", "2")
 
 
 def test_a_photo_without_a_face_is_inverted_as_a_square_and_that_is_said(place, capsys):
@@ -167,13 +166,11 @@ def test_a_photo_without_a_face_is_inverted_as_a_square_and_that_is_said(place, 
 )
 def test_bad_choices_are_one_sentence(place, capsys, arguments, why):
     picture(place / "none.png", ())
-    code, message = failed(capsys, "invert", "--fast", "none.png", *arguments)
-    assert code == 2 and why in message
+    assert why in failed(capsys, "invert", "--fast", "none.png", *arguments)
 
 
 @pytest.mark.usefixtures("place")
 def test_a_sliver_is_refused(capsys):
     Image.new("RGB", (30000, 1)).save("sliver.png")
     for command in ("faces", "invert"):
-        code, message = failed(capsys, command, "sliver.png")
-        assert code == 2 and "too small: 30000x1" in message
+        assert "too small: 30000x1" in failed(capsys, command, "sliver.png")

@@ -130,5 +130,4 @@ def test_a_hostile_profile_is_one_sentence_or_none(capsys: pytest.CaptureFixture
         photo = Photo.open("odd.png")
         plain = photo.pixels(FRAME, 64)
         assert Paste(photo, FRAME, plain)(255 - plain).size == (300, 240)
-    code, _ = failed(capsys, "invert", "--fast", "odd.png", "--face", "5")
-    assert code == 2
+    failed(capsys, "invert", "--fast", "odd.png", "--face", "5")

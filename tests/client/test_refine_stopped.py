@@ -29,9 +29,9 @@ def test_a_side_car_that_stays_away_leaves_the_last_checkpoint(capsys, sidecar):
     sidecar.on_step = lambda step, context: (
         step < 15 or len(sidecar.requests) > 99 or context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
     )
-    code, message = failed(capsys, "invert", "me.png", "--checkpoint-every", "10", "--patience", "0.3")
-    assert code == 3
-    assert "went away; the inversion of step 10 is in" in message
+    assert "went away; the inversion of step 10 is in" in failed(
+        capsys, "invert", "me.png", "--checkpoint-every", "10", "--patience", "0.3", code=3
+    )
     assert len(sidecar.requests) > 1
     assert Inversion.load(FILE).refinement.step == 10
 
@@ -47,8 +47,7 @@ def test_a_triton_that_stays_away_at_the_end_leaves_the_refined_inversion(place,
             triton.__exit__(None, None, None)
 
     sidecar.on_step = stop
-    code, message = failed(capsys, "invert", "me.png", "--url", url, "--patience", "0.5")
-    assert code == 3
+    message = failed(capsys, "invert", "me.png", "--url", url, "--patience", "0.5", code=3)
     assert f"no Triton server answers at {url}" in message
     assert f"the refined inversion is in {FILE}, without its picture\n" in message
     assert files(place) == RESULTS[:3]
@@ -88,9 +87,7 @@ def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing.os, "fsync", full)
-    code, message = failed(capsys, "invert", "me.png")
-    assert code == 2
-    assert "no space left on device; the refined inversion is in" in message
+    assert "no space left on device; the refined inversion is in" in failed(capsys, "invert", "me.png")
     assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.reason == "steps"
 
@@ -101,9 +98,9 @@ def test_a_preview_replaces_previews_only(name, capsys):
     Image.new("RGB", (300, 300)).save("other.jpg")
     Path("notes.jpg").write_text("not a picture")
     before = Path(name).read_bytes()
-    code, message = failed(capsys, "invert", "me.png", "--preview", name)
-    assert code == 2
-    assert f"cannot write `{name}`: it already exists, and is no preview" in message
+    assert f"cannot write `{name}`: it already exists, and is no preview" in failed(
+        capsys, "invert", "me.png", "--preview", name
+    )
     assert Path(name).read_bytes() == before
     Image.new("RGB", (256, 256)).save("other.jpg")
     assert cli.main(["invert", "me.png", "--preview", "other.jpg"]) == 0
@@ -111,9 +108,9 @@ def test_a_preview_replaces_previews_only(name, capsys):
 
 @pytest.mark.usefixtures("place")
 def test_a_preview_that_cannot_be_written_costs_no_checkpoint(capsys):
-    code, message = failed(capsys, "invert", "me.png", "--checkpoint-every", "4", "--preview", "installed")
-    assert code == 2
-    assert "`installed`: it is a directory" in message
+    assert "`installed`: it is a directory" in failed(
+        capsys, "invert", "me.png", "--checkpoint-every", "4", "--preview", "installed"
+    )
     assert Inversion.load(FILE).refinement.step == 4
 
 

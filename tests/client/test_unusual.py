@@ -164,9 +164,7 @@ def test_pipes_are_not_waited_for(capsys):
         token_of("@pipe.jsonl")
     with pytest.raises(ParameterError, match="not a regular file"):
         endpoints({"config": "pipe.jsonl"}, {})
-    code, message = failed(capsys, "batch", "edit", "--fast", "--photos", "pipe.jsonl", "--out", "b")
-    assert code == 2
-    assert "not a regular file" in message
+    assert "not a regular file" in failed(capsys, "batch", "edit", "--fast", "--photos", "pipe.jsonl", "--out", "b")
     with pytest.raises(OutputError, match="not a regular file"):
         write_all({Path("pipe.jsonl"): b""})
     assert Path("pipe.jsonl").is_fifo()
@@ -195,11 +193,9 @@ def test_only_our_own_temporary_files_are_swept(tmp_path):
 def test_two_directions_in_one_edit_are_refused(place, capsys):
     assert cli.main(["invert", "--fast", "me.png"]) == 0
     capsys.readouterr()
-    code, message = failed(
+    assert "two directions in one edit, `age` and `smile`" in failed(
         capsys, "edit", FILE, "--direction", "age", "--strength", "1", "--direction", "smile", "--strength", "2"
     )
-    assert code == 2
-    assert "two directions in one edit, `age` and `smile`" in message
     assert not list((place / "out").rglob("*age*"))
 
 
@@ -211,9 +207,7 @@ def test_nothing_finished_is_replaced_without_force(capsys):
     assert cli.main(["invert", "me.png", "--edit", "age=1"]) == 0
     before = {path: path.read_bytes() for path in Path("out/me").iterdir()}
     capsys.readouterr()
-    code, message = failed(capsys, "invert", "--fast", "me.png")
-    assert code == 2
-    assert "pass --force" in message
+    assert "pass --force" in failed(capsys, "invert", "--fast", "me.png")
     # A finished inversion and its edits stay beside what is refined from it.
     assert cli.main(["refine", FILE]) == 0
     assert cli.main(["refine", FILE]) == 0
@@ -239,12 +233,11 @@ def test_another_photo_of_the_same_name_has_its_own_results(capsys):
     other.rename("me.inversion.safetensors")
     Inversion.load("me.inversion.safetensors")
     Image.effect_noise((80, 80), 90).save("e/me.age+1.png")
-    code, message = failed(
+    message = failed(
         capsys,
         *("edit", "me.inversion.safetensors", "--photo", "d2/me.jpg"),
         *("--direction", "age", "--strength", "1", "--out", "e"),
     )
-    assert code == 2
     assert "already exists" in message
 
 
@@ -257,6 +250,4 @@ def test_a_direction_whose_file_changed_is_another_choice(place, capsys):
     assert cli.main([*batch, "--resume"]) == 0
     direction_file(own, scale="2")
     capsys.readouterr()
-    code, message = failed(capsys, *batch, "--resume")
-    assert code == 2
-    assert "different options (digests)" in message
+    assert "different options (digests)" in failed(capsys, *batch, "--resume")
