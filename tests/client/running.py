@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -35,6 +37,12 @@ def failed(capsys, *arguments: str, code: int = 2) -> str:
     assert captured.err.startswith("error: ")
     assert not captured.err.endswith(".\n")
     return captured.err
+
+
+def reported(capsys, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """What a command reports with ``--json``."""
+    assert cli.main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
 
 
 def abort(step: int, code: grpc.StatusCode, details: str):

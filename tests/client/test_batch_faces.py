@@ -14,7 +14,7 @@ from client import Frame, Inversion, RequestRejected, cli
 from client.api import AsyncInverter
 from client.batch.ledger import Ledger
 from tests.client.fakes import FACE
-from tests.client.running import failed, opened, results, save
+from tests.client.running import failed, opened, reported, results, save
 from tests.client.sidecar_fakes import FakeSidecar, refining
 from tests.client.test_faces import PLACES, picture
 
@@ -38,8 +38,7 @@ def changed(before: Path, after: Path) -> np.ndarray:
 
 @pytest.mark.usefixtures("photos")
 def test_the_largest_face_is_inverted_and_the_square_of_a_photo_without(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*BATCH, "--out", "out", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, *BATCH, "--out", "out")
     assert report["photos"] == {"pending": 0, "done": 3, "failed": 0}
     (note,) = report["notes"]
     assert (note["name"], note["sentence"]) == ("none.png", NOTE)
@@ -57,8 +56,7 @@ def test_the_largest_face_is_inverted_and_the_square_of_a_photo_without(capsys: 
 def test_all_faces_are_edited_in_one_picture_and_photos_are_counted(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([*BATCH, "--out", "out", "--faces", "all", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, *BATCH, "--out", "out", "--faces", "all")
     assert report["photos"] == {"pending": 0, "done": 3, "failed": 0}
     assert [each["name"] for each in report["notes"]] == ["none.png"]
     assert sorted(path.name for path in (photos / "out/two.png").iterdir()) == [
@@ -141,8 +139,7 @@ def test_a_face_that_fails_leaves_the_others(
 
     with monkeypatch.context() as patch:
         patch.setattr(AsyncInverter, method, rejecting)
-        assert cli.main([*command, "--out", "out", "--json"]) == 1
-        report = json.loads(capsys.readouterr().out)
+        report = reported(capsys, *command, "--out", "out", code=1)
         assert report["photos"] == {"pending": 0, "done": 1, "failed": 2}
         one, two = sorted(report["failures"], key=lambda each: each["name"])
         # The only face of a photo is the photo.

@@ -16,7 +16,7 @@ from PIL import Image
 from client import Inversion, cli
 from client.files.sheet import TILE
 from tests.client.fakes import GENERATOR, SIDE, FakeTriton, direction_file, serving
-from tests.client.running import failed, files, opened
+from tests.client.running import failed, files, opened, reported
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,7 @@ def test_invert_with_edits(place, capsys):
 
 
 def test_the_sheet_is_written_without_edits_too(place, capsys):
-    assert cli.main(["invert", "--fast", "me.png", "--out", "here/there", "--crop", "1,2,60", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "--fast", "me.png", "--out", "here/there", "--crop", "1,2,60")
     assert report["edits"] == []
     assert report["crop"] == [1, 2, 60]
     assert report["photo"]["size"] == [120, 90]
@@ -79,8 +78,7 @@ def test_edit(place, capsys):
     assert cli.main(["invert", "--fast", "me.png"]) == 0
     capsys.readouterr()
     command = ["edit", "out/me/me.inversion.safetensors", "--direction", "age", "--strength", "-3", "--strength", "3"]
-    assert cli.main([*command, "--show", "render", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, *command, "--show", "render")
     assert report["sheet"] == "out/me/me.age.sheet.png"
     assert [(edit["direction"], edit["strength"]) for edit in report["edits"]] == [("age", -3.0), ("age", 3.0)]
     dark, light = (np.asarray(opened(edit["image"])).mean() for edit in report["edits"])
@@ -95,8 +93,7 @@ def test_own_directions(place, capsys):
 
 
 def test_generate(place, capsys):
-    assert cli.main(["generate", "--seed", "7", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "generate", "--seed", "7")
     assert (report["image"], report["psi"]) == ("out/generated/seed-7.png", 0.7)
     first = Path(report["image"]).read_bytes()
     assert cli.main(["generate", "--seed", "7"]) == 0
@@ -110,8 +107,7 @@ def test_directions(place, capsys, monkeypatch):
     assert "age" in text
     assert "-3 to 3" in text
     assert "one standard deviation" in text
-    assert cli.main(["directions", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "directions")
     assert [direction["name"] for direction in report["directions"]] == ["age", "smile"]
     monkeypatch.setattr("client.files.direction.FOLDER", place / "none")
     assert cli.main(["directions"]) == 0
@@ -125,8 +121,7 @@ def test_status(capsys):
     assert "triton 2.51.0" in text
     assert GENERATOR in text
     assert re.search(r"ffhq_fine +ready +version 1\n", text)
-    assert cli.main(["status", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "status")
     assert report["usable"] is True
     assert [model["name"] for model in report["models"]][8:] == ["faces"]
 
@@ -200,8 +195,7 @@ def test_bad_input_to_invert(place, capsys, arguments, words):
     ],
 )
 def test_bad_input_to_the_others(place, capsys, arguments, words):
-    assert cli.main(["invert", "--fast", "me.png", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "--fast", "me.png")
     good = Path(report["inversion"])
     found = Inversion.load(good)
     object.__setattr__(found, "generator", "f" * 16)

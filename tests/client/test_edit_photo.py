@@ -11,7 +11,7 @@ from PIL import Image
 
 from client import Inversion, Inverter, Paste, Photo, PhotoError, cli
 from tests.client.fakes import SIDE
-from tests.client.running import failed, opened
+from tests.client.running import failed, opened, reported
 from tests.client.test_faces import PLACES, picture
 
 FILE = "out/me/me.inversion.safetensors"
@@ -117,8 +117,7 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
 @pytest.fixture
 def two_faces(place: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     picture(place / "two.png")
-    assert cli.main(["invert", "--fast", "two.png", "--face", "all", "--edit", "age=-3,3", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "--fast", "two.png", "--face", "all", "--edit", "age=-3,3")
     assert [edit["image"] for edit in report["edits"]] == [f"out/two/two.faces.age{s}.png" for s in ("-3", "+3")]
     assert report["sheet"] == "out/two/two.faces.sheet.png"
     assert [each["edits"] for each in report["inversions"]] == [[], []]
@@ -136,13 +135,11 @@ def test_all_faces_are_edited_in_one_photo(two_faces: Path, capsys: pytest.Captu
     # The same later, from their inversions.
     paths = [f"out/two/two.face-{number}.inversion.safetensors" for number in (1, 2)]
     command = ["edit", *paths, "--photo", "two.png", "--direction", "age", "--strength", "3"]
-    assert cli.main([*command, "--json", "--out", "again"]) == 0
-    (edit,) = json.loads(capsys.readouterr().out)["edits"]
+    (edit,) = reported(capsys, *command, "--out", "again")["edits"]
     assert edit["image"] == "again/two.faces.age+3.png"
     assert Path(edit["image"]).read_bytes() == (two_faces / "out/two/two.faces.age+3.png").read_bytes()
     # One face alone leaves the other.
-    assert cli.main(["edit", paths[0], *command[3:], "--json"]) == 0
-    (edit,) = json.loads(capsys.readouterr().out)["edits"]
+    (edit,) = reported(capsys, "edit", paths[0], *command[3:])["edits"]
     assert faces_changed(edit["image"]) == [False, True]
 
 

@@ -16,7 +16,7 @@ from client.triton.transport import ModelConfig
 from tests.client.calling import result_of
 from tests.client.calls import AskConfig, Call, Infer
 from tests.client.fakes import FACE, MARK, MOST, FakeTransport, check_sentence, config, marked
-from tests.client.running import failed, files, opened
+from tests.client.running import failed, files, opened, reported
 
 PLACES = ((100, 60), (220, 90))
 
@@ -105,8 +105,7 @@ def test_the_command_lists_and_draws_them(place, capsys):
     assert "two.png (320x160): 2 faces" in captured.out and "boxes.png" in captured.out
     drawn = np.asarray(opened(place / "boxes.png")).astype(int)
     assert drawn.shape == (160, 320, 3) and (drawn != 90).any(axis=2).mean() > 0.01
-    assert cli.main(["faces", "two.png", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "faces", "two.png")
     assert [face["number"] for face in report["faces"]] == [1, 2]
     assert np.shape(report["faces"][0]["landmarks"]) == (5, 2)
     assert report["photo"]["size"] == [320, 160]
@@ -125,15 +124,13 @@ def test_a_crowd_is_bounded_and_said(capsys):
 
 def test_the_chosen_faces_are_inverted(place, capsys):
     picture(place / "two.png")
-    assert cli.main(["invert", "--fast", "two.png", "--face", "all", "--edit", "age=1", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "--fast", "two.png", "--face", "all", "--edit", "age=1")
     assert [each["face"] for each in report["inversions"]] == [1, 2]
     paths = [f"out/two/two.face-{number}.inversion.safetensors" for number in (1, 2)]
     assert [each["inversion"] for each in report["inversions"]] == paths
     assert Inversion.load(paths[1]).frame == Frame.aligned(FACE + np.array([100.5, 60.5]))
     before = files(place)
-    assert cli.main(["invert", "--fast", "two.png", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = reported(capsys, "invert", "--fast", "two.png")
     assert found["inversion"] == "out/two/two.inversion.safetensors"
     assert (found["frame"]["kind"], found["face"], found["note"]) == ("aligned", 1, None)
     # What replaces it leaves the pictures of the faces.

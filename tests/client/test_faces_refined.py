@@ -19,7 +19,7 @@ from PIL import Image
 from client import Inversion, cli
 from protocol import codec
 from tests.client.fakes import direction_file
-from tests.client.running import failed, files, opened
+from tests.client.running import failed, files, opened, reported
 from tests.client.sidecar_fakes import STEPS, FakeSidecar, from_request, simulated
 from tests.client.test_edit_photo import faces_changed
 from tests.client.test_faces import picture
@@ -135,8 +135,7 @@ def test_ctrl_c_keeps_every_face_and_refine_continues_with_all(two, sidecar, cap
     )
     meeting = threading.Barrier(2)
     sidecar.on_face = lambda _face, step, _context: step == 30 and meeting.wait(60)
-    assert cli.main(["refine", *PATHS, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "refine", *PATHS)
     assert [each["inversion"] for each in report["inversions"]] == PATHS
     resumed = [from_request(request) for request in sidecar.requests[2:]]
     assert sorted(request.resume.step for request in resumed) == [10, 20]
@@ -217,8 +216,7 @@ def test_faces_of_any_kind_of_photo_are_edited_and_the_size_stays(place, capsys,
         # The pretended finder looks for a colour, which grey photos do not have.
         photo = photo.convert(mode)
     photo.save("odd.png", **options)
-    assert cli.main(["invert", "--fast", "odd.png", "--face", "all", "--edit", "age=-2,2", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "--fast", "odd.png", "--face", "all", "--edit", "age=-2,2")
     coloured = mode in ("P", "RGBA", "turned")
     assert [each.get("face") for each in report["inversions"]] == ([1, 2, 3] if coloured else [None])
     for edit in report["edits"]:

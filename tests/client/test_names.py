@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from client import cli
 from client.batch.manifest import name_of
 from client.files.names import distinct_part, part_of
 from client.files.photo import Photo
+from tests.client.running import reported
 
 
 @pytest.mark.parametrize("text", ["脸" * 85, "é" * 127, "a" * 250, "😀." * 60, "a b. " * 40])
@@ -26,8 +26,7 @@ def test_names_are_cut_by_bytes(text):
 def test_a_photo_with_a_long_name(capsys):
     name = "脸" * 80 + ".png"
     Path("me.png").rename(name)
-    assert cli.main(["invert", name, "--edit", "age=1", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", name, "--edit", "age=1")
     assert Path(report["inversion"]).is_file()
     assert Path(report["edits"][0]["image"]).is_file()
 
@@ -69,8 +68,7 @@ def test_a_batch_of_odd_names(capsys):
         (Path("photos") / name).write_bytes(b"")
     (Path("photos") / "folder").mkdir()
     batch = ["batch", "edit", "--fast", "--photos", "photos", "--out", "b"]
-    assert cli.main([*batch, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, *batch)
     assert report["photos"] == {"pending": 0, "done": len(names) + 1, "failed": 0}
     assert report["left_out"] == {"folder": 1, "txt": 2}
     assert len(list(Path("b").glob("*/photo.inversion.safetensors"))) == len(names) + 1
@@ -96,7 +94,6 @@ def test_a_photo_that_upsets_the_client_fails_alone(capsys, monkeypatch):
         return opened(path)
 
     monkeypatch.setattr(Photo, "open", upset)
-    assert cli.main(["batch", "edit", "--fast", "--photos", "photos", "--out", "b", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "batch", "edit", "--fast", "--photos", "photos", "--out", "b", code=1)
     assert report["photos"] == {"pending": 0, "done": 2, "failed": 1}
     assert report["failures"][0]["sentence"] == "unexpected KeyError: 'anything'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -17,7 +16,7 @@ from client.files import profile as profiles
 from client.files.colour import adobe_rgb, by_code_points
 from client.files.sheet import encoded, fitted
 from tests.client.change.test_paste import picture
-from tests.client.running import failed
+from tests.client.running import failed, reported
 
 FRAME = Frame("crop", 60, 40, 160)
 DISPLAY_P3 = by_code_points(12, 13)
@@ -64,8 +63,7 @@ def test_files_have_the_profile_and_sheets_are_srgb(form: str) -> None:
 
 def test_commands_keep_it_and_arrays_are_srgb(place: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     saved(place / "wide.png", DISPLAY_P3)
-    assert cli.main(["invert", "--fast", "wide.png", "--frame", "60,40,160", "--edit", "age=3", "--json"]) == 0
-    (edit,) = json.loads(capsys.readouterr().out)["edits"]
+    (edit,) = reported(capsys, "invert", "--fast", "wide.png", "--frame", "60,40,160", "--edit", "age=3")["edits"]
     with Image.open(edit["image"]) as result:
         assert result.info["icc_profile"] == DISPLAY_P3
     with Inverter(url) as inverter:

@@ -15,7 +15,7 @@ from client import Inversion, RefineOptions, cli
 from client.commands.follow import account_lines
 from client.files.record import Refinement
 from tests.client.fakes import GENERATOR, SIDE, direction_file
-from tests.client.running import DIVERGED, FILE, REFINED, RESULTS, abort, failed, files
+from tests.client.running import DIVERGED, FILE, REFINED, RESULTS, abort, failed, files, reported
 from tests.client.sidecar_fakes import METRICS, STEPS, from_request
 
 
@@ -68,8 +68,7 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
     ]
     weights = ["--weight", "mse=2", "--weight", "p_norm=0"]
     preview = ["--preview", "live/now.jpg"]
-    assert cli.main(["invert", "me.png", "--json", *arguments, *weights, *preview]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "me.png", *arguments, *weights, *preview)
     options = from_request(sidecar.requests[0]).options
     assert (options.preset, options.steps, options.seconds, options.target) == ("paper", 12, 9.5, 0.25)
     assert (options.weights, options.checkpoint_every, options.preview_every) == ({"mse": 2.0, "p_norm": 0.0}, 4, 4)
@@ -96,8 +95,7 @@ def test_every_option_reaches_the_side_car(place, capsys, sidecar):
 )
 @pytest.mark.usefixtures("place")
 def test_a_method_has_its_space_and_its_recipe(capsys, sidecar, arguments, side, styles, made):
-    assert cli.main(["invert", "me.png", "--json", "--edit", "age=1", *arguments]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "me.png", "--edit", "age=1", *arguments)
     (request,) = sidecar.requests
     asked = from_request(request)
     assert asked.options.preset == made
@@ -111,8 +109,7 @@ def test_a_method_has_its_space_and_its_recipe(capsys, sidecar, arguments, side,
 
 @pytest.mark.usefixtures("place")
 def test_psp_needs_no_side_car(capsys, sidecar):
-    assert cli.main(["invert", "me.png", "--method", "psp", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "invert", "me.png", "--method", "psp")
     assert (report["method"], report["cut"]) == ("encoder", 4)
     assert sidecar.requests == []
 
@@ -206,8 +203,7 @@ def test_refine_continues_exactly(place, capsys, sidecar):
     assert cli.main(["invert", "me.png", "--checkpoint-every", "10", "--weight", "f=2"]) == 3
     sidecar.on_step = lambda _step, _context: None
     capsys.readouterr()
-    assert cli.main(["refine", FILE, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = reported(capsys, "refine", FILE)
     last = from_request(sidecar.requests[-1])
     assert last.resume.step == 20
     assert (last.options.checkpoint_every, last.options.weights) == (10, {"f": 2.0})
