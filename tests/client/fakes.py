@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -270,11 +270,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
 
 
+def serving(servicer: service_pb2_grpc.GRPCInferenceServiceServicer, port: int = 0) -> AbstractContextManager[str]:
+    """Serve a Triton; see :func:`listening`."""
+    return listening(lambda server: service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server), port)
+
+
 @contextmanager
-def serving(servicer: service_pb2_grpc.GRPCInferenceServiceServicer, port: int = 0) -> Iterator[str]:
-    """Serve on a port of this machine, a free one by default, and give its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+def listening(
+    add: Callable[[grpc.Server], object], port: int = 0, options: Sequence[tuple[str, int]] = ()
+) -> Iterator[str]:
+    """Serve what is added to a server on a port of this machine, a free one by default, and give its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=options)
+    add(server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from PIL import Image
 
 from client import cli
@@ -43,6 +44,18 @@ def reported(capsys, *arguments: str, code: int = 0) -> dict[str, Any]:
     """What a command reports with ``--json``."""
     assert cli.main([*arguments, "--json"]) == code
     return json.loads(capsys.readouterr().out)
+
+
+def disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the second file that is written not fit on the disk."""
+    written = []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("client.atomic.os.fsync", full)
 
 
 def abort(step: int, code: grpc.StatusCode, details: str):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import grpc
@@ -18,6 +17,7 @@ from protocol import codec, refine_pb2_grpc
 from protocol import refine_pb2 as pb
 from protocol.messages import Finished, Message, Preview, Progress, Queued, RefineRequest, State
 from protocol.terms import Metrics, Terms
+from tests.client.fakes import listening
 
 STEPS = 40
 SLICE = 5
@@ -71,13 +71,7 @@ def simulated(request: RefineRequest, hook: Hook = lambda _step: None) -> Iterat
             yield state
         if options.preview_every and state.step % options.preview_every == 0:
             yield Preview(state.step, jpeg(state.step))
-    yield Finished(
-        State(
-            step=state.step, seconds=state.seconds, f=state.f, w_m_plus=state.w_m_plus, optimiser={}, terms=state.terms
-        ),
-        "steps",
-        METRICS,
-    )
+    yield Finished(replace(state, optimiser={}), "steps", METRICS)
 
 
 class FakeRefineTransport:
@@ -149,18 +143,10 @@ class FakeSidecar(refine_pb2_grpc.RefinementServicer):
             yield codec.to_event(message)
 
 
-@contextmanager
-def refining(servicer: refine_pb2_grpc.RefinementServicer, port: int = 0) -> Iterator[str]:
-    """Serve on a port of this machine, a free one by default, and give its address."""
+def refining(servicer: refine_pb2_grpc.RefinementServicer, port: int = 0) -> AbstractContextManager[str]:
+    """Serve a side-car; see ``tests.client.fakes.listening``."""
     limits = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=limits)
-    refine_pb2_grpc.add_RefinementServicer_to_server(servicer, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    try:
-        yield f"127.0.0.1:{bound}"
-    finally:
-        server.stop(None).wait()
+    return listening(lambda server: refine_pb2_grpc.add_RefinementServicer_to_server(servicer, server), port, limits)
 
 
 def stalling(at: int) -> FakeSidecar:

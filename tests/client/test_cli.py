@@ -16,7 +16,7 @@ from PIL import Image
 from client import Inversion, cli
 from client.files.sheet import TILE
 from tests.client.fakes import GENERATOR, SIDE, FakeTriton, direction_file, serving
-from tests.client.running import failed, files, opened, reported
+from tests.client.running import disk_is_full, failed, files, opened, reported
 
 
 @pytest.fixture(scope="module")
@@ -243,16 +243,7 @@ def test_a_failed_edit_leaves_no_inversion_behind(place, capsys):
 
 
 def test_a_full_disk_leaves_nothing_behind(place, capsys, monkeypatch):
-    from client import atomic as writing
-
-    calls = []
-
-    def full(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writing.os, "fsync", full)
+    disk_is_full(monkeypatch)
     assert "no space left" in failed(capsys, "invert", "--fast", "me.png")
     assert [name for name in files(place) if Path(name).is_file()] == []
 

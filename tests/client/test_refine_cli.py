@@ -52,20 +52,8 @@ def test_invert_refines_and_edits(place, capsys, sidecar):
 
 
 def test_every_option_reaches_the_side_car(place, capsys, sidecar):
-    arguments = [
-        "--preset",
-        "paper",
-        "--steps",
-        "12",
-        "--seconds",
-        "9.5",
-        "--target",
-        "0.25",
-        "--checkpoint-every",
-        "4",
-        "--clip",
-        "2.5",
-    ]
+    arguments = ["--preset", "paper", "--steps", "12", "--seconds", "9.5", "--target", "0.25"]
+    arguments += ["--checkpoint-every", "4", "--clip", "2.5"]
     weights = ["--weight", "mse=2", "--weight", "p_norm=0"]
     preview = ["--preview", "live/now.jpg"]
     report = reported(capsys, "invert", "me.png", *arguments, *weights, *preview)

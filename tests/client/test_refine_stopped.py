@@ -20,7 +20,7 @@ from PIL import Image
 
 from client import Inversion, cli
 from tests.client.fakes import FakeTriton, serving
-from tests.client.running import FILE, RESULTS, failed, files, opened
+from tests.client.running import FILE, RESULTS, disk_is_full, failed, files, opened
 from tests.client.sidecar_fakes import STEPS, FakeSidecar
 
 
@@ -77,16 +77,7 @@ def test_a_triton_that_comes_back_renders(place, sidecar):
 
 
 def test_a_full_disk_at_the_end_keeps_what_it_can(place, capsys, monkeypatch):
-    from client import atomic as writing
-
-    calls = []
-
-    def full(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writing.os, "fsync", full)
+    disk_is_full(monkeypatch)
     assert "no space left on device; the refined inversion is in" in failed(capsys, "invert", "me.png")
     assert files(place) == RESULTS[:4]
     assert Inversion.load(FILE).refinement.reason == "steps"
