@@ -52,7 +52,7 @@ class Measured:
         identity: cosine of SFace embeddings to the photo; None without a face.
         effect: change of the direction's score; None without a face.
         landmarks: mean distance to the photo's landmarks, in eye distances; None without a face.
-        edges: of the mouth's box, as a multiple of those of the photo's or the render's, whichever has more.
+        edges: edges in the mouth's box, relative to the photo's or the render's, whichever has more.
         step: at the frame's border, in levels of 255.
         bend: mean square of the second difference across the border, of the result minus the photo.
     """
@@ -73,7 +73,7 @@ class Bench:
 
     Args:
         inverter: connected to the server.
-        steps: of refinement, before each edit.
+        steps: steps of refinement before each edit.
     """
 
     def __init__(self, inverter: Inverter, *, steps: int = 0) -> None:

@@ -85,10 +85,10 @@ class CodeQuality:
         coder: its name.
         group: the target's.
         name: the target's.
-        quality: of the render.
+        quality: quality of the render.
         second: cosine of MobileFaceNet's embeddings; None without a face.
         skin: distance of the mean colours inside the face's box, in Lab; None without a face.
-        edits: of each direction, at both ends.
+        edits: edits along each direction, at both ends.
     """
 
     coder: str

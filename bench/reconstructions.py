@@ -78,7 +78,7 @@ class Reconstructions:
         inverter: connected to the servers.
         style: float32 [512], the mean of W.
         judge: compares a target with its reconstruction.
-        options: of the refinements.
+        options: options of the refinements.
         folder: the cache.
     """
 

@@ -269,7 +269,7 @@ class AsyncInverter:
         """Return the generator's sample for a seed: uint8 RGB [1024, 1024, 3].
 
         Args:
-            seed: of NumPy's PCG64, whose 512 standard normals are z; 0 or more.
+            seed: seed of NumPy's PCG64, whose 512 standard normals are z; 0 or more.
             psi: truncation from -2 to 2; 1 means no truncation, 0 the mean face.
 
         Raises:

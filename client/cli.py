@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     Args:
-        arguments: of the command line; those of the process by default.
+        arguments: the words after ``client``; those of the process by default.
     """
     _open_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""What photos may be; apart from the decoder, so that the help needs no Pillow."""
+"""Limits of photos; in a module of their own, so that the help needs no Pillow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ FORMAT_NAMES: Final = "JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF (first frame), an
 MAX_MEGAPIXELS: Final = 100
 MAX_BYTES: Final = 512 * 2**20
 MIN_SIDE: Final = 16
-# Of decoding: 100 megapixels take 10 at most, on a machine that does nothing else.
+# Time limit of decoding; 100 megapixels take at most 10 s on an idle machine.
 MAX_SECONDS: Final = 60
-# Of the processors' time: for opening any photo, and then for its pixels, colours included.
+# Limits of CPU time: for opening any photo, and then for its pixels, colours included.
 OPENING_SECONDS: Final = 5
 PIXELS_A_SECOND: Final = 1_500_000
 # Faces of one photo that are refined at a time: the side-car's own `--batch`.

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import Any, BinaryIO, Final
 
 HEADER: Final = struct.Struct(">IQ")
-# Of the process; the largest photo takes half of it.
+# Limit of the process; the largest photo takes half of it.
 MEMORY: Final = 3 << 30
 
 

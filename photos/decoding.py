@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 from photos.child import read_head, write
 
 T = TypeVar("T")
-# Of a process that is started: Python and Pillow have to be read.
+# Time for a process to start: it has to load Python and Pillow.
 _START_S: Final = 60.0
 # How often the time limit looks at the clock.
 _TICK_S: Final = 0.5

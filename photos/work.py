@@ -50,7 +50,7 @@ def check_scans(count: int, pixels: int, *, most: int = MAX_WORK, name: str = "J
 
     Args:
         count: scans, as :func:`scans` counts them.
-        pixels: of the picture.
+        pixels: pixels of the picture.
         most: pixels times scans.
         name: the format.
 
@@ -153,7 +153,7 @@ def _directory(data: bytes) -> dict[int, tuple[int, int]]:
         at += struct.calcsize(f"{order}{entry}")
         is_short = kind in _SIZES and struct.calcsize(_SIZES[kind]) <= inside
         value = struct.unpack_from(f"{order}{_SIZES[kind]}", data, at)[0] if is_short else 0
-        # Of entries of the same code, decoders take one.
+        # Decoders take one of the entries of the same code.
         others = found.get(code, (0, 0))
         found[code] = max(count, others[0]), max(value, others[1])
         at += inside

@@ -23,7 +23,7 @@ class State:
 
     Attributes:
         step: steps done.
-        seconds: of optimisation so far, over all attempts.
+        seconds: seconds of optimisation so far, over all attempts.
         f: float32 [512, cut, cut].
         w_m_plus: float32 [styles, 512].
         optimiser: the optimiser's own float32 tensors by name, opaque to clients.

@@ -25,7 +25,7 @@ class Method:
     """A method of inversion.
 
     Attributes:
-        space: of the code.
+        space: space of the code.
         start: where the styles come from: an encoder, or the mean of W.
         preset: recipe of the refinement; None for no refinement.
     """

@@ -34,10 +34,10 @@ class Options:
 
     Attributes:
         preset: name of a recipe.
-        steps: of the whole refinement, 1 to 10000.
+        steps: steps of the whole refinement, 1 to 10000.
         seconds: budget of optimisation over all attempts, above 0 and up to 86400.
         target: stop once the perceptual term at 256 px is at most this, above 0 and up to 10.
-        weights: of terms of the loss, 0 to 1e6 each.
+        weights: weights of terms of the loss, 0 to 1e6 each.
         clip: bound of the numbers of P-norm+(w_M+) after each step, above 0 and up to 1000, in place of the term
             ``p_norm``.
         checkpoint_every: steps between checkpoints, 1 to 10000: what a killed server costs at most.

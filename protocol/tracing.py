@@ -48,10 +48,10 @@ class Tracing:
         """Start a span without making it the current one; the caller ends it.
 
         Args:
-            name: of the span.
+            name: the span's name.
             kind: the side of a call.
             carrier: headers that may name the parent; by default the parent is the current span.
-            attributes: of the span.
+            attributes: the span's attributes.
         """
         context = None if carrier is None else self._propagator.extract(dict(carrier))
         found = self._trace.SpanKind[kind.upper()]

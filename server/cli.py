@@ -170,7 +170,7 @@ def _servers(options: argparse.Namespace) -> Iterator[tuple[LocalTriton, LocalSi
         models=options.models,
     )
     if options.traces:
-        # Of the side-car and of the command of run.
+        # Read by the side-car and by the command of `run`.
         os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = options.traces
     sidecar = None
     if options.sidecar:

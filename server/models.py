@@ -12,7 +12,7 @@ from server.errors import LaunchError
 
 ALL: Final = "all"
 DEFAULT: Final = "default"
-# Of the default cut and of W+ and the other cuts; `ffhq_cut8_invert` is of another cut.
+# In the names of models of W+ and of other cuts than the default, such as `ffhq_cut8_invert`.
 _OTHER_CUT = re.compile(r"_cut\d+_")
 _ROLES: Final = ("_invert", "_edit")
 _FACES: Final = "faces"

@@ -65,7 +65,7 @@ class Probe(threading.Thread):
     Args:
         pid: the server's process.
         connect: opens a ``tritonclient.grpc.InferenceServerClient``.
-        headers: of requests for inference and configurations.
+        headers: headers of requests for inference and configurations.
         admin: headers of requests for statistics.
         patience: seconds.
         lost: called with the instance that is stuck, such as ``ffhq_fine_0_0``.

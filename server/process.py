@@ -87,7 +87,7 @@ class GuardedProcess(ABC):
 
         Args:
             command: the program and its arguments.
-            prefix: of the entries of /dev/shm that the guard removes.
+            prefix: prefix of the entries of /dev/shm that the guard removes.
             environment: None for this process's.
             folder: the working directory; None for this process's.
 

@@ -94,7 +94,7 @@ def run(
         assignment: what the actors get.
         ledger: is marked as photos are done.
         workers: actors.
-        address: of a Ray cluster; $RAY_ADDRESS by default; ``local`` starts one on this machine.
+        address: address of a Ray cluster; $RAY_ADDRESS by default; ``local`` starts one on this machine.
         progress: called after each photo.
 
     Raises:

@@ -27,7 +27,7 @@ class Assignment:
 
     Attributes:
         plan: what to make of each photo.
-        folder: of the results.
+        folder: folder of the results.
         connection: the arguments of an inverter.
         patience: seconds to wait for servers that do not answer.
         concurrency: photos at a time.

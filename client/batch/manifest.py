@@ -94,7 +94,7 @@ def name_of(path: str) -> str:
     """Return a folder's name for the results of a photo: its path, made safe, with a digest where that changed it."""
     text = path.replace(os.sep, "__").lstrip("._")
     safe = part_of(text or "photo")
-    # Of another path, the same text could come.
+    # Another path could give the same text.
     is_plain = safe == text and path.startswith(text[:1]) and not _AMBIGUOUS.search(path)
     if is_plain and not _RESERVED.fullmatch(safe):
         return safe

@@ -59,7 +59,7 @@ class Plan:
         method: a key of ``protocol.methods.METHODS``.
         cut: side of f; None is the method's own.
         refine: options of the refinement; None leaves it out.
-        format: of the pictures.
+        format: format of the pictures.
         show: the whole photo with an edit in it, or the generator's picture.
         wanted: which frame of each photo, for the largest face or for all; a photo's own crop comes first.
     """

@@ -25,7 +25,7 @@ def account(ledger: Ledger, *, seconds: float, made: int, left_out: dict[str, in
     """Return the report as plain values.
 
     Args:
-        ledger: of the batch.
+        ledger: the batch's ledger.
         seconds: that this run took.
         made: photos that this run made.
         left_out: files of the folder that are not photos, counted by kind.

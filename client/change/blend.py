@@ -90,9 +90,9 @@ def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
     """Return how much of a change is kept: 1 inside, 0 at the frame's border except where the photo ends there.
 
     Args:
-        frame: of the photo.
+        frame: the photo's frame.
         size: width and height of the photo.
-        side: of the result.
+        side: side of the result in pixels.
 
     Returns:
         float32 [side, side].
@@ -122,9 +122,9 @@ def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
     """Return how far each place belongs to a frame's face, and not to other faces; what two faces get adds up to 1.
 
     Args:
-        frame: of the face.
+        frame: the face's frame.
         others: frames of the other faces of the photo.
-        side: of the result.
+        side: side of the result in pixels.
 
     Returns:
         float32 [side, side].

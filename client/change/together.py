@@ -50,9 +50,9 @@ class Together:
         """Put edits of one face into pictures.
 
         Args:
-            index: of the face.
+            index: the face's place in ``faces``.
             renders: uint8 RGB [S, S, 3] each, its edited renders.
-            pictures: of :meth:`pictures`; changed in place.
+            pictures: pictures from :meth:`pictures`; changed in place.
         """
         paste = self._paste(index)
         for render, picture in zip(renders, pictures, strict=True):

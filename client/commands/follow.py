@@ -108,8 +108,8 @@ def follow(
     """Show the progress of refinements, write their previews, and return the result of each, or why it has none.
 
     Args:
-        updates: of ``Inverter.refine_all``.
-        goals: of each refinement.
+        updates: the events of ``Inverter.refine_all``.
+        goals: the goal of each refinement.
         reached: gets the newest checkpoints, and the results at the end, by their paths.
         preview: JPEG file of the current image; several get their labels into the name.
         keep_start: whether the starts, which are in no file yet, are worth keeping.

@@ -15,8 +15,8 @@ def option(flag: str, text: str, *, default: Any = None, **arguments: Any) -> An
 
     Args:
         flag: ``--name``, or the metavar of a positional argument.
-        text: of ``--help``.
-        default: of the field, or ``REQUIRED``.
+        text: the line in ``--help``.
+        default: the field's default, or ``REQUIRED``.
         arguments: for ``add_argument``: ``type``, ``choices``, ``metavar``, ``action``.
     """
     metadata = {"flag": flag, "arguments": {"help": text, **arguments}}

@@ -102,7 +102,7 @@ def failures(found: Sequence[Report | ClientError], names: Sequence[str]) -> tup
     """Say which failed, on the standard error; return them as plain values, and the exit code.
 
     Args:
-        found: of :func:`refined`.
+        found: what :func:`refined` returned.
         names: what each is called.
     """
     failed, code = [], OK

@@ -1,4 +1,4 @@
-"""What pictures of edits show, and their formats; apart from the code, so that the help needs no Pillow."""
+"""What pictures of edits show, and their formats; in a module of their own, so that the help needs no Pillow."""
 
 from __future__ import annotations
 

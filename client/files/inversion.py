@@ -67,7 +67,7 @@ class Inversion:
         photo_name: the photo file's name, without folders.
         method: how it was made: ``encoder``, one pass without refinement; ``mean``, with the mean of W as styles;
             ``refined:default``, a refinement by that preset.
-        versions: of the ``client`` and the ``server`` that made it.
+        versions: versions of the ``client`` and the ``server`` that made it.
         target: the photo's square as a PNG file, RGB, of the generator's resolution; None if it was not kept.
         refinement: how far a refinement got; None without one.
         face: what edits need to move ``f``; None if they leave it.

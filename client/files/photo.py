@@ -121,7 +121,7 @@ class Photo:
 
         Args:
             data: the file.
-            name: of the file, for messages.
+            name: the file's name, for messages.
             measured: called with the number of pixels before any is decoded.
 
         Raises:

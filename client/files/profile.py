@@ -41,7 +41,7 @@ class OwnColours:
         """Return a part of a canvas with a change that was made in sRGB; where nothing changes, it stays exactly.
 
         Args:
-            part: of the canvas.
+            part: a part of the canvas.
             before: uint8 [h, w, 3], the part in sRGB.
             after: uint8 [h, w, 3], what it becomes.
         """

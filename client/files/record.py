@@ -56,11 +56,11 @@ class Refinement:
         options: those it was asked for.
         step: steps done.
         steps: steps it has at most; None until the server has said.
-        seconds: of optimisation so far, over all attempts.
+        seconds: seconds of optimisation so far, over all attempts.
         terms: at the last step done; None before the first.
         optimiser: float32 tensors by name, what the server needs to continue; empty once finished.
         reason: why it ended: all steps done, the budget used up, the target reached; None while it can be continued.
-        metrics: of the result, once finished and judged.
+        metrics: quality of the result, once finished and judged.
         start_kept: whether the inversion is the start, because what the steps reached is worse.
 
     Raises:

@@ -59,7 +59,7 @@ def fitted(picture: Picture, side: int) -> Image.Image:
 def save(picture: Picture, form: Format, file: Sink, *, quality: int = 95) -> None:
     """Write a picture as a file of a format, with its ICC profile; the same picture always makes the same bytes."""
     image = _image(picture)
-    # Of PNG, the default level takes several times as long for a few percent; of JPEG, colours are not subsampled.
+    # PNG's default level takes several times as long to save a few percent; JPEG keeps its colours at full resolution.
     options: dict[str, Any] = {"compress_level": 3} if form == "png" else {"quality": quality, "subsampling": 0}
     image.save(cast("IO[bytes]", file), format=form.upper(), icc_profile=image.info.get(KEY), **options)
 

@@ -75,7 +75,7 @@ class Framing:
 
     Attributes:
         frames: at least one.
-        numbers: of the face in each frame, from 1 on; empty where no face was looked for, or none is there.
+        numbers: the number of the face in each frame, from 1; empty if no face was looked for or found.
         note: a sentence for the user where it is not quite what was asked for; usually nothing.
     """
 
@@ -91,7 +91,7 @@ def framing(wanted: Wanted, size: tuple[int, int], faces: Sequence[Face] | None,
         wanted: what was asked for.
         size: width and height of the photo.
         faces: the largest first; None where the server has no finder for this domain.
-        name: of the photo.
+        name: the photo's name.
 
     Raises:
         PhotoError: there is no face, or not the one that was asked for; or it is not usable.

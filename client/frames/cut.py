@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from client.frames.frame import Frame
 
-# Of FFHQ's script, as shares of the frame's side: the least padding, the blur, and what is kept around the frame.
+# Values of FFHQ's script, as shares of the frame's side: the least padding, the blur, and the border around the frame.
 PADDING: Final = 0.3
 BLUR: Final = 0.02
 BORDER: Final = 0.1
@@ -23,9 +23,9 @@ def cut(image: Image.Image, frame: Frame, side: int) -> NDArray[np.uint8]:
     FFHQ's published script; the blur begins a tenth of the frame's side before the photo's edge.
 
     Args:
-        image: of mode RGB.
+        image: an RGB image.
         frame: whose middle is in the photo, or close to it.
-        side: of the result, in pixels.
+        side: side of the result in pixels.
 
     Returns:
         uint8 RGB [side, side, 3].
@@ -60,10 +60,10 @@ def _padded(
     """Reflect an image on all sides, blurred and faded, as FFHQ's script does where a frame reaches outside.
 
     Args:
-        image: of mode RGB.
+        image: an RGB image.
         before: float [2], how far the frame reaches over the left and the upper edge, in pixels.
         after: the same of the right and the lower edge.
-        side: of the frame, in pixels.
+        side: side of the frame in pixels.
 
     Returns:
         The padded image, and where the image's upper left corner is in it, int [2].

@@ -39,7 +39,7 @@ class Face:
 
     @property
     def area(self) -> float:
-        """Of the box, in pixels."""
+        """Area of the box in pixels."""
         return float(self.box[2] * self.box[3])
 
     def report(self) -> dict[str, Any]:

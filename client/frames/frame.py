@@ -34,10 +34,8 @@ class Frame:
 
     Attributes:
         kind: the rule that made it: ``aligned``, ``upright``, ``square`` or ``crop``.
-        x: of its upper left corner, in pixels of the photo as shown.
-        y: of that corner.
-        dx: of its upper side, from the upper left to the upper right corner, in pixels.
-        dy: of that side; 0 where the square is not rotated.
+        x, y: its upper left corner, in pixels of the photo as shown.
+        dx, dy: from the upper left to the upper right corner, in pixels; dy is 0 where the square is not rotated.
 
     Raises:
         PhotoError: a number is not finite or too large for a photo, the square has no size, or it is rotated and not

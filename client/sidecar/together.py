@@ -20,7 +20,7 @@ from client.limits import at_a_time
 from client.sidecar.resume import Refined, RefineEvent, Refiner, refine, refine_async
 from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 
-# Of one refinement alone: the others, and those that have not begun, continue.
+# Errors of one refinement alone: the others go on, and those that wait still begin.
 _OWN: Final = (RefinementDiverged, RequestRejected, AnswerRefused)
 # How long a job may take to hear that it is cancelled.
 _LEAVE_S: Final = 2.0

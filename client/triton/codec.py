@@ -66,7 +66,7 @@ def explained(url: str, timeout: float, *, model: str = "", runs: bool = False) 
     """Turn Triton's failures into the client's errors, and give the headers of the trace.
 
     Args:
-        url: of the server, for messages.
+        url: the server's address, for messages.
         timeout: seconds that the request was given.
         model: that the request is about.
         runs: whether it runs the model; only that is worth a span.

@@ -57,7 +57,7 @@ class Session:
 
     Args:
         transport: to the server.
-        domain: of its generator.
+        domain: the domain of its generator.
         timeout: deadlines in seconds.
     """
 

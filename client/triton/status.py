@@ -13,11 +13,11 @@ from client.triton.transport import ServerInfo
 from protocol.cuts import CUTS, DEFAULT_CUT, W_PLUS
 from protocol.roles import ROLES
 
-# Of every domain.
+# The roles that every domain has.
 MODELS: Final = tuple(name for name, role in ROLES.items() if role.each_domain and not role.shared)
-# Of all domains together.
+# The roles that all domains share.
 SHARED: Final = tuple(name for name, role in ROLES.items() if role.shared)
-# Of the other cuts, which a server may leave out.
+# The roles of the other cuts, which a server may leave out.
 MORE: Final = tuple(name for name, role in ROLES.items() if role.each_cut)
 MORE_CUTS: Final = tuple(cut for cut in (*CUTS, W_PLUS) if cut != DEFAULT_CUT)
 

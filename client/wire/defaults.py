@@ -1,4 +1,4 @@
-"""What is asked where nothing else is named."""
+"""Where the servers are, and which domain is meant, by default."""
 
 from __future__ import annotations
 

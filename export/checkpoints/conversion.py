@@ -147,7 +147,7 @@ def mapping_of(source: Source, name: Callable[[int], str], *, first: int = 0, bi
 
     Args:
         source: the checkpoint.
-        name: of a layer, by number.
+        name: gives a layer's name by its number.
         first: number of the first layer.
         bias: factor on the biases, for a family with another gain.
 

@@ -45,7 +45,7 @@ def _conv(source: Source, made: StyleGAN2State, theirs: str, ours: str, *, side:
     strength = source.take(f"{theirs}.noise.weight", 1)
     made.conv(
         ours,
-        # Of variance one over the fan-in, so that the small number added in the demodulation weighs the same.
+        # Variance one over the fan-in, so that the small number added in the demodulation weighs the same.
         weight=weight / weight[0].numel() ** 0.5,
         bias=source.take(f"{theirs}.activate.bias", len(weight)),
         # Early files keep no noise.

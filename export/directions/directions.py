@@ -144,7 +144,7 @@ def write_components(
 
     Args:
         target: folder.
-        moments: of the generator's W.
+        moments: moments of the generator's W.
         scored: float32 [N, 512] and [N, 4] of :func:`score_samples`, for what the components go along with.
         generator: its fingerprint.
         styles: how many it has.

@@ -49,7 +49,7 @@ def effect(generator: Generator, scorer: Scorer, step: Tensor, *, faces: int) ->
     Args:
         generator: renders the faces.
         scorer: scores them.
-        step: of each style, float32 [num_styles, 512].
+        step: the step of each style, float32 [num_styles, 512].
         faces: how many.
     """
     rng = torch.Generator().manual_seed(2_000_000)

@@ -33,7 +33,7 @@ def tint(image: Tensor, *, rng: torch.Generator) -> Tensor:
 
     Args:
         image: float32 [B, 3, S, S] in [-1, 1].
-        rng: of the CPU.
+        rng: a random generator on the CPU.
 
     Returns:
         The same, clamped.

@@ -31,7 +31,7 @@ from networks.pnorm import load_pnorm
 from protocol.cuts import CUTS, W_PLUS
 
 LOOKS = "looks"
-# Of the other networks; the looks have their own.
+# Defaults of the other networks; the looks have their own.
 DEFAULTS = {"steps": 20_000, "minutes": math.inf, "batch": 32, "learning_rate": 1e-3}
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError
 
 WARMUP = 50
-# Of the learning rate: the head has least squares behind it, and 512 inputs of unit variance add up.
+# Factors of the learning rate: the head starts from least squares, and 512 inputs of unit variance add up.
 RATES = {"encoder": 1.0, "detail": 0.05}
 
 

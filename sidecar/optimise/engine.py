@@ -66,7 +66,7 @@ class TorchEngine:
     feature maps of one image, but not of several.
 
     Args:
-        generator: on the CPU.
+        generator: a generator on the CPU.
         pnorm: its statistics.
         perceptual: the network of the loss.
         judge: compares results with photos.

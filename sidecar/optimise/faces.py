@@ -35,7 +35,7 @@ class FaceTarget:
     Attributes:
         theta: float32 [B, 2, 3], how the aligned face lies in the square, as for ``affine_grid``.
         close_up: float32 [B, 3, H, W], from eyes to chin, upright.
-        features: of the perceptual network, five of float [B, C_i, H_i, W_i].
+        features: features of the perceptual network, five of float [B, C_i, H_i, W_i].
         descriptor: float32 [B, 512].
         eyes: float32 [2 B, 3, H, W], the left and the right eye of each photo.
         eye_features: as ``features``, of [2 B, ...].
@@ -95,7 +95,7 @@ class FaceTerms:
         return torch.stack([crop(image, theta) for crop in EYES], dim=1).flatten(0, 1)
 
     def features(self, picture: Tensor, *, half: bool) -> list[Tensor]:
-        """Of the perceptual network."""
+        """Features of the perceptual network."""
         with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
             return self.network.features(picture)
 

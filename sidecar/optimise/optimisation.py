@@ -31,7 +31,7 @@ class Optimisation:
     Args:
         start: checked by :func:`checked`.
         recipe: how to optimise.
-        pnorm: of the generator.
+        pnorm: P-norm+ of the generator.
         w_avg: float32 [512], the mean of W.
         weighed: names of the lazy terms that the recipe weighs.
         theta: float32 [1, 2, 3], how the aligned face lies in the photo, where the recipe weighs terms of it.

@@ -13,7 +13,7 @@ from protocol.options import Options
 
 # BDInvert, section 3.3, and the values of its official recipe; a term that is not named has no weight.
 PAPER_WEIGHTS: Mapping[str, float] = {"mse": 1.0, "perceptual": 10.0, "f": 10.0, "p_norm": 0.01}
-# Of images alone, at the balance of the default recipe.
+# Weights of the image terms alone, in the proportions of the default recipe.
 IMAGE_WEIGHTS: Mapping[str, float] = {"mse": 20.0, "perceptual": 10.0}
 
 
@@ -25,7 +25,7 @@ class Stage:
         until: share of the whole, in time, up to which it lasts, 0 to 1.
         side: in pixels, at which images are compared; None for the full size.
         short: whether the short head paints them, instead of the whole fine half.
-        cost: of a step, in steps of full size: how a number of steps is shared among stages by time.
+        cost: cost of a step, in steps of full size; a number of steps is shared among stages by time.
         rate: factor of the learning rates.
         held: number of last styles that stay as they are.
     """
@@ -56,7 +56,7 @@ class Recipe:
         steps: the most it takes.
         seconds: budget of optimisation; None for no limit.
         target: stop once the perceptual term is at most this; None for never.
-        weights: of the loss terms, by name; 0 where absent.
+        weights: weights of the loss terms by name; 0 where absent.
         rate_f: learning rate of ``f``.
         rate_w: learning rate of the styles, in the coordinates of the optimisation.
         betas: decay of the two moments; gradients shrink faster than the usual 0.999 can follow.

@@ -23,10 +23,10 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
     """Take one step with each job of a batch; a job whose loss or gradient is not finite takes none and ends.
 
     Args:
-        jobs: of one group and stage, each with its target.
+        jobs: jobs of one group and stage, each with its target.
         generate: G's fine half or its short form, from f [B, C, cut, cut], w_M+ [B, styles, 512] and precision to
             [B, 3, S, S].
-        terms: of the loss; each job's recipe weighs them.
+        terms: terms of the loss; each job's recipe weighs them.
         half: whether convolutions run in bfloat16.
     """
     # w* and G(w*), and what they are held to

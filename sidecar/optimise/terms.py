@@ -32,8 +32,8 @@ class Target:
 
     Attributes:
         image: float32 [1, 3, s, s] in [-1, 1], RGB.
-        features: of the perceptual network, five of float [1, C_i, H_i, W_i]; computed once.
-        stage: in which it is compared.
+        features: features of the perceptual network, five of float [1, C_i, H_i, W_i]; computed once.
+        stage: the stage in which it is compared.
         face: where the job weighs terms of it.
     """
 
@@ -59,9 +59,9 @@ class Seen:
         image: float32 [B, 3, S, S], G(w*).
         target: what it is compared with, [B, ...] each.
         f: float32 [B, C, cut, cut].
-        f_o: of the same shape: the encoder's estimate.
+        f_o: the encoder's estimate, of the same shape.
         w_m_plus: float32 [B, styles, 512].
-        v: of the same shape: P-norm+(w_M+).
+        v: P-norm+(w_M+), of the same shape.
         half: whether convolutions run in bfloat16.
     """
 
@@ -111,8 +111,8 @@ class Perceptual:
     """LPIPS(G(w*), I), or here ST-LPIPS; norms and sums stay in float32.
 
     Args:
-        network: of steps that render whole images.
-        quick: of steps of the short head; None if there are none.
+        network: network for steps that render whole images.
+        quick: network for steps of the short head; None if there are none.
         compiled: whether to compile the distances at the sizes that most steps take.
     """
 

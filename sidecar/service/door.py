@@ -94,7 +94,7 @@ async def _refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -
     yield  # a stream, for gRPC
 
 
-# Of a stream of requests, whatever the method takes: gRPC reads nothing of it before the handler does.
+# A handler for a stream of requests, whatever the method takes: gRPC then reads nothing before the handler does.
 _REFUSAL: Final[Any] = grpc.stream_stream_rpc_method_handler(_refuse)
 
 

@@ -19,7 +19,7 @@ class Pages:
     """A small server in its own thread.
 
     Args:
-        registry: of the metrics.
+        registry: registry of the metrics.
         ready: asked for ``/ready``.
         address: to listen on.
         port: 0 is a free one.

@@ -18,7 +18,7 @@ from sidecar.job import Image8
 
 MAX_SIDE = 4096
 MAX_SECONDS = 10
-# Of the processors' time: for opening a photo, and then for its pixels.
+# Limits of CPU time: for opening a photo, and then for its pixels.
 OPENING_SECONDS = 2
 PIXELS_A_SECOND = 4_000_000
 # Scans times pixels: the largest photo in 20 scans.

@@ -34,7 +34,7 @@ from sidecar.service.servicer import LINGER_S, NAME, SERVICE, UNREAD_S, Refineme
 log = logging.getLogger("sidecar")
 
 MESSAGE_BYTES = 64 * 2**20
-# Of all kinds; jobs have a smaller bound.
+# Calls of all kinds; jobs have a smaller bound.
 _CALLS = 2048
 _CHANNEL = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),

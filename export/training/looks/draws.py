@@ -106,7 +106,7 @@ def draw_edits(generator: Generator, directions: Tensor, w: Tensor, rng: torch.G
         generator: whose mapping gives other faces.
         directions: float32 [D, num_styles, 512], named ones at strength 1.
         w: float32 [B, 512], where each edit starts.
-        rng: of the CPU.
+        rng: a random generator on the CPU.
 
     Returns:
         float32 [B, num_styles, 512]; bool [B], whether it is along a named direction. Some begin at a later layer.
@@ -138,7 +138,7 @@ class Batches:
 
     Args:
         generator: on its device.
-        sets: of real faces, each with its share.
+        sets: sets of real faces, each with its share.
         directions: float32 [D, num_styles, 512], named directions at strength 1.
         paint: the whole fine half: codes to images, float32 [B, 3, S, S].
         cut: side of f.

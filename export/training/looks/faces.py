@@ -27,7 +27,7 @@ from networks.similarity import compose, resample
 LANDMARKS = "landmarks.csv"
 SIZE = 256
 HELD_OUT = 10  # every tenth
-# Of the aligned square's side in shares of the picture: closer zooms show less beyond the picture's border.
+# Side of the aligned square, as a share of the picture: closer zooms show less beyond the picture's border.
 ZOOM = 0.75
 ZOOMS = (0.6, 1.1)
 RANGE = 2.0
@@ -42,7 +42,7 @@ class Faces:
     """One set.
 
     Attributes:
-        name: of the file or folder.
+        name: name of the file or folder.
         train: int64 [n], numbers of the pictures to train on.
         heldout: int64 [m], of the others.
         squares: float32 [N, 2, 3], each picture's aligned square.

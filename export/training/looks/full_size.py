@@ -31,9 +31,9 @@ class FullSize:
 
     Args:
         whole: f and w_m_plus to images at full size.
-        loss: of pictures.
-        critic: of crops; None is none.
-        weight: of the critic.
+        loss: loss of pictures.
+        critic: critic of crops; None for no critic.
+        weight: weight of the critic.
     """
 
     def __init__(self, *, whole: Render, loss: ImageLoss, critic: Critic | None, weight: float) -> None:
@@ -43,7 +43,7 @@ class FullSize:
         """One photo of a batch through the whole fine half, with its gradient.
 
         Args:
-            batch: as of :class:`export.training.looks.draws.Batch`.
+            batch: see :class:`export.training.looks.draws.Batch`.
             f: float32 [B, C, cut, cut], codes of its photos.
             w: float32 [B, m, 512], their styles.
             number: which of them.

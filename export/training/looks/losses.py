@@ -41,7 +41,7 @@ class Person(nn.Module):
 
         Args:
             image: float32 [B, 3, S, S] in [-1, 1].
-            target: of the same shape; gives no gradient.
+            target: the same shape; gives no gradient.
             theta: float32 [B, 2, 3], how both faces were moved.
         """
         with torch.no_grad():
@@ -59,7 +59,7 @@ class ImageLoss:
         perceptual: the network that compares whole pictures.
         close: the network that compares close-ups.
         person: as above.
-        side: of the pictures that ``perceptual`` compares.
+        side: side of the pictures that ``perceptual`` compares.
         core: height and width of the face from eyes to chin.
         shares: weights.
     """
@@ -101,7 +101,7 @@ class ImageLoss:
 
         Args:
             image: float32 [B, 3, 256, 256].
-            target: of the same shape.
+            target: the same shape.
             theta: float32 [B, 2, 3], how the faces were moved.
         """
         target = target.detach()

@@ -33,19 +33,19 @@ class Run:
     """Options.
 
     Attributes:
-        minutes: of all calls together, at which the step size has fallen to a hundredth.
+        minutes: minutes of all calls together, after which the step size has fallen to a hundredth.
         steps: the same.
         batch: photos a step.
         photos: share of real faces.
-        rate: of AdamW.
+        rate: AdamW's learning rate.
         whole: whether gradients go through the whole fine half, or through the short head.
         crops_from: progress, 0 to 1, from which crops of full size count, and the critic of them. Earlier, where codes
             are still far off, they only blur what the late styles paint.
         frozen: beginnings of names of parts that stay as they are.
         norms_frozen: whether batch norms keep their statistics, as small batches need.
-        coarse_steps: of the coarse look alone, before everything else.
+        coarse_steps: steps of the coarse look alone, before everything else.
         coarse_batch: samples of such a step.
-        seed: of everything drawn.
+        seed: seed of everything that is drawn.
         save_minutes: between checkpoints.
         log_steps: between lines of the log.
     """

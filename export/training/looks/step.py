@@ -76,9 +76,9 @@ class Step:
         synthesis: the generator's.
         looks: trained.
         head: trained along.
-        loss: of pictures at 256 px.
-        weights: of the terms.
-        critic: of crops of full size.
+        loss: loss of pictures at 256 px.
+        weights: weights of the terms.
+        critic: critic of full-size crops.
         first_frozen: whether the first look stays as it is.
 
     Attributes:
