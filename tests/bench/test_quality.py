@@ -174,25 +174,22 @@ def test_the_command_measures_prints_and_writes(
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.parametrize("text", ["", "<!-- quality -->"])
-def test_a_page_without_marks_ends_it_before_anything_is_measured(
-    judge: FakeJudge, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("page.md", "", "once each"),
+        ("page.md", "<!-- quality -->", "once each"),
+        ("quality.md", "".join(marks("quality")), "--out"),
+    ],
+)
+def test_a_page_that_cannot_be_written_ends_it_before_anything_is_measured(
+    judge: FakeJudge, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, says: str
 ) -> None:
-    page = tmp_path / "page.md"
+    page = tmp_path / name
     page.write_text(text)
     assert main(["quality", "--samples", "1", "--out", str(tmp_path), "--write", str(page)]) == 1
-    assert "once each" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
     assert (judge.calls, page.read_text()) == (0, text)
-
-
-def test_the_report_does_not_replace_the_page(
-    judge: FakeJudge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "quality.md"
-    page.write_text("".join(marks("quality")))
-    assert main(["quality", "--samples", "1", "--out", str(tmp_path), "--write", str(page)]) == 1
-    assert "--out" in capsys.readouterr().err
-    assert judge.calls == 0
 
 
 def test_nothing_to_measure(judge: FakeJudge, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,10 +215,11 @@ def test_no_server(place, capsys):
     assert json.loads(captured.out)["error"]["kind"] == "ServerUnavailable"
 
 
-def test_a_server_without_the_models(place, capsys):
-    with serving(FakeTriton(missing=("ffhq_invert",))) as other:
-        message = failed(capsys, "invert", "--fast", "me.png", "--url", other, code=3)
-    assert "ffhq_invert" in message
+@pytest.mark.parametrize("missing", ["ffhq_invert", "ffhq_edit"])
+def test_a_server_without_a_model_leaves_nothing_behind(place, capsys, missing):
+    with serving(FakeTriton(missing=(missing,))) as other:
+        message = failed(capsys, "invert", "--fast", "me.png", "--edit", "age=1", "--url", other, code=3)
+    assert missing in message
     assert files(place) == []
 
 
@@ -235,22 +236,17 @@ def test_a_server_that_dies_in_the_middle(place):
     assert files(place) == []
 
 
-def test_a_failed_edit_leaves_no_inversion_behind(place, capsys):
-    with serving(FakeTriton(missing=("ffhq_edit",))) as other:
-        message = failed(capsys, "invert", "--fast", "me.png", "--edit", "age=1", "--url", other, code=3)
-    assert "ffhq_edit" in message
-    assert files(place) == []
-
-
 def test_a_full_disk_leaves_nothing_behind(place, capsys, monkeypatch):
     disk_is_full(monkeypatch)
     assert "no space left" in failed(capsys, "invert", "--fast", "me.png")
     assert [name for name in files(place) if Path(name).is_file()] == []
 
 
-def test_ctrl_c_during_a_request(place):
-    waiting = threading.Event()
-    leave = threading.Event()
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_during_a_request(place, number, code, said):
+    waiting, leave = threading.Event(), threading.Event()
 
     def stall(_servicer, _context):
         waiting.set()
@@ -260,11 +256,10 @@ def test_ctrl_c_during_a_request(place):
         command = [sys.executable, "-m", "client", "invert", "--fast", "me.png", "--url", other]
         with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as process:
             assert waiting.wait(60)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             error = process.communicate()[1]
         leave.set()
-    assert process.returncode == 130
-    assert error == "error: interrupted\n"
+    assert (process.returncode, error) == (code, f"error: {said}\n")
     assert files(place) == []
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from client import Frame, GeneratorMismatch, Inversion, InversionError, OutputError
 from client.files.inversion import SCHEMA
 from tests.client.fakes import check_sentence, unhurried
-from tests.client.inversions import made, parts, refused, rewritten
+from tests.client.inversions import made, parts, refinement, refused, rewritten, target
 
 
 def test_round_trip(tmp_path):
@@ -88,11 +88,12 @@ def test_not_safetensors(tmp_path, data):
 
 
 @unhurried
-@given(junk=st.binary(min_size=1, max_size=40), place=st.integers(0, 700))
-def test_damage_in_the_header_gives_an_inversion_or_a_sentence(tmp_path_factory, junk, place):
+@given(junk=st.binary(min_size=1, max_size=40), place=st.integers(0, 1500), refined=st.booleans())
+def test_damage_in_the_header_gives_an_inversion_or_a_sentence(tmp_path_factory, junk, place, refined):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     small = np.zeros((512, 8, 8), np.float32)
-    data = made(f=small, f_o=small, cut=8).encode()
+    more = {"target": target(), "refinement": refinement()} if refined else {}
+    data = made(f=small, f_o=small, cut=8, **more).encode()
     path.write_bytes(data[:place] + junk + data[place + len(junk) :])
     try:
         assert Inversion.load(path).f.shape == (512, 8, 8)

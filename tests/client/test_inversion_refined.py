@@ -100,19 +100,6 @@ def test_how_often_one_looks_is_not_kept():
     assert kept.options.preview_every is None
 
 
-@unhurried
-@given(junk=st.binary(min_size=1, max_size=40), place=st.integers(0, 1500))
-def test_damage_in_a_refined_header_gives_an_inversion_or_a_sentence(tmp_path_factory, junk, place):
-    path = tmp_path_factory.getbasetemp() / "damaged-refined.safetensors"
-    small = np.zeros((512, 8, 8), np.float32)
-    data = made(f=small, f_o=small, cut=8, target=target(), refinement=refinement()).encode()
-    path.write_bytes(data[:place] + junk + data[place + len(junk) :])
-    try:
-        assert Inversion.load(path).f.shape == (512, 8, 8)
-    except InversionError as problem:
-        check_sentence(problem)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),

@@ -3,8 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from client.errors import PhotoError
 from client.files.photo import BACKGROUND, MAX_MEGAPIXELS, MIN_SIDE, Photo
 from client.frames.frame import Frame
 from tests.client.fakes import check_sentence, unhurried
+from tests.photos.pngs import png
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -87,25 +86,15 @@ def test_damaged_bytes_give_a_photo_or_a_sentence(junk, place):
         check_sentence(problem)
 
 
-def huge_png(width: int, height: int) -> bytes:
-    """A PNG that states a size and holds next to nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("size", [(10_001, 10_000), (15_000, 9_000), (60_000, 60_000)])
 def test_bomb(size):
-    assert f"{MAX_MEGAPIXELS} megapixels" in refused(huge_png(*size))
+    assert f"{MAX_MEGAPIXELS} megapixels" in refused(png(*size, b""))
 
 
 def test_the_cap_itself_is_not_a_bomb(monkeypatch):
     monkeypatch.setattr("client.files.photo.MAX_MEGAPIXELS", 1)
-    assert "damaged PNG" in refused(huge_png(1000, 1000))
-    assert "1 megapixels" in refused(huge_png(1001, 1000))
+    assert "damaged PNG" in refused(png(1000, 1000, b""))
+    assert "1 megapixels" in refused(png(1001, 1000, b""))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000), (MIN_SIDE - 1, 300)])

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from client import Photo, PhotoError
 from client.files import colour
 from client.files.png import SIGNATURE
+from tests.photos.pngs import png_of_16_bits, with_chunk
 from tests.photos.tiffs import tiff
 
 INPUTS = Path(__file__).parents[3] / "shared/inputs"
@@ -29,15 +30,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Photo.decode(data).image)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def with_chunk(data: bytes, kind: bytes, body: bytes) -> bytes:
-    """Insert a chunk behind the header."""
-    return data[:33] + chunk(kind, body) + data[33:]
 
 
 PNG = encoded(Image.fromarray(PIXELS), "PNG")
@@ -139,12 +131,7 @@ def test_colours_of_ten_and_twelve_bits_are_as_bright_as_they_are_meant(top, bit
     values = np.linspace(0, top, 48 * 64 * channels).astype(">u2").reshape(48, 64, channels)
     if channels == 4:
         values[..., 3] = 2**bits - 1
-    header = struct.pack(">IIBBBBB", 64, 48, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
-    )
+    data = png_of_16_bits(values)
     # Pillow cuts off the lower 8 of 16 bits, and rounds nothing.
     allowed = 1 if bits == 16 else 0.51
     meant = values[..., :3].astype(float) * (255 / (2**bits - 1))

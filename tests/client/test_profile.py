@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from client.files.colour import adobe_rgb, by_code_points
 from client.files.sheet import encoded, fitted
 from tests.client.change.test_paste import picture
 from tests.client.running import failed, reported
+from tests.photos.pngs import png_of_16_bits
 
 FRAME = Frame("crop", 60, 40, 160)
 DISPLAY_P3 = by_code_points(12, 13)
@@ -93,19 +92,6 @@ def test_what_results_do_not_keep_is_said(place: Path, capsys: pytest.CaptureFix
     assert words in capsys.readouterr().err
     with Image.open(next((place / "out/odd").glob("*age+1.png"))) as result:
         assert result.mode == "RGB"
-
-
-def png_of_16_bits(values: np.ndarray) -> bytes:
-    """A PNG file of RGB of 16 bits, which Pillow does not write."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_profiles_that_cannot_be_kept_leave_srgb(tmp_path: Path) -> None:

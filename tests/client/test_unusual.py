@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from client import Direction, DirectionError, Inversion, InversionError, OutputE
 from client.atomic import sweep, write_all
 from client.wire.access import is_local, token_of
 from client.wire.settings import endpoints
-from tests.client.fakes import FakeTriton, direction_file, serving
+from tests.client.fakes import direction_file
 from tests.client.running import FILE, failed
 from tests.client.test_refine_stopped import interrupt
 
@@ -77,23 +76,6 @@ def test_a_terminal_without_unicode_gets_escapes(tmp_path):
     assert "Inverted m\\xe9.png" in done.stdout
     done = ran("invert", "nö.png", cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (2, "error: cannot read `n\\xf6.png`: the file does not exist\n")
-
-
-def test_sigterm_during_a_request_ends_with_143(place):
-    waiting, leave = threading.Event(), threading.Event()
-
-    def stall(_servicer, _context):
-        waiting.set()
-        leave.wait(60)
-
-    with serving(FakeTriton(on_infer=stall)) as other:
-        command = [*CLIENT, "invert", "--fast", "me.png", "--url", other]
-        with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as process:
-            assert waiting.wait(60)
-            process.send_signal(signal.SIGTERM)
-            error = process.communicate()[1]
-        leave.set()
-    assert (process.returncode, error) == (143, "error: terminated\n")
 
 
 def test_sigterm_leaves_the_last_checkpoint(place, sidecar):

@@ -93,6 +93,11 @@ def old_storage(count: object, kind: object = None) -> Persistent:
     return Persistent(("storage", kind or Global("torch", "FloatStorage"), "0", "cpu", count, None))
 
 
+def loaded(data: bytes) -> Call:
+    """A storage of which the pickle holds a whole stream."""
+    return Call(Global("torch.storage", "_load_from_bytes"), (data,))
+
+
 def view(flat: object, offset: object, size: object, stride: object) -> Call:
     return Call(Global("torch._utils", "_rebuild_tensor_v2"), (flat, offset, size, stride, False, {}))
 

@@ -29,6 +29,7 @@ from tests.export.pickles import (
     emit,
     generator,
     legacy,
+    loaded,
     network,
     old_storage,
     persistent,
@@ -85,7 +86,7 @@ SAID = {
 def test_tensors_fit_their_storages(case: str, tmp_path: Path) -> None:
     count, *rest = TENSORS[case]
     content = bytes(4 * count) if isinstance(count, int) and 0 < count < 99 else b""
-    nested = Call(Global("torch.storage", "_load_from_bytes"), (legacy(old_storage(count), {"0": content}),))
+    nested = loaded(legacy(old_storage(count), {"0": content}))
     files = [
         zipped(generator(view(storage(count), *rest)), {"0": content}),
         legacy(generator(view(old_storage(count), *rest)), {"0": content}),
@@ -100,7 +101,7 @@ def test_the_assembled_files_are_read_when_they_are_honest(tmp_path: Path) -> No
     """Or refusing the others would show nothing."""
     content = np.arange(4, dtype=np.float32).tobytes()
     expected = torch.tensor([[1.0, 3.0]])
-    nested = Call(Global("torch.storage", "_load_from_bytes"), (legacy(old_storage(4), {"0": content}),))
+    nested = loaded(legacy(old_storage(4), {"0": content}))
     pickled = assembled({"G_ema": network(view(nested, 1, (1, 2), (4, 2)))})
     assert torch.equal(read(pickled, tmp_path).tensors["synthesis.b4.const"], expected)
     for data in (
@@ -136,9 +137,9 @@ def test_keys_are_text_or_small_numbers(key: object, tmp_path: Path) -> None:
 
 
 def test_streams_do_not_nest_twice(tmp_path: Path) -> None:
-    inner = Call(Global("torch.storage", "_load_from_bytes"), (legacy(old_storage(1), {"0": bytes(4)}),))
+    inner = loaded(legacy(old_storage(1), {"0": bytes(4)}))
     with pytest.raises(UnsafePickleError, match="_load_from_bytes"):
-        read(assembled(Call(Global("torch.storage", "_load_from_bytes"), (legacy(inner),))), tmp_path)
+        read(assembled(loaded(legacy(inner))), tmp_path)
     with pytest.raises(UnsafePickleError, match="_load_from_bytes"):
         read(legacy(inner), tmp_path)
 

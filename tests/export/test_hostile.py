@@ -22,6 +22,7 @@ from tests.export.pickles import (
     emit,
     generator,
     legacy,
+    loaded,
     network,
     old_storage,
     persistent,
@@ -35,12 +36,8 @@ PLACES: dict[str, Callable[[object], bytes]] = {
     "pickle": assembled,
     "in G_ema": lambda value: assembled({"G_ema": value}),
     "in a state": lambda value: assembled({"G_ema": persistent({"_buffers": {"x": value}})}),
-    "in a storage": lambda value: assembled(
-        {"G_ema": Call(Global("torch.storage", "_load_from_bytes"), (legacy(value),))}
-    ),
-    "in a storage's head": lambda value: assembled(
-        Call(Global("torch.storage", "_load_from_bytes"), (legacy(0, magic=value),))
-    ),
+    "in a storage": lambda value: assembled({"G_ema": loaded(legacy(value))}),
+    "in a storage's head": lambda value: assembled(loaded(legacy(0, magic=value))),
     "legacy": legacy,
     "zip": zipped,
     "in a zip's arguments": lambda value: zipped({"args": Build(Call(Global("argparse", "Namespace")), {"x": value})}),
@@ -179,7 +176,7 @@ def test_states_of_records_stay_data(tmp_path: Path) -> None:
     found = read(zipped({**generator(tensor), "args": namespace}, {"0": bytes(4)}), tmp_path)
     assert found.attributes == {"args": trick}
     easy = Build(Call(Global("dnnlib.util", "EasyDict"), (), b"\x81"), trick)
-    nested = Call(Global("torch.storage", "_load_from_bytes"), (legacy(old_storage(1), {"0": bytes(4)}),))
+    nested = loaded(legacy(old_storage(1), {"0": bytes(4)}))
     found = read(assembled({"G_ema": network(view(nested, 0, (1,), (1,)), {"easy": easy, "tensor": 1})}), tmp_path)
     assert found.attributes["easy"] == {}
     assert found.attributes["tensor"] == 1

@@ -16,7 +16,6 @@ from export.training.moves import MoveRanges, draw_moves, tint
 from networks.similarity import IDENTITY, move
 
 pytestmark = pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not built: make invert")
-CPU = torch.device("cpu")
 
 
 def test_the_identity_leaves_a_map_alone_and_a_shift_moves_it() -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from networks.stylegan2 import StyleGAN2
 
 Floats = NDArray[np.float64]
+
+
+def assert_near(found: torch.Tensor, expected: Floats, name: str = "", *, bound: float = 1e-5) -> None:
+    assert found.dtype == torch.float32 and found.shape == expected.shape
+    assert np.abs(found.double().numpy() - expected).max() <= bound * np.abs(expected).max(), name
 
 
 def upfirdn(x: Floats, *, up: int, before: int, after: int, gain: float) -> Floats:

@@ -18,6 +18,7 @@ from export.serve.graph import Graph
 from networks.stylegan import Epilogue, StyleGAN, UpConv, stretched
 from networks.synthesis import Synthesis
 from protocol.cuts import CUTS
+from tests.networks.literal import assert_near
 
 Array = NDArray[np.float64]
 Seen = tuple[str, Tensor, Tensor]  # a module's name, last input and output
@@ -126,11 +127,6 @@ class Literal:
             x = self.up(later, x, w_plus[2 * later + 2])
             x = self.conv(f"blocks.{later}.conv2", x, w_plus[2 * later + 3])
         return correlated(x, self.tensors["to_rgb.weight"]) + self.tensors["to_rgb.bias"][:, None, None]
-
-
-def assert_near(found: Tensor, expected: Array, name: str = "", *, bound: float = 1e-5) -> None:
-    assert found.dtype == torch.float32 and found.shape == expected.shape
-    assert np.abs(found.double().numpy() - expected).max() <= bound * np.abs(expected).max(), name
 
 
 def traced(network: nn.Module, kind: Any, call: Callable[[], Tensor]) -> tuple[Tensor, list[Seen]]:

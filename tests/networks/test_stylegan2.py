@@ -23,7 +23,8 @@ from networks.stylegan import StyleGAN, UpConv, stretched
 from networks.stylegan2 import Architecture, ModulatedConv, Shape, StyleGAN2, ToRGB
 from networks.synthesis import Synthesis
 from protocol.cuts import CUTS, W_PLUS
-from tests.networks.literal import Floats, Literal, correlate, upfirdn
+from tests.export.publishers import filled
+from tests.networks.literal import Literal, assert_near, correlate, upfirdn
 
 CHANNELS = (14, 12, 10, 8)  # 4 to 32 pixels
 CLAMP = 0.7
@@ -32,24 +33,15 @@ SKIP_CUT = {8: 2, 16: 4}
 RESNET_CUT = {8: 3, 16: 5}
 
 
-def randomised(network: nn.Module, seed: int = 0) -> None:
-    """Every weight and buffer random: what is zero or one hides mistakes."""
-    rng = torch.Generator().manual_seed(seed)
-    for name, value in (*network.named_parameters(), *network.named_buffers()):
-        if name.rpartition(".")[2] != "kernel":
-            fan_in = value[0].numel() if value.ndim > 1 else 4
-            value.data.copy_(torch.randn(value.shape, generator=rng) / fan_in**0.5)
-
-
 def stylegan2(architecture: Architecture = "skip", clamp: float | None = None) -> StyleGAN2:
     network = StyleGAN2(Shape(channels=CHANNELS, architecture=architecture, clamp=clamp))
-    randomised(network)
+    filled(network, 0)
     return network.eval()
 
 
 def stylegan() -> StyleGAN:
     network = StyleGAN(CHANNELS)
-    randomised(network)
+    filled(network, 0)
     return network.eval()
 
 
@@ -58,11 +50,6 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 # The literal StyleGAN2: one sample, [C, S, S], float64.
-
-
-def assert_near(found: torch.Tensor, expected: Floats, bound: float = 1e-5) -> None:
-    assert found.shape == expected.shape
-    assert np.abs(found.double().numpy() - expected).max() <= bound * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("clamp", [None, CLAMP])
@@ -200,7 +187,7 @@ def test_half_precision_is_near_and_finite(kind: str, dtype: torch.dtype, least:
 def test_half_precision_does_not_overflow() -> None:
     """Weights and styles far beyond what halves hold, as the published pre-normalisation bears them."""
     network = StyleGAN2(Shape(channels=CHANNELS, clamp=256))
-    randomised(network)
+    filled(network, 0)
     for module in network.modules():
         if isinstance(module, ModulatedConv):
             module.weight.data *= 1e4

@@ -24,6 +24,7 @@ print(json.dumps({"grpc": "127.0.0.1:7", "metrics": "http://127.0.0.1:8/metrics"
 """
 WAIT = "while True: time.sleep(0.05)\n"
 Make = Callable[..., LocalSidecar]
+Launched = Callable[[str], list[LocalSidecar]]
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ class FakeTriton:
 
 
 @pytest.fixture
-def launched(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[LocalSidecar]]:
+def launched(make: Make, monkeypatch: pytest.MonkeyPatch) -> Launched:
     """The command line, with a fake Triton and a script in the side-car's place."""
     # The command line installs its own handler.
     before = signal.getsignal(signal.SIGTERM)
@@ -144,7 +145,7 @@ def launched(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
     signal.signal(signal.SIGTERM, before)
 
 
-def test_run_tells_the_command_where_both_are(launched: Callable[[str], list[LocalSidecar]], tmp_path: Path) -> None:
+def test_run_tells_the_command_where_both_are(launched: Launched, tmp_path: Path) -> None:
     made = launched(READY + WAIT)
     told = tmp_path / "told"
     script = (
@@ -155,9 +156,7 @@ def test_run_tells_the_command_where_both_are(launched: Callable[[str], list[Loc
     assert not made[0].is_running
 
 
-def test_run_without_it_says_nothing_of_it(
-    launched: Callable[[str], list[LocalSidecar]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_without_it_says_nothing_of_it(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
     made = launched(READY + WAIT)
     monkeypatch.delenv("UNALIGNED_REFINE_URL", raising=False)
     script = "import os, sys; sys.exit('UNALIGNED_REFINE_URL' in os.environ)"
@@ -165,9 +164,7 @@ def test_run_without_it_says_nothing_of_it(
     assert made == []
 
 
-def test_start_names_the_one_that_ended(
-    launched: Callable[[str], list[LocalSidecar]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_start_names_the_one_that_ended(launched: Launched, capsys: pytest.CaptureFixture[str]) -> None:
     launched(READY + "time.sleep(0.5)\nsys.exit(7)\n")
     assert cli.main(["start", "--sidecar", "--json"]) == 1
     out, err = capsys.readouterr()
@@ -176,7 +173,7 @@ def test_start_names_the_one_that_ended(
 
 
 def test_start_stops_the_side_car_where_triton_ended(
-    launched: Callable[[str], list[LocalSidecar]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    launched: Launched, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = launched(READY + WAIT)
     monkeypatch.setattr(FakeTriton, "is_running", False)
@@ -189,9 +186,7 @@ def test_start_stops_the_side_car_where_triton_ended(
     assert not made[0].is_running
 
 
-def test_a_side_car_that_cannot_start_ends_the_command(
-    launched: Callable[[str], list[LocalSidecar]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_side_car_that_cannot_start_ends_the_command(launched: Launched, capsys: pytest.CaptureFixture[str]) -> None:
     launched("import sys\nprint('error: No weights.', file=sys.stderr)\nsys.exit(1)\n")
     assert cli.main(["run", "--sidecar", "--", sys.executable, "-c", "raise SystemExit(5)"]) == 1
     assert "error: the side-car ended before it was ready: No weights.\n" in capsys.readouterr().err

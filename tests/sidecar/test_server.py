@@ -202,18 +202,16 @@ def test_a_certificate_that_cannot_be_read_is_no_start(tmp_path: Path) -> None:
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
 
-@pytest.mark.parametrize("wrong", ["certificate", "key", "client_ca"])
-def test_a_certificate_that_is_none_is_no_start(wrong: str, certificates: Path, tmp_path: Path) -> None:
-    garbage = tmp_path / "garbage.pem"
-    garbage.write_text("garbage")
-    files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem"}
-    tls = Tls(**{**{name: certificates / file for name, file in files.items()}, wrong: garbage})
-    with pytest.raises(ServeError, match=r"the certificate is unusable$"):
-        asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
-
-
-def test_a_key_of_another_certificate_is_no_start(certificates: Path) -> None:
-    tls = Tls(certificate=certificates / "server.pem", key=certificates / "other.key")
+@pytest.mark.parametrize(
+    "wrong",
+    [{"certificate": "garbage"}, {"key": "garbage"}, {"client_ca": "garbage"}, {"key": "other.key", "client_ca": None}],
+)
+def test_a_certificate_that_is_none_or_without_its_key_is_no_start(
+    wrong: dict[str, str | None], certificates: Path
+) -> None:
+    (certificates / "garbage").write_text("garbage")
+    files = {"certificate": "server.pem", "key": "server.key", "client_ca": "client.pem", **wrong}
+    tls = Tls(**{name: certificates / file for name, file in files.items() if file})
     with pytest.raises(ServeError, match=r"the certificate is unusable$"):
         asyncio.run(served(FakeEngine, ServiceSettings(port=0, metrics_port=0, door=Door(tls=tls))))
 
