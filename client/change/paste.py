@@ -1,8 +1,9 @@
-"""Puts an edit into the whole photo: the frame's region is changed, in strips, and nothing else."""
+"""Puts an edit into the whole photo: what changes in the frame, tile by tile, and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,9 @@ from client.frames.cut import cut
 from client.frames.frame import Frame, Points
 
 Image8 = NDArray[np.uint8]
-_STRIP: Final = 2**18  # pixels that are changed at a time
+Box = tuple[int, int, int, int]
+_TILE: Final = 512  # side of what is changed at a time, in pixels of the photo
+_REACH: Final = 3  # pixels of the square that interpolation reads around a place, and one for rounding
 _LEAST_SIDE: Final = 64
 
 
@@ -74,32 +77,43 @@ class Paste:
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)
         high = np.ceil(corners.max(axis=0)).clip(0, picture.size).astype(int)
-        rows = max(1, _STRIP // max(1, high[0] - low[0]))
-        for top in range(low[1], high[1], rows):
-            box = (int(low[0]), top, int(high[0]), min(top + rows, int(high[1])))
-            picture.paste(Image.fromarray(self._changed(picture.crop(box), change, box)), box)
+        for top, left in product(range(low[1], high[1], _TILE), range(low[0], high[0], _TILE)):
+            box = (left, top, min(left + _TILE, int(high[0])), min(top + _TILE, int(high[1])))
+            part = self._part(box)
+            if change.delta[part].any() or change.over[part].any():
+                picture.paste(Image.fromarray(self._changed(picture.crop(box), change, box)), box)
         return picture
 
-    def _changed(self, strip: Image.Image, change: Change, box: tuple[int, int, int, int]) -> Image8:
-        """Change a strip of the picture that lies at ``box``; returns uint8 RGB [h, w, 3]."""
+    def _changed(self, tile: Image.Image, change: Change, box: Box) -> Image8:
+        """Change a tile of the picture that lies at ``box``; returns uint8 RGB [h, w, 3]."""
         own = self.photo.own
-        before = np.asarray(strip) if own is None else own.to_srgb(strip)
+        before = np.asarray(tile) if own is None else own.to_srgb(tile)
         found = before.astype(np.float32) + self._in_photo(change.delta, box)
-        if self.frame.side > self._side:
+        if self.frame.side > self._side and change.over[self._part(box)].any():
             # What the photo shows and the square cannot: it stays, but not where the render took over.
             fine = np.asarray(self.photo.image.crop(box), np.float32) - self._in_photo(self._square, box)
             found -= self._in_photo(change.over, box)[..., None] * fine
         changed: Image8 = np.rint(found).clip(0, 255).astype(np.uint8)
-        return changed if own is None else own.changed(strip, before, changed)
+        return changed if own is None else own.changed(tile, before, changed)
 
-    def _in_photo(self, field: Floats, box: tuple[int, int, int, int]) -> Floats:
+    def _part(self, box: Box) -> tuple[slice, slice]:
+        """Return the rows and columns of the square that a box of the photo shows; empty ones outside the frame."""
+        left, top, right, bottom = box
+        places = self.frame.to_square([(x, y) for x in (left, right) for y in (top, bottom)]) * self._side
+        low = (np.floor(places.min(axis=0)) - _REACH).clip(0, self._side).astype(int)
+        high = (np.ceil(places.max(axis=0)) + _REACH).clip(0, self._side).astype(int)
+        return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+    def _in_photo(self, field: Floats, box: Box) -> Floats:
         """Resample a field of the square, [S, S] or [S, S, C], to a box of the photo; 0 outside the frame."""
         left, top, right, bottom = box
+        rows, columns = part = self._part(box)
+        field = field[part]
         matrix = self.frame.matrix * self._side
-        shift = matrix[:, :2] @ (left, top) + matrix[:, 2]
+        shift = matrix[:, :2] @ (left, top) + matrix[:, 2] - (columns.start, rows.start)
         data = (*matrix[0, :2].tolist(), float(shift[0]), *matrix[1, :2].tolist(), float(shift[1]))
         size, how = (right - left, bottom - top), Image.Resampling.BICUBIC
-        channels = [field] if field.ndim == 2 else [np.ascontiguousarray(field[..., c]) for c in range(field.shape[2])]
+        channels = [np.ascontiguousarray(c) for c in (field[None] if field.ndim == 2 else np.moveaxis(field, -1, 0))]
         moved = [Image.fromarray(c).transform(size, Image.Transform.AFFINE, data, how) for c in channels]
         arrays = [np.asarray(picture, np.float32) for picture in moved]
         return arrays[0] if field.ndim == 2 else np.stack(arrays, axis=-1)
