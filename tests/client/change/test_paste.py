@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,35 +19,47 @@ from client.frames.frame import Frame
 ROOT = Path(__file__).parents[3]
 SIDE = 256
 TILTED = Frame("aligned", 150.3, 60.7, 160.0, 90.0)
-# getrusage would count the test run, too: a process inherits the peak of the one that started it.
-PEAK = """
+# Decodes a photo, edits it in its own colours, and then as one without a profile; prints the peaks of its memory.
+MEMORY = """
+import json
 import re
 import resource
-import sys
-
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-
-"""
-MEMORY = f"""{PEAK}
-import numpy as np
+from dataclasses import replace
 from pathlib import Path
-from PIL import Image
+import numpy as np
 from client.atomic import Draft
 from client.commands.report import Edited, add_edits
 from client.commands.whole import shown
+from client.files import photo as photos
 from client.files.direction import Direction
 from client.files.photo import Photo
 from client.frames.frame import Frame
-photo = Photo.open("large.jpg")
-assert (photo.own is not None) == (sys.argv[1] == "profile")
-plain = photo.pixels(Frame("crop", 0, 0, 1024), 1024)
-direction = Direction(name="it", vector=np.eye(1, 512, dtype=np.float32)[0], generator="0" * 16)
-images = shown((photo, Frame("aligned", 1000.0, 3000.0, 6000.0, -1500.0)), plain, [255 - plain, plain // 2])
-with Draft() as draft:
-    add_edits(draft, [], Path("x"), [Edited(direction, [-2.0, 2.0], images)], "jpeg")
-    draft.publish()
-print(peak())
+
+def peak():
+    # getrusage would count the test run, too: a process inherits the peak of the one that started it.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+def edit(photo, name):
+    plain = photo.pixels(Frame("crop", 0, 0, 1024), 1024)
+    # One changes all of a large face; the other is quick, and made while nothing of the first may be left.
+    little = plain.copy()
+    little[500:600, 500:600] = 255
+    direction = Direction(name="it", vector=np.eye(1, 512, dtype=np.float32)[0], generator="0" * 16)
+    images = shown((photo, Frame("aligned", 1000.0, 3000.0, 5000.0, -1200.0)), plain, [255 - plain, little])
+    with Draft() as draft:
+        add_edits(draft, [], Path(name), [Edited(direction, [-2.0, 2.0], images)], "jpeg")
+        draft.publish()
+
+photo, peaks = Photo.open("large.jpg"), {}
+photos._decoding.close()
+peaks["asking"], peaks["decoding"] = peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+assert photo.own is not None
+edit(photo, "profile")
+peaks["profile"] = peak()
+photo = replace(photo, own=None)
+edit(photo, "plain")
+peaks["plain"] = peak()
+print(json.dumps(peaks))
 """
 
 
@@ -129,6 +142,20 @@ def test_a_large_face_keeps_its_own_detail_where_nothing_changes() -> None:
     assert np.array_equal(result[700:, 700:], np.asarray(photo.image)[700:, 700:])
 
 
+@pytest.mark.parametrize("tile", [37, 128])
+def test_a_change_does_not_depend_on_the_tiles_it_is_made_in(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = photo_of(picture(600, 500))
+    frame = Frame("aligned", 90.3, 150.7, 330.0, -140.0)
+    plain = render_of(photo, frame)
+    edited = plain.copy()
+    edited[60:120, 40:200] = picture(160, 60, seed=4)
+    whole = np.asarray(paste(photo, frame, plain, edited), int)
+    monkeypatch.setattr("client.change.paste._TILE", tile)
+    # Places are rounded anew for each tile.
+    assert np.abs(np.asarray(paste(photo, frame, plain, edited), int) - whole).max() <= 1
+    assert np.abs(whole - np.asarray(photo.image)).max() > 50
+
+
 def test_two_faces_are_changed_one_after_the_other() -> None:
     photo = photo_of(np.full((300, 700, 3), 120, np.uint8))
     plain = np.full((SIDE, SIDE, 3), 90, np.uint8)
@@ -170,30 +197,32 @@ def test_a_frame_of_another_photo_is_refused() -> None:
         Paste(photo_of(picture(200, 200)), Frame("crop", 100, 100, 150), plain)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("profile", ["plain", "profile"])
-def test_edits_of_a_photo_of_100_megapixels_need_at_most_one_and_a_half_gigabytes(tmp_path: Path, profile: str) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], Path]:
+    """Peaks of memory in bytes of work on a photo of 100 megapixels, and the folder of its results."""
+    folder = tmp_path_factory.mktemp("large")
     image = Image.effect_noise((1100, 900), 40).convert("RGB").resize((11000, 9000))
-    image.save(tmp_path / "large.jpg", icc_profile=adobe_rgb() if profile == "profile" else None)
+    image.save(folder / "large.jpg", icc_profile=adobe_rgb())
     del image
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", MEMORY, profile]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
-    assert int(done.stdout) < 1.5e9
-    assert sorted(path.name for path in tmp_path.glob("x.*")) == ["x.it+2.jpg", "x.it-2.jpg"]
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
+    return json.loads(done.stdout), folder
 
 
 @pytest.mark.slow
-def test_a_photo_of_100_megapixels_is_decoded_within_one_and_a_half_gigabytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["plain", "profile"])
+def test_edits_of_a_photo_of_100_megapixels_need_at_most_one_and_a_half_gigabytes(
+    large: tuple[dict[str, int], Path], name: str
+) -> None:
+    peaks, folder = large
+    assert peaks[name] < 1.5e9
+    assert sorted(path.name for path in folder.glob(f"{name}.*")) == [f"{name}.it+2.jpg", f"{name}.it-2.jpg"]
+
+
+@pytest.mark.slow
+def test_a_photo_of_100_megapixels_is_decoded_within_a_gigabyte(large: tuple[dict[str, int], Path]) -> None:
     """In the process that asks, and in the one that decodes, which lets go of each picture as it is sent."""
-    Image.new("RGB", (11000, 9000), (200, 90, 40)).save(tmp_path / "large.jpg", icc_profile=adobe_rgb())
-    code = (
-        f"{PEAK}from client.files import photo; photo.Photo.open(sys.argv[1]); photo._decoding.close(); "
-        "print(peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "large.jpg")], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    asking, decoding = map(int, done.stdout.split())
-    assert asking < 1e9
-    assert decoding < 1e9
+    peaks, _ = large
+    assert peaks["asking"] < 1e9
+    assert peaks["decoding"] < 1e9
