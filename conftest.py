@@ -36,6 +36,14 @@ def group(nodeid: str) -> str:
     return next((name for start, name in GROUPS.items() if path.startswith(start)), path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def allocator() -> None:
+    """Spend no time on clearing memory again and again; after the measurement of coverage has begun."""
+    from assets.allocator import keep_freed
+
+    keep_freed()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Schedule by `group`: pytest-xdist 3.8 does not find its own marks of groups with pytest 9.2."""

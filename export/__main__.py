@@ -11,6 +11,7 @@ from importlib import import_module
 from safetensors import SafetensorError
 from tritonclient.utils import InferenceServerException
 
+from assets.allocator import keep_freed
 from assets.errors import AssetError
 from server.errors import LauncherError
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = module.run
     args = parser.parse_args(arguments)
     assert run is not None
+    keep_freed()
     try:
         run(args)
     except (

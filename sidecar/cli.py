@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from assets.allocator import keep_freed
 from assets.numbers import port, seconds, whole
 from sidecar.job import Engine
 from sidecar.service import log
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if options.secrets and (options.tls_cert or options.token_file):
         parser().error("--secrets cannot be combined with --tls-cert, --tls-key, --tls-client-ca or --token-file")
     log.configure(options.log_format)
+    keep_freed()
     # sidecar.service.photo handles what Pillow warns about; keep warnings out of the log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     status = 1

@@ -1,0 +1,25 @@
+"""The allocator of the C library, told to keep large blocks.
+
+By default glibc maps every block above 32 MB anew, and returns it when it is freed. The kernel then has to clear each
+page again: in a step of full size, whose maps have 64 MB, that takes longer than the arithmetic.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+# Of <malloc.h>.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_KEPT: Final = 2**30  # bytes
+
+
+def keep_freed() -> None:
+    """Keep up to a gigabyte of freed memory for what is allocated next, in one arena for all threads.
+
+    Does nothing where the C library has no such settings. The arenas of threads would map large blocks as before.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        for option, value in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1)):
+            set_option(option, value)
