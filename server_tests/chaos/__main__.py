@@ -66,7 +66,7 @@ class Chaos:
         self.proxies = [Proxy(port) for port in self.ports]
         self.launcher: subprocess.Popen[bytes] | None = None
         self.client: subprocess.Popen[bytes] | None = None
-        self.starts = 0
+        self.starts, self.end = 0, 0.0
         self.stopped: list[tuple[float, int]] = []
         self.most = 0.0
         self.reference: dict[str, bytes] = {}
@@ -100,10 +100,10 @@ class Chaos:
         self.reference = self.results(self.folder / "out")
         wrong = Wrong(*(proxy.port for proxy in self.proxies), self.seed)
         wrong.start()
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end:
+        self.end = time.monotonic() + self.seconds
+        while time.monotonic() < self.end:
             self.batch(calm=False)
-        self.resume(everything=True)
+        self.release()
         plateau = []
         for _ in range(self.quiet):
             self.batch(calm=True)
@@ -180,7 +180,8 @@ class Chaos:
         triton, sidecar = (f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
         command = ["batch", "edit", "--photos", "photos", "--out", "out", "--edit", "age=-1,1", "--steps", "40"]
         waits = ["--timeout", "10", "--patience", "40", "--checkpoint-every", "5", "--resume", "--json"]
-        full = not calm and self.draw.random() < 0.1
+        # The end of the last batch is calm, too.
+        full = not calm and time.monotonic() < self.end and self.draw.random() < 0.1
         self.harm["full disks"] += full
         with (self.folder / "client.txt").open("w+b") as said:
             self.client = subprocess.Popen(
@@ -197,7 +198,9 @@ class Chaos:
                 time.sleep(0.05)
                 self.keep_up()
                 self.resume()
-                if not calm and time.monotonic() > next_harm:
+                if not calm and time.monotonic() > self.end:
+                    self.release()
+                elif not calm and time.monotonic() > next_harm:
                     self.break_something()
                     next_harm = time.monotonic() + self.draw.uniform(0.5, 10)
             self.client.wait()
@@ -233,6 +236,12 @@ class Chaos:
         for until, pid in [each for each in self.stopped if everything or each[0] < now]:
             send(pid, signal.SIGCONT)
             self.stopped.remove((until, pid))
+
+    def release(self) -> None:
+        """End what lasts: let stopped processes run, and held connections flow."""
+        self.resume(everything=True)
+        for proxy in self.proxies:
+            proxy.release()
 
     def servers(self) -> float:
         """MiB of the servers."""

@@ -29,6 +29,10 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._flowing.clear)
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._flowing.set)
 
+    def release(self) -> None:
+        """Let everything through again."""
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
     def _run(self, begun: threading.Event) -> None:
         async def main() -> None:
             server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
