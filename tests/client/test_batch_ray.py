@@ -26,6 +26,7 @@ from client.batch import cluster
 from client.batch.ledger import Ledger
 from client.batch.manifest import Item
 from tests.client.fakes import FakeTriton, direction_file, serving
+from tests.client.running import results
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("the extra ray is not installed", allow_module_level=True)
@@ -76,27 +77,35 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, triton: FakeTriton, h
         yield tmp_path
 
 
-def batch(*arguments: str, out: str = "out", engine: str = "ray") -> subprocess.CompletedProcess[str]:
+FIXED = ["batch", "edit", "--photos", "photos", "--edit", "age.safetensors=-1,2", "--fast", "--concurrency", "1"]
+
+
+def batch(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A separate process: Ray leaves traces in the process it runs in, and takes it down with its cluster."""
-    fixed = ["batch", "edit", "--photos", "photos", "--edit", "age.safetensors=-1,2", "--fast", "--concurrency", "1"]
-    command = [sys.executable, "-m", "client", *fixed, "--out", out, "--engine", engine, *arguments]
+    command = [sys.executable, "-m", "client", *FIXED, "--out", "out", "--engine", "ray", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def made(*arguments: str, code: int = 0, **where: str) -> dict[str, Any]:
+def made(*arguments: str, code: int = 0) -> dict[str, Any]:
     """The report of a batch, which is all of what it prints; Ray's own log may be on stderr."""
-    done = batch("--json", *arguments, **where)
+    done = batch("--json", *arguments)
     assert done.returncode == code, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(("ledger", "report"))
-    }
+@pytest.fixture(scope="module")
+def alone() -> dict[str, bytes]:
+    """The results of one process, once there are any."""
+    return {}
+
+
+def assert_as_alone(place: Path, alone: dict[str, bytes]) -> None:
+    """Compare a batch's results with those of one process, which are made once: every test has the same photos."""
+    if not alone:
+        assert cli.main([*FIXED, "--out", "alone", "--engine", "local"]) == 0
+        alone |= results(place / "alone")
+    assert results(place / "out") == alone
 
 
 def workers() -> dict[int, str]:
@@ -113,15 +122,16 @@ def workers() -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_two_workers_make_what_one_process_makes(place: Path) -> None:
+def test_two_workers_make_what_one_process_makes(place: Path, alone: dict[str, bytes]) -> None:
     assert made()["photos"] == {"pending": 0, "done": COUNT, "failed": 0}
-    made(out="alone", engine="local")
-    assert results(place / "out") == results(place / "alone")
+    assert_as_alone(place, alone)
     assert made("--resume")["run"]["made"] == 0
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton: FakeTriton) -> None:
+def test_a_worker_that_is_killed_in_the_middle_costs_nothing(
+    place: Path, triton: FakeTriton, alone: dict[str, bytes]
+) -> None:
     triton.on_infer = lambda *_: time.sleep(0.15)
     killed: list[int] = []
 
@@ -144,8 +154,7 @@ def test_a_worker_that_is_killed_in_the_middle_costs_nothing(place: Path, triton
     with Ledger(place / "out/ledger.sqlite") as ledger:
         assert ledger.counts() == {"pending": 0, "done": COUNT, "failed": 0}
         assert {entry.attempts for entry in ledger.entries("done", limit=COUNT)} == {1}
-    made(out="alone", engine="local")
-    assert results(place / "out") == results(place / "alone")
+    assert_as_alone(place, alone)
 
 
 def test_a_photo_that_cannot_be_made_is_reported(place: Path) -> None:
@@ -156,7 +165,9 @@ def test_a_photo_that_cannot_be_made_is_reported(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_that_stay_away_leave_the_rest(
+    place: Path, monkeypatch: pytest.MonkeyPatch, alone: dict[str, bytes]
+) -> None:
     url = os.environ["UNALIGNED_URL"]
     monkeypatch.setenv("UNALIGNED_URL", "127.0.0.1:9")
     done = batch("--patience", "1", "--timeout", "1")
@@ -166,8 +177,7 @@ def test_servers_that_stay_away_leave_the_rest(place: Path, monkeypatch: pytest.
     assert sentence.endswith("; 0 of 12 photos are done: continue with the same command and --resume")
     monkeypatch.setenv("UNALIGNED_URL", url)
     made("--resume")
-    made(out="alone", engine="local")
-    assert results(place / "out") == results(place / "alone")
+    assert_as_alone(place, alone)
 
 
 @pytest.mark.usefixtures("place")
