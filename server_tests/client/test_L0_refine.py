@@ -38,9 +38,12 @@ def place(tmp_path: Path) -> Path:
 )
 @pytest.mark.slow
 def test_every_method_is_refined(triton: LocalTriton, sidecar: LocalSidecar, place: Path, options: list[str], cut: int):
-    made = report(place, *INVERT, "--steps", "2", "--edit", "age=1", *options, url=triton.url, refine_url=sidecar.url)
+    # After one step of the whole of f, the start may still be the better one, and be given.
+    steps = 1 if cut == 4 else 2
+    command = [*INVERT, "--steps", str(steps), "--edit", "age=1", *options]
+    made = report(place, *command, url=triton.url, refine_url=sidecar.url)
     terms = made["refinement"]["terms"]
-    assert (made["cut"], made["refinement"]["step"]) == (cut, 2)
+    assert (made["cut"], made["refinement"]["step"]) == (cut, steps)
     assert (terms["domain"] > 0) == ("idinvert" in options)
     inversion = Inversion.load(place / FILE)
     assert np.array_equal(inversion.f, inversion.f_o) == (cut == 4)

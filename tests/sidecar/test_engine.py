@@ -20,7 +20,7 @@ from protocol.limits import ContractError
 from protocol.options import Options
 from sidecar.job import Start
 from sidecar.optimise.engine import LEARNED, TorchEngine
-from sidecar.optimise.recipe import FULL, SHORT_FIRST, Stage, chosen
+from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, SHORT_FIRST, Stage, chosen
 from tests.sidecar.samples import finish, left, small_engine, small_start
 
 
@@ -131,6 +131,14 @@ def test_it_comes_closer(engine: TorchEngine, start: Start) -> None:
     assert after.landmarks is not None
     assert -1 <= after.identity <= 1
     assert engine.preview(job.state()).shape == (256, 256, 3)
+
+
+def test_warming_up_takes_a_step_of_each_size(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the steps themselves do is tested above."""
+    seen: list[tuple[Stage, int]] = []
+    monkeypatch.setattr(engine, "run", lambda jobs, steps: seen.append((replace(jobs[0].stage, until=1.0), steps)))
+    engine.warm_up()
+    assert seen == [(FULL, 2), *((replace(stage, until=1.0), 1) for stage in COARSE_TO_FINE)]
 
 
 def test_a_job_ends_at_its_target_distance_and_its_budget(middle: TorchEngine, middle_start: Start) -> None:
