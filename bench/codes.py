@@ -24,7 +24,7 @@ from tqdm import tqdm
 from assets.paths import DIRECTIONS, ROOT
 from bench import page
 from bench.coders import Coder, EncoderCoder, LooksCoder
-from bench.quality_report import SAME_PERSON
+from bench.quality_report import same_person
 from bench.table import head, mean, row
 from client.atomic import write_all
 from client.files.sheet import jpeg
@@ -290,7 +290,7 @@ def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
     for group, coder in dict.fromkeys((r.group, r.coder) for r in results):
         some = [r for r in results if (r.group, r.coder) == (group, coder)]
         quality = [r.quality for r in some]
-        same = [(q.identity or 0) >= SAME_PERSON for q in quality if q.face is not None]
+        same = same_person(quality)
         cells = [group, coder, str(len(some)), mean([q.stlpips_alex for q in quality], ".3f")]
         cells += [mean([q.stlpips_vgg for q in quality], ".3f"), mean([q.psnr_256 for q in quality], ".1f")]
         cells += [mean([q.identity for q in quality], ".2f"), mean([r.second for r in some], ".2f")]

@@ -107,7 +107,8 @@ def derived(results: Sequence[Result]) -> str:
             compare(f"distance, {variant} against plain", "+.1%", {p: q for p, q in plain.items() if p in fast})
     for title, chosen in (("plain", {"plain"}), ("any variant", set(variants))):
         if chosen <= set(variants):
-            shares = (_same([q for (g, v, _), q in fast.items() if g == group and v in chosen]) for group in groups)
+            kept = [same_person([q for (g, v, _), q in fast.items() if g == group and v in chosen]) for group in groups]
+            shares = (f"{fmean(same):.0%} of {len(same)}" if same else "-" for same in kept)
             lines.append(row([f"the same person, {title}", *shares]))
     return "\n".join(lines)
 
@@ -125,10 +126,9 @@ def _ratio(pairs: Sequence[tuple[Quality, Quality]], field: str, form: str) -> s
     return format(value / base - form.startswith("+"), form) if base else "-"
 
 
-def _same(qualities: Sequence[Quality]) -> str:
-    """The share that shows the same person. Without a face it does not; targets without a face do not count."""
-    kept = [(q.identity or 0) >= SAME_PERSON for q in qualities if q.face is not None]
-    return f"{fmean(kept):.0%} of {len(kept)}" if kept else "-"
+def same_person(qualities: Sequence[Quality]) -> list[bool]:
+    """Whether each shows the same person. Without a face it does not; targets without a face do not count."""
+    return [(q.identity or 0) >= SAME_PERSON for q in qualities if q.face is not None]
 
 
 def _cells(qualities: Sequence[Quality]) -> list[str]:

@@ -102,10 +102,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     top.add_argument(
-        "--print-completion",
-        action=_Completion,
-        choices=_SHELLS,
-        help="print a completion script for a shell and exit",
+        "--print-completion", action=_Completion, choices=_SHELLS, help="print a completion script for a shell and exit"
     )
     subparsers = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     actions: dict[str, Any] = {}

@@ -25,14 +25,7 @@ from export.generator import FACES, mean_w
 from export.latents import statistics
 from export.samples import at_size
 from export.serve import graphs, repository
-from networks.generator_file import (
-    Generator,
-    description,
-    fingerprint,
-    generator_metadata,
-    save_generator,
-    state_of,
-)
+from networks.generator_file import Generator, description, fingerprint, generator_metadata, save_generator, state_of
 from networks.mapping import STYLE_DIM
 from networks.pixels import to_uint8
 from networks.synthesis import Synthesis
@@ -57,11 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mapped", type=int, default=MAPPED, help=f"latents to map for the statistics of W (default: {MAPPED:,})"
     )
     parser.add_argument(
-        "--weights", type=Path, default=None, help="folder for the statistics of W (default: networks/weights/DOMAIN)"
+        "--weights", type=Path, help="folder for the statistics of W (default: networks/weights/DOMAIN)"
     )
-    parser.add_argument(
-        "--directions", type=Path, default=None, help="folder for the directions (default: client/directions/DOMAIN)"
-    )
+    parser.add_argument("--directions", type=Path, help="folder for the directions (default: client/directions/DOMAIN)")
     graphs.add_arguments(parser)
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="default: model_repository")
 

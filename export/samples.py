@@ -111,9 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="train", help="samples to render (default: train)")
     parser.add_argument("--shards", type=int, default=64, help=f"number of shards of {SHARD} samples (default: 64)")
     parser.add_argument("--first", type=int, default=0, help="number of the first shard (default: 0)")
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="folder of the samples (default: build/samples/DOMAIN)"
-    )
+    parser.add_argument("--folder", type=Path, help="folder of the samples (default: build/samples/DOMAIN)")
 
 
 def run(args: argparse.Namespace) -> None:

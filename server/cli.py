@@ -237,11 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     secrets.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder")
     secrets.add_argument(
-        "--name",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help="another name or address of the server; repeatable",
+        "--name", action="append", default=[], metavar="HOST", help="another name or address of the server; repeatable"
     )
     commands.add_parser(
         "assemble",

@@ -79,9 +79,7 @@ def add_server_options(command: argparse.ArgumentParser, grpc_port: int) -> None
 def add_sidecar_options(command: argparse.ArgumentParser, grpc_port: int, metrics_port: int) -> None:
     """Add the options of the side-car; the ports are the defaults."""
     command.add_argument(
-        "--sidecar",
-        action="store_true",
-        help="also the refinement service; run then sets UNALIGNED_REFINE_URL",
+        "--sidecar", action="store_true", help="also the refinement service; run then sets UNALIGNED_REFINE_URL"
     )
     command.add_argument(
         "--sidecar-port",

@@ -223,8 +223,7 @@ class LocalTriton(GuardedProcess):
             time.sleep(_POLL_S)
         other = f" (another server, `{self._foreign}`, answers on {self.url})" if self._foreign else ""
         raise DeadlineError(
-            f"Triton was not ready after {self.timeout:g} s{other}; see {self.log_path}",
-            log.tail(self.log_path),
+            f"Triton was not ready after {self.timeout:g} s{other}; see {self.log_path}", log.tail(self.log_path)
         )
 
     def _is_ready(self) -> bool:

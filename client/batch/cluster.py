@@ -135,10 +135,7 @@ def _rows(assignment: Assignment, items: list[Item], workers: int) -> Generator[
         {"name": item.name, "path": os.fsencode(Path(item.path).absolute()), "crop": item.crop or ""} for item in items
     ]
     made = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
-        Worker.of(assignment),
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        batch_size=size,
-        batch_format="numpy",
+        Worker.of(assignment), compute=ray.data.ActorPoolStrategy(size=workers), batch_size=size, batch_format="numpy"
     )
     try:
         yield from made.iter_rows()

@@ -19,14 +19,7 @@ from client.api import AsyncInverter
 from client.atomic import Content, Draft
 from client.batch.manifest import Item
 from client.change.together import Together
-from client.errors import (
-    AnswerRefused,
-    ClientError,
-    ParameterError,
-    PhotoError,
-    RefinementDiverged,
-    RequestRejected,
-)
+from client.errors import AnswerRefused, ClientError, ParameterError, PhotoError, RefinementDiverged, RequestRejected
 from client.files import direction as directions
 from client.files.formats import FORMATS, Format, Show
 from client.files.inversion import SUFFIX, Inversion

@@ -60,9 +60,7 @@ class BatchFlags:
     resume: bool = switch("--resume", "continue the batch in DIR, if there is one; the options must be the same")
     retry_failed: bool = switch("--retry-failed", "continue, and retry failed photos")
     shard: str | None = option(
-        "--shard",
-        "only every N-th photo from the I-th on (0/N to N-1/N), with its own ledger",
-        metavar="I/N",
+        "--shard", "only every N-th photo from the I-th on (0/N to N-1/N), with its own ledger", metavar="I/N"
     )
     concurrency: int = option(
         "--concurrency", "photos at a time, up to 256 (default: 4)", default=4, type=int, metavar="N"

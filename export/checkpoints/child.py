@@ -19,13 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from export.checkpoints.containers import (
-    archive_value,
-    is_archive,
-    is_torch_stream,
-    nvlabs_value,
-    stream_value,
-)
+from export.checkpoints.containers import archive_value, is_archive, is_torch_stream, nvlabs_value, stream_value
 from export.checkpoints.errors import CheckpointError, DamagedError, TooLargeError, UnknownFormatError
 from export.checkpoints.networks import FoundGenerator, of_nvlabs, of_torch
 from export.checkpoints.records import LIMITS, Budget

@@ -7,15 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from export.checkpoints.conversion import (
-    SIDES,
-    ConversionError,
-    Converted,
-    Source,
-    StyleGAN2State,
-    dense,
-    mapping_of,
-)
+from export.checkpoints.conversion import SIDES, ConversionError, Converted, Source, StyleGAN2State, dense, mapping_of
 from networks.mapping import STYLE_DIM
 from networks.stylegan2 import FILTER, Architecture
 

@@ -61,15 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints (default: 250)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device to train on")
-    parser.add_argument(
-        "--samples", type=Path, default=None, help="folder of the samples (default: build/samples/DOMAIN)"
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="folder for checkpoints (default: under build/training)"
-    )
-    parser.add_argument(
-        "--weights", type=Path, default=None, help="folder for the weights (default: networks/weights/DOMAIN)"
-    )
+    parser.add_argument("--samples", type=Path, help="folder of the samples (default: build/samples/DOMAIN)")
+    parser.add_argument("--folder", type=Path, help="folder for checkpoints (default: under build/training)")
+    parser.add_argument("--weights", type=Path, help="folder for the weights (default: networks/weights/DOMAIN)")
     looks.add_arguments(parser.add_argument_group("looks"))
 
 

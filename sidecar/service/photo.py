@@ -41,11 +41,7 @@ def square(request: pb.RefineRequest, *, resolution: int) -> Image8:
     if kind is None:
         raise ContractError("invalid request: it has no photo")
     picture = _raw(request.pixels) if kind == "pixels" else _decoded(request.encoded)
-    if picture.width > resolution:
-        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    elif picture.width < resolution:
-        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    return np.asarray(picture.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def _raw(pixels: pb.Pixels) -> Image.Image:

@@ -59,20 +59,13 @@ def add_arguments(parser: Arguments) -> None:
         help="real faces: folders of photos, or folders or zip files with landmarks.csv",
     )  # fmt: skip
     parser.add_argument(
-        "--shares",
-        type=float,
-        nargs="+",
-        metavar="SHARE",
-        help="share of each set (default: by the root of its size)",
+        "--shares", type=float, nargs="+", metavar="SHARE", help="share of each set (default: by the root of its size)"
     )
     parser.add_argument(
         "--share-of-photos", type=float, metavar="SHARE", help="share of photos in a batch (default: 0.5, on a GPU 0.6)"
     )
     parser.add_argument(
-        "--start-from",
-        type=Path,
-        metavar="FOLDER",
-        help="weights to start from, looks-*.safetensors and head-*",
+        "--start-from", type=Path, metavar="FOLDER", help="weights to start from, looks-*.safetensors and head-*"
     )
     parser.add_argument(
         "--coarse-steps", type=int, help="steps that first train only the coarse look (default: 300, on a GPU 600)"
