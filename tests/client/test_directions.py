@@ -45,42 +45,21 @@ def test_own_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("vector", "words"),
+    ("words", "wrong"),
     [
-        (np.full(512, np.nan, np.float32), "not finite"),
-        (np.zeros(512, np.float32), "length 1"),
-        (np.eye(1, 511, dtype=np.float32)[0], r"float32 \[512\]"),
-        (np.eye(2, 512, dtype=np.float32), r"float32 \[512\]"),
+        ("not finite", {"vector": np.full(512, np.nan, np.float32)}),
+        ("length 1", {"vector": np.zeros(512, np.float32)}),
+        (r"float32 \[512\]", {"vector": np.eye(1, 511, dtype=np.float32)[0]}),
+        (r"float32 \[512\]", {"vector": np.eye(2, 512, dtype=np.float32)}),
+        *(("scale", {"scale": value}) for value in ("0", "-1", "nan", "much")),
+        *(("layers", {"layers": value}) for value in ("3", "5-3", "1-2-3")),
+        *(("range", {"suggested_range": value}) for value in ("3", "3,-3", "nan,3")),
+        ("which generator", {"generator": ""}),
     ],
 )
-def test_vectors_are_checked(tmp_path, vector, words):
+def test_files_are_checked(tmp_path, words, wrong):
     with pytest.raises(DirectionError, match=words):
-        Direction.load(direction_file(tmp_path / "it.safetensors", vector=vector))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"scale": "0"},
-        {"scale": "-1"},
-        {"scale": "nan"},
-        {"scale": "much"},
-        {"layers": "3"},
-        {"layers": "5-3"},
-        {"layers": "1-2-3"},
-        {"suggested_range": "3"},
-        {"suggested_range": "3,-3"},
-        {"suggested_range": "nan,3"},
-    ],
-)
-def test_metadata_is_checked(tmp_path, wrong):
-    with pytest.raises(DirectionError, match=r"scale|layers|range"):
         Direction.load(direction_file(tmp_path / "it.safetensors", **wrong))
-
-
-def test_the_generator_must_be_said(tmp_path):
-    with pytest.raises(DirectionError, match="which generator"):
-        Direction.load(direction_file(tmp_path / "it.safetensors", generator=""))
 
 
 def test_not_a_direction_file(tmp_path):
