@@ -10,7 +10,7 @@ import ctypes
 from typing import Final
 
 # Of <malloc.h>.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _KEPT: Final = 2**30  # bytes
 
 
@@ -20,6 +20,10 @@ def keep_freed() -> None:
     Does nothing where the C library has no such settings. The arenas of threads would map large blocks as before.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        for option, value in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1)):
-            set_option(option, value)
+    if set_option is None:
+        return
+    if not set_option(_MMAP_THRESHOLD, _KEPT):
+        # Earlier releases allow 32 MB at most: map nothing there.
+        set_option(_MMAP_MAX, 0)
+    set_option(_TRIM_THRESHOLD, _KEPT)
+    set_option(_ARENA_MAX, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -35,12 +36,26 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="another C library than glibc")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version") or "LD_PRELOAD" in os.environ, reason="another allocator"
+)
 def test_freed_memory_is_used_again() -> None:
     command = [sys.executable, "-c", FAULTS]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=project_root())
     # Ten blocks have 160,000 pages, or 320 huge ones.
     assert int(done.stdout) < 160
+
+
+def test_where_the_threshold_is_too_high_nothing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(option: int, value: int) -> int:
+        asked.append((option, value))
+        return int(option != -3)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    allocator.keep_freed()
+    assert asked == [(-3, 2**30), (-4, 0), (-1, 2**30), (-8, 1)]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
