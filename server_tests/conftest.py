@@ -52,7 +52,7 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def triton() -> Iterator[LocalTriton]:
     """A running server of the project's own model repository."""
-    with LocalTriton(built(), timeout=600) as running:
+    with LocalTriton(built(), timeout=600, grace=0) as running:
         yield running
 
 

@@ -81,7 +81,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "generator " in done.stdout
-    with LocalTriton(folder / "repository", http_port=None, metrics_port=None, timeout=600) as server:
+    with LocalTriton(folder / "repository", http_port=None, metrics_port=None, timeout=600, grace=0) as server:
         yield House(folder, server)
 
 
