@@ -17,7 +17,8 @@ _KEPT: Final = 2**30  # bytes
 def keep_freed() -> None:
     """Keep up to a gigabyte of freed memory for what is allocated next, in one arena for all threads.
 
-    Does nothing where the C library has no such settings. The arenas of threads would map large blocks as before.
+    `give_back` returns it. Does nothing where the C library has no such settings. The arenas of threads would map large
+    blocks as before.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:
@@ -27,3 +28,10 @@ def keep_freed() -> None:
         set_option(_MMAP_MAX, 0)
     set_option(_TRIM_THRESHOLD, _KEPT)
     set_option(_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return freed memory to the system. Does nothing where the C library cannot."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from assets.allocator import keep_freed
+from assets.allocator import give_back, keep_freed
 from assets.numbers import port, seconds, whole
 from sidecar.job import Engine
 from sidecar.service import log
@@ -90,6 +90,7 @@ def _loader(options: argparse.Namespace) -> Callable[[], Engine]:
             perceptual=options.perceptual,
         )
         engine.warm_up()
+        give_back()
         return engine
 
     return load

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assets.compiled import keep_fewer_activations
 from assets.face_net import face_net
 from assets.models import model_file
 from assets.paths import build_dir, short_head_file
@@ -45,7 +46,7 @@ from sidecar.optimise.faces import FaceTerms
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
 from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, PAPER_WEIGHTS, Recipe, Stage, chosen
 from sidecar.optimise.step import step
-from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled, measured
+from sidecar.optimise.terms import Perceptual, Seen, Target, every_term, maybe_compiled
 
 log = logging.getLogger("sidecar")
 
@@ -197,8 +198,7 @@ class TorchEngine:
             v=self._pnorm(w),
             half=False,
         )
-        values = measured(self._plain, seen, frozenset())[0].tolist()
-        found = {term.name: value for term, value in zip(self._plain, values, strict=True)}
+        found = {term.name: 0.0 if term.lazy else float(term(seen)) for term in self._plain}
         return Terms(total=sum(PAPER_WEIGHTS.get(name, 0.0) * value for name, value in found.items()), **found)
 
     def render(self, state: State) -> Image8:
@@ -297,6 +297,8 @@ def load_engine(
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    if where.type == "cpu":
+        keep_fewer_activations()
     found = read_generator(generator)
     w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"
     head, short = short_head_file(domain, DEFAULT_CUT), None

@@ -14,7 +14,7 @@ from torch import Tensor
 from protocol.terms import Terms
 from sidecar.optimise.faces import FaceTarget, joined_features
 from sidecar.optimise.optimisation import Optimisation
-from sidecar.optimise.terms import Seen, Target, Term, measured
+from sidecar.optimise.terms import Seen, Target, Term
 
 Generate = Callable[[Tensor, Tensor, bool], Tensor]
 
@@ -30,21 +30,32 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
         half: whether convolutions run in bfloat16.
     """
     # w* and G(w*), and what they are held to
-    f, w_m_plus = torch.cat([job.f for job in jobs]), torch.cat([job.w_m_plus for job in jobs])
+    f, w_m_plus, v = (torch.cat([getattr(job, name) for job in jobs]) for name in ("f", "w_m_plus", "v"))
+    image = generate(f, w_m_plus, half)
     seen = Seen(
-        image=generate(f, w_m_plus, half),
+        image=_cut_off(image),
         target=_joined([job.seen_target for job in jobs]),
-        f=f,
+        f=_cut_off(f),
         f_o=torch.cat([job.f_o for job in jobs]),
-        w_m_plus=w_m_plus,
-        v=torch.cat([job.v for job in jobs]),
+        w_m_plus=_cut_off(w_m_plus),
+        v=_cut_off(v),
         half=half,
     )
     # L = sum of weight * term, each job's own; their sum gives each job its own gradient
-    values = measured(terms, seen, jobs[0].weighed)
-    weights = values.new_tensor([[job.recipe.weights.get(term.name, 0.0) for term in terms] for job in jobs])
+    weights = image.new_tensor([[job.recipe.weights.get(term.name, 0.0) for term in terms] for job in jobs])
+    values = torch.zeros_like(weights)
+    for number, term in enumerate(terms):
+        if term.lazy and term.name not in jobs[0].weighed:
+            continue
+        value = term(seen)
+        values[:, number] = value.detach()
+        # One term at a time: its activations are freed before the next one's are made.
+        if weights[:, number].any():
+            (value @ weights[:, number]).backward()  # type: ignore[no-untyped-call]
     losses = (values * weights).sum(dim=1)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    pairs = ((image, seen.image), (f, seen.f), (w_m_plus, seen.w_m_plus), (v, seen.v))
+    known = {root: leaf.grad for root, leaf in pairs if leaf.grad is not None}
+    torch.autograd.backward(list(known), list(known.values()))
 
     for job, loss, row in zip(jobs, losses.tolist(), values.tolist(), strict=True):
         if not (math.isfinite(loss) and job.optimiser.has_finite_gradient()):
@@ -53,6 +64,11 @@ def step(jobs: Sequence[Optimisation], generate: Generate, terms: Sequence[Term]
         job.optimiser.step(job.recipe.rates(job.done, job.step, job.stage), held=job.stage.held)
         job.hold()
         job.count(Terms(total=loss, **{term.name: value for term, value in zip(terms, row, strict=True)}))
+
+
+def _cut_off(value: Tensor) -> Tensor:
+    """The same numbers as a leaf, which gathers the gradients of the terms."""
+    return value.detach().requires_grad_()
 
 
 def _joined(targets: Sequence[Target]) -> Target:

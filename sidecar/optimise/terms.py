@@ -8,7 +8,7 @@ reduced by the same area average.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, ParamSpec, Protocol
 
@@ -213,12 +213,6 @@ def every_term(
     found: list[Term] = [Mse(compiled=compiled), perceptual, Closeness(), PNormPlus()]
     found += [] if encoder is None else [Domain(encoder)]
     return found if faces is None else [*found, CloseUp(faces), Person(faces), Eyes(faces)]
-
-
-def measured(terms: Sequence[Term], seen: Seen, weighed: frozenset[str]) -> Tensor:
-    """float32 [B, T]: each job's value of each term; lazy terms that are not ``weighed`` are 0."""
-    zero = seen.image.new_zeros(len(seen.image))
-    return torch.stack([zero if term.lazy and term.name not in weighed else term(seen) for term in terms], dim=1)
 
 
 def mean_square(x: Tensor) -> Tensor:

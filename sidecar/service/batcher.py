@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from assets.allocator import give_back
 from protocol import codec
 from protocol.messages import Finished, Preview, Progress, Queued, State
 from protocol.terms import TERMS, Metrics, Terms
@@ -135,6 +136,7 @@ class Batcher:
         with self._changed:
             self._drop_cancelled()
             while not (self._draining or self._waiting or self._active):
+                give_back()
                 self._changed.wait()
                 self._drop_cancelled()
             if self._draining:
