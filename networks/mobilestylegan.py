@@ -40,7 +40,8 @@ class ModulatedConv(nn.Module):
         # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
         dtype = self.pointwise.weight.dtype
         x = self.pointwise(self.depthwise(x.to(dtype) * self.modulation(w).to(dtype)[:, :, None, None]))
-        return F.leaky_relu(x + self.noise.to(dtype), 0.2)
+        # In place: its gradient then needs its result alone, which the next layer keeps anyway.
+        return F.leaky_relu(x + self.noise.to(dtype), 0.2, inplace=True)
 
 
 class InputConv(nn.Module):

@@ -26,7 +26,7 @@ class LocalSidecar(GuardedProcess):
     Args:
         address: the address to listen on.
         port, metrics_port: 0 for a free one.
-        timeout: seconds within which it must be ready: networks loaded, the step compiled.
+        timeout: seconds within which it must be ready: networks loaded, and the step compiled where it is.
         grace: seconds between the request to stop and the kill.
         secrets: a folder of `server.secrets`; None serves plain text to everyone.
         arguments: more options of ``python -m sidecar``.

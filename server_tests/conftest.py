@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,6 @@ from server.sidecar import LocalSidecar
 from server.triton import LocalTriton
 from server_tests.chaos import tiny
 
-# ``python -m sidecar``, but no job waits for a warm-up: eager steps of full size, which test_engine.py takes.
-COLD = """
-from sidecar.cli import main
-from sidecar.optimise.engine import TorchEngine
-TorchEngine.warm_up = lambda self: None
-main()
-"""
 # On a GPU, a job would be done before a test can interrupt it.
 SIDECAR = ["--device=cpu", "--compile=off"]
 
@@ -77,7 +69,7 @@ def generator() -> Path:
 def sidecar(generator: Path) -> Iterator[LocalSidecar]:
     """A running side-car of the project's own generator."""
     assert generator.is_file()
-    with LocalSidecar(program=(sys.executable, "-c", COLD), arguments=SIDECAR) as running:
+    with LocalSidecar(arguments=SIDECAR) as running:
         yield running
 
 

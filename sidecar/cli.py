@@ -142,8 +142,8 @@ def parser() -> argparse.ArgumentParser:
         "--compile",
         default="auto",
         choices=list(COMPILE),
-        help="compile the step, which takes a minute on first start; auto compiles if there is a C++ compiler "
-        "(default: %(default)s)",
+        help="compile the step, which takes minutes on first start; auto compiles where convolutions run in bfloat16 "
+        "and there is a C++ compiler (default: %(default)s)",
     )
     add(
         "--perceptual",

@@ -43,6 +43,7 @@ from sidecar.job import Image8, Job, Start
 from sidecar.optimise.area import reduced
 from sidecar.optimise.faces import NAMES as FACE_TERMS
 from sidecar.optimise.faces import FaceTerms
+from sidecar.optimise.frozen import freeze
 from sidecar.optimise.optimisation import Optimisation, checked, checked_state
 from sidecar.optimise.recipe import COARSE_TO_FINE, FULL, PAPER_WEIGHTS, Recipe, Stage, chosen
 from sidecar.optimise.step import step
@@ -76,7 +77,7 @@ class TorchEngine:
         faces: networks of the terms of faces; None where the generator shows none.
         short: the short head and the perceptual network of its steps; None if there is none.
         device: where to optimise.
-        compiled: whether to compile the step, which takes a minute at first.
+        compiled: whether to compile the step, which takes a minute or two at first.
 
     Attributes:
         generator: the fingerprint of its weights.
@@ -98,6 +99,7 @@ class TorchEngine:
         short: tuple[ShortHead, STLPIPS] | None = None,
     ) -> None:
         self.domain, self.generator, self.device = domain, generator.fingerprint, device
+        self._compiled = compiled
         self._synthesis = generator.synthesis.to(device)
         self._w_avg = generator.mapping.w_avg.to(device)
         self._pnorm = pnorm.to(device).requires_grad_(False)
@@ -110,6 +112,11 @@ class TorchEngine:
         quick = None if short is None else short[1].to(device)
         self._perceptual = Perceptual(perceptual, quick)
         self._faces = faces
+        if device.type == "cpu" and not (compiled or self._fast_half):
+            known = (self._synthesis, perceptual, quick, *(() if faces is None else (faces.network, faces.face_net)))
+            for network in known:
+                if network is not None:
+                    freeze(network)
         self._plain = every_term(perceptual, encoder, faces, compiled=False)
         self._terms = every_term(perceptual, encoder, faces, quick=quick, compiled=compiled)
         self._generate = maybe_compiled(self._image, compiled=compiled)
@@ -174,7 +181,9 @@ class TorchEngine:
                 job.stop_before(self._pace.get(job.stage, 0.0))
 
     def warm_up(self) -> None:
-        """Take steps of the default preset in each stage, so that compilation happens before the first job."""
+        """Take steps of the default preset in each stage, so that compilation, if any, comes before the first job."""
+        if not self._compiled:
+            return
         cut = 16
         f = np.zeros((self._synthesis.f_channels(cut), cut, cut), np.float32)
         w = self._w_avg.cpu().numpy()[None].repeat(self._synthesis.fine_styles(cut), axis=0)
@@ -278,7 +287,8 @@ def load_engine(
     Args:
         domain: which generator.
         device: ``auto`` is the GPU where there is one.
-        compiled: None compiles where there is a C++ compiler.
+        compiled: None compiles where convolutions run in bfloat16 and there is a C++ compiler: in float32 on a CPU,
+            compiled steps take as long as others.
         perceptual: network of the loss: ``stlpips``, or ``lpips`` where this machine has torchvision's VGG16.
 
     Raises:
@@ -296,8 +306,8 @@ def load_engine(
         raise EngineError(f"cannot find `{missing[0]}`: run `python -m export fetch --judges`")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
-        compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    if where.type == "cpu":
+        compiled = fast_half(where)[0] and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    if compiled and where.type == "cpu":
         keep_fewer_activations()
     found = read_generator(generator)
     w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"

@@ -138,6 +138,9 @@ def test_warming_up_takes_a_step_of_each_size(engine: TorchEngine, monkeypatch: 
     seen: list[tuple[Stage, int]] = []
     monkeypatch.setattr(engine, "run", lambda jobs, steps: seen.append((replace(jobs[0].stage, until=1.0), steps)))
     engine.warm_up()
+    assert seen == []  # there is nothing to compile
+    monkeypatch.setattr(engine, "_compiled", True)
+    engine.warm_up()
     assert seen == [(FULL, 2), *((replace(stage, until=1.0), 1) for stage in COARSE_TO_FINE)]
 
 
