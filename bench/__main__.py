@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from assets.allocator import keep_freed
 from assets.errors import AssetError
 from client.errors import ClientError
 from server.errors import LauncherError
@@ -39,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = module.run
     args = parser.parse_args(arguments)
     assert run is not None
-    keep_freed()
     try:
         run(args)
     except (ValueError, OSError, RuntimeError, ClientError, AssetError, LauncherError) as error:

@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from assets.allocator import keep_freed
 from assets.paths import BUILD, ROOT, detail_file, encoder_file
 from assets.perceptual import stlpips
 from bench.refine_report import Point, Rate, markdown, plot
@@ -248,6 +249,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the tables, and write them with the plot and the contact sheet."""
+    keep_freed()  # as the side-car does
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     recipes = {name: RECIPES[name] for name in args.recipes}
     chosen = cases(args.photos, count=args.count, samples=args.samples)
