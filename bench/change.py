@@ -220,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default=url, help="gRPC endpoint of Triton (default: $UNALIGNED_URL or %(default)s)")
     url = os.environ.get("UNALIGNED_REFINE_URL") or DEFAULT_REFINE_URL
     parser.add_argument(
-        "--refine-url", default=url, help="of the side-car (default: $UNALIGNED_REFINE_URL or %(default)s)"
+        "--refine-url", default=url, help="address of the side-car (default: $UNALIGNED_REFINE_URL or %(default)s)"
     )
     photos = ROOT.parent / "shared/photos"
     parser.add_argument("--photos", type=Path, default=photos, help="a folder of photos (default: ../shared/photos)")
@@ -229,7 +229,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--directions", nargs="+", default=list(SCORES), choices=list(SCORES), help="directions (default: all)"
     )
     parser.add_argument(
-        "--steps", type=int, default=0, help="of refinement by a side-car before the edits (default: one pass only)"
+        "--steps",
+        type=int,
+        default=0,
+        help="steps of refinement by a side-car before the edits (default: one pass only)",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for change.md (default: out)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables between the marks in a file")

@@ -75,7 +75,7 @@ class BatchFlags:
     format: Format = option("--format", "of the pictures (default: jpeg)", default="jpeg", choices=tuple(FORMATS))
     show: Show = option(
         "--show",
-        "of an edit: the whole photo with the change in it, or the generator's picture (default: photo)",
+        "what an edit shows: the whole photo with the change in it, or the generator's picture (default: photo)",
         default="photo",
         choices=get_args(Show),
     )

@@ -80,11 +80,13 @@ class PictureOptions:
 
     show: Show = option(
         "--show",
-        "of an edit: the whole photo with the change in it, or the generator's picture (default: photo)",
+        "what an edit shows: the whole photo with the change in it, or the generator's picture (default: photo)",
         default="photo",
         choices=get_args(Show),
     )
-    format: Format = option("--format", "of the edits' pictures (default: png)", default="png", choices=tuple(FORMATS))
+    format: Format = option(
+        "--format", "format of the edits' pictures (default: png)", default="png", choices=tuple(FORMATS)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
