@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assets.compiled import keep_fewer_activations
 from assets.face_net import face_net
 from assets.models import model_file
 from assets.paths import build_dir, short_head_file
@@ -307,8 +306,6 @@ def load_engine(
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if compiled is None:
         compiled = fast_half(where)[0] and any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    if compiled and where.type == "cpu":
-        keep_fewer_activations()
     found = read_generator(generator)
     w_encoder = LEARNED / domain / f"detail{W_PLUS}.safetensors"
     head, short = short_head_file(domain, DEFAULT_CUT), None

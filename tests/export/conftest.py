@@ -19,8 +19,8 @@ def nvlabs_modules(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         def __getattr__(self, name: str) -> object:
             try:
                 return self[name]
-            except KeyError:
-                raise AttributeError(name) from None
+            except KeyError as exc:
+                raise AttributeError(name) from exc
 
     for full, thing in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
         package, module = types.ModuleType(full.split(".")[0]), types.ModuleType(full)
