@@ -38,9 +38,10 @@ from networks.short_head import ShortHead
 
 CPU = Run()
 GPU = Run(
-    minutes=25.0, batch=48, photos=0.6, rate=4e-4, whole=True, frozen=(), norms_frozen=False, coarse_steps=600,
-    crops_from=0.3, coarse_batch=64, save_minutes=4.0, log_steps=50,
+    minutes=25.0, batch=48, photos=0.6, rate=4e-4, warm_up=200, whole=True, frozen=(), norms_frozen=False,
+    coarse_steps=800, coarse_batch=96, crops_from=0.2, save_minutes=4.0, log_steps=50,
 )  # fmt: skip
+KEPT = 5  # photos of such a batch whose edits are looked at
 NEW = ("coarse_look.",)  # parts that weights to start from may lack
 
 
@@ -68,7 +69,7 @@ def add_arguments(parser: Arguments) -> None:
         "--start-from", type=Path, metavar="FOLDER", help="weights to start from, looks-*.safetensors and head-*"
     )
     parser.add_argument(
-        "--coarse-steps", type=int, help="steps that first train only the coarse look (default: 300, on a GPU 600)"
+        "--coarse-steps", type=int, help="steps that first train only the coarse look (default: 300, on a GPU 800)"
     )
     parser.add_argument("--log-steps", type=int, help="steps between lines of the log (default: 10, on a GPU 50)")
 
@@ -156,11 +157,12 @@ def make(
     loss = ImageLoss(whole, alex, person, **sizes)  # type: ignore[arg-type]
     step = Step(synthesis, looks, head, loss, critic=Critic().to(device), first_frozen="first." in run.frozen)
     if on_a_gpu:
-        on_gpu(step, whole, alex, person)
+        on_gpu(step, whole, alex)
+        step.kept = KEPT
         for faces, _ in sets:
             faces.load(device)
     elif any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        step.compile(short=False)
+        step.compile()
     directions = read_directions(DIRECTIONS / "ffhq", synthesis.num_styles).to(device)
     return step, Batches(generator, sets, directions, step.whole)
 

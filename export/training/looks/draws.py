@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from export.training.looks.faces import Faces
+from export.training.looks.losses import reduced
 from export.training.moves import tint
 from networks.generator_file import Generator
+from networks.looks import PHOTO
 from networks.similarity import move
 from networks.synthesis import Synthesis
 
@@ -62,17 +64,19 @@ class Batch:
         photo: float32 [B, 3, 256, 256].
         mask: float32 [B, 1, 256, 256], 1 where the photo reaches.
         theta: float32 [B, 2, 3], how the aligned face was moved.
+        places: the same, always on the CPU.
         edit: float32 [B, num_styles, 512], a change of all styles.
         person: bool [B], whether the edit keeps the person.
         w: float32 [n, num_styles, 512], the samples' styles.
         f: float32 [n, C, cut, cut], their f, moved.
         edited: float32 [n, 3, 256, 256], what the edit makes of them.
-        big: float32 [2n, 3, S, S], samples and edits before they were moved.
+        big: float32 [2n, 3, S, S], samples and edits at the generator's size, moved.
     """
 
     photo: Tensor
     mask: Tensor
     theta: Tensor
+    places: Tensor
     edit: Tensor
     person: Tensor
     w: Tensor
@@ -167,26 +171,25 @@ class Batches:
         coarse = self.synthesis.coarse_styles(self.cut)
         w = draw_styles(self.generator, samples, rng)
         edit, named = draw_edits(self.generator, self.directions, w[:, 0], rng)
-        theta = torch.stack([draw_move((0.5, 1.4), rng) for _ in range(samples)]).to(self.device)
+        places = torch.stack([draw_move((0.5, 1.4), rng) for _ in range(samples)])
+        theta = places.to(self.device)
         both = torch.cat([w, w + edit])
         f = self.synthesis.coarse(both[:, :coarse], cut=self.cut)
-        big = self.paint(f, both[:, coarse:]).clamp(-1, 1)
-        view = move(big, torch.cat([theta, theta]))
-        if view.shape[-1] != 256:
-            view = torch.nn.functional.avg_pool2d(view, view.shape[-1] // 256)
-        photo, edited = view.chunk(2)
+        big = move(self.paint(f, both[:, coarse:]).clamp(-1, 1), torch.cat([theta, theta]))
+        photo, edited = reduced(big, PHOTO).chunk(2)
         mask = torch.ones_like(photo[:, :1])
         moved_f = move(f[:samples], theta)
         if photos:
-            seen, reach, places = self.photos(photos, rng)
+            seen, reach, theirs = self.photos(photos, rng)
+            places = torch.cat([places, theirs])
             w_avg = self.generator.mapping.w_avg.expand(photos, -1)
             their_edit, their_named = draw_edits(self.generator, self.directions, w_avg, rng)
-            photo, mask, theta = torch.cat([photo, seen]), torch.cat([mask, reach]), torch.cat([theta, places])
+            photo, mask = torch.cat([photo, seen]), torch.cat([mask, reach])
             edit, named = torch.cat([edit, their_edit]), torch.cat([named, their_named])
-        return Batch(photo, mask, theta, edit, named, w, moved_f, edited, big)
+        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big)
 
     def photos(self, count: int, rng: torch.Generator, *, heldout: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Real faces: photo [B, 3, 256, 256], mask [B, 1, 256, 256], theta [B, 2, 3]."""
+        """Real faces: photo [B, 3, 256, 256], mask [B, 1, 256, 256], and theta [B, 2, 3] on the CPU."""
         shares = torch.tensor([share for _, share in self.sets])
         chosen = torch.multinomial(shares, count, replacement=True, generator=rng).sort().values
         views = []
@@ -199,5 +202,6 @@ class Batches:
             theta = torch.stack([draw_move(faces.zooms(int(n)), rng) for n in numbers])
             mirrored = torch.rand(some, generator=rng) < 0.5
             views.append((*faces.views(numbers, theta, mirrored), theta))
-        photo, mask, theta = (torch.cat([part.to(self.device) for part in parts]) for parts in zip(*views, strict=True))
-        return tinted(photo, TINTED, rng), mask, theta
+        mixed = torch.randperm(count, generator=rng)
+        photo, mask, theta = (torch.cat(parts)[mixed.to(parts[0].device)] for parts in zip(*views, strict=True))
+        return tinted(photo.to(self.device), TINTED, rng), mask.to(self.device), theta

@@ -1,7 +1,7 @@
 """Faster forms of the networks for a GPU, with the same results.
 
 Measured on an H100: depthwise convolutions as plain ones, compiled; the inverse Haar transform as sums and a pixel
-shuffle, ST-LPIPS' blurs as slices. Shapes are fixed, so that everything is compiled once, in about three minutes.
+shuffle, ST-LPIPS' blurs as slices. Shapes are fixed, so that everything is compiled once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.training.looks.losses import Person
 from export.training.looks.step import Step
 from networks.mobilestylegan import InverseHaar
 from networks.perceptual import STLPIPS, Blur
+
+LAST = 5  # layers of the generator, those from 32 px on, that compute in bfloat16
 
 
 class SummedHaar(nn.Module):
@@ -61,17 +62,22 @@ def swapped(network: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Mo
             swapped(child, old, new)
 
 
-def on_gpu(step: Step, *networks: STLPIPS | Person) -> None:
-    """Give a step's networks their fast forms, and compile them."""
+def on_gpu(step: Step, *networks: STLPIPS) -> None:
+    """Give a step's networks their fast forms.
+
+    Args:
+        step: whose whole fine half computes its last layers in bfloat16, and is compiled.
+        networks: the first of which is compiled. Compiling the others takes longer than it saves.
+    """
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     swapped(step.synthesis, InverseHaar, SummedHaar)
+    step.synthesis.lower(torch.bfloat16, blocks=LAST)
     for network in networks:
         swapped(network, Blur, SlicedBlur)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.compile(dynamic=False)
-    for trained in (step.looks.first, step.looks.second, step.looks.coarse_look, step.head):
+    networks[0].compile(dynamic=False)
+    for trained in (step.looks, step.head):
         trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained.compile(dynamic=False)
-    step.compile(short=True)
+    step.compile()

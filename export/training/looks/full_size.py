@@ -11,9 +11,10 @@ from torch import Tensor
 from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch
 from export.training.looks.losses import ImageLoss
-from networks.similarity import move
+from networks.close_ups import SAMPLE_EYES
 
 SIDE = 256
+FEATURES = (*((2 * x - 1, 2 * y - 1) for x, y in SAMPLE_EYES), (0.0, 0.3))  # eyes and mouth of an aligned face
 Render = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -50,24 +51,22 @@ class FullSize:
             rng: places the crops.
         """
         numbers = slice(number, number + 1)
-        big, theta = self.whole(f[numbers], w[numbers]), batch.theta[numbers]
+        big = self.whole(f[numbers], w[numbers])
         known = batch.big[: batch.samples][numbers]  # none for a photo
-        if len(known):
-            known = move(known, theta)
-        return self._crops(known, big, theta, rng)
+        return self._crops(known, big, batch.places[numbers], rng)
 
-    def all(self, batch: Batch, big: Tensor, rng: torch.Generator) -> FullLoss:
-        """Everything: ``big`` holds the photos' renders, then those of the samples' edits and one more."""
+    def all(self, batch: Batch, big: Tensor, kept: int, rng: torch.Generator) -> FullLoss:
+        """Everything: ``big`` holds the photos' renders, then those of the samples' edits and of ``kept`` photos'."""
         n, count = batch.samples, len(batch.theta)
-        both = torch.cat([batch.theta[:n], batch.theta[:n]])
-        # Samples, their edits, then photos: what is known comes first.
-        order = [*range(n), *range(count, count + n), *range(n, count)]
-        return self._crops(move(batch.big, both), big[order], torch.cat([both, batch.theta[n:]]), rng)
+        # Samples, their edits, photos, and some of their edits: what is known comes first.
+        order = [*range(n), *range(count, count + n), *range(n, count), *range(count + n, count + n + kept)]
+        places = batch.places[[*range(n), *range(n), *range(n, count), *range(n, n + kept)]]
+        return self._crops(batch.big, big[order], places, rng)
 
-    def _crops(self, known: Tensor, ours: Tensor, theta: Tensor, rng: torch.Generator) -> FullLoss:
+    def _crops(self, known: Tensor, ours: Tensor, places: Tensor, rng: torch.Generator) -> FullLoss:
         """The loss of crops; the first of ``ours`` [N, 3, S, S] are compared with ``known`` [M, 3, S, S]."""
-        places = [place_crop(one, ours.shape[-1], rng) for one in theta.cpu()]
-        known, ours = crop(known, places), crop(ours, places)
+        corners = [place_crop(one, ours.shape[-1], rng) for one in places]
+        known, ours = crop(known, corners), crop(ours, corners)
         result = FullLoss(torch.zeros((), device=ours.device), (known, ours))
         if len(known):
             first = ours[: len(known)]
@@ -80,10 +79,15 @@ class FullSize:
 
 
 def place_crop(theta: Tensor, size: int, rng: torch.Generator) -> tuple[int, int]:
-    """Row and column of a crop in or about the face that lies as ``theta`` [2, 3] says, in an image of ``size`` px."""
-    place = (torch.rand(2, generator=rng) * 1.2 - 0.6).to(theta)
+    """Row and column of a crop in or about the face that lies as ``theta`` [2, 3] says, in an image of ``size`` px.
+
+    Half of them are about an eye or the mouth.
+    """
+    place = torch.rand(2, generator=rng) * 2 - 1
+    which, closer = torch.rand(2, generator=rng).tolist()
+    place = torch.tensor(FEATURES[int(which * len(FEATURES))]) + 0.1 * place if closer < 0.5 else 0.6 * place
     # A place of the aligned face, where it lies in the photo.
-    back = torch.linalg.inv(theta[:, :2]) @ (place - theta[:, 2])
+    back = torch.linalg.inv(theta[:, :2]) @ (place.to(theta) - theta[:, 2])
     column, row = ((back + 1) / 2 * size - SIDE / 2).clamp(0, size - SIDE).long().tolist()
     return row, column
 

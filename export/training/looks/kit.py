@@ -16,6 +16,8 @@ import io
 import tarfile
 from pathlib import Path
 
+from safetensors.torch import load_file, save
+
 from assets.descriptor import descriptor, descriptor_file
 from assets.face_net import face_net_file
 from assets.paths import build_dir, generator_file, project_root
@@ -92,19 +94,33 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
     if start is not None and not any(start.glob("*-[0-9].safetensors")):
         raise ValueError(f"no weights to start from in `{start}`")
     files = contents(photos=photos, start=start, domain=domain)
+    halved = {stlpips_file("alex"), stlpips_file("vgg"), descriptor_file()}
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("part-*"):
         old.unlink()
     writer = PartFiles(out)
     with tarfile.open(fileobj=writer, mode="w|") as archive:
         for name, text in (("start.sh", START), ("wait.sh", WAIT), ("pyproject.toml", "")):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(text), 0o755
-            archive.addfile(info, io.BytesIO(text.encode()))
+            _add(archive, name, text.encode())
         for name, path in files.items():
-            archive.add(path, name)
+            if path in halved:
+                _add(archive, name, in_half(path))
+            else:
+                archive.add(path, name)
     writer.close()
     return writer.files
+
+
+def in_half(path: Path) -> bytes:
+    """Weights with a float16 for each float32, which a loss does not tell apart."""
+    tensors = {name: t.half() if t.is_floating_point() else t for name, t in load_file(path).items()}
+    return save(tensors)
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o755
+    archive.addfile(info, io.BytesIO(data))
 
 
 class PartFiles(io.RawIOBase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from networks.face_net import FaceNet
 from networks.perceptual import STLPIPS
 from networks.precision import in_half
 
+Pair = tuple[Tensor, Tensor, Tensor]  # pictures [B, 3, S, S], their targets, and how both were moved [B, 2, 3]
+ROUGH = 128  # side of pictures that are only compared roughly
 SAME = 0.25  # a person's distance below which an edit is left alone
 
 
@@ -90,26 +93,25 @@ class ImageLoss:
         distance: Tensor = self.perceptual(reduced(image, self.side), reduced(target, self.side))
         return distance
 
+    def rough(self, image: Tensor, target: Tensor) -> Tensor:
+        """ST-LPIPS of the whole pictures at half their size, by the network for close-ups: cheap. float32 [B]."""
+        distance: Tensor = self.close(reduced(image, ROUGH), reduced(target, ROUGH))
+        return distance
+
     def closer(self, image: Tensor, target: Tensor, theta: Tensor) -> Tensor:
         """ST-LPIPS and pixels from eyes to chin, float32 [B]."""
         here, there = self.core(image, theta), self.core(target, theta)
         distance: Tensor = self.close(here, there)
         return distance + 0.5 * (here - there).abs().mean((1, 2, 3))
 
-    def __call__(self, image: Tensor, target: Tensor, theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The whole loss, float32 [B], and its parts.
 
-        Args:
-            image: float32 [B, 3, 256, 256].
-            target: the same shape.
-            theta: float32 [B, 2, 3], how the faces were moved.
-        """
-        target = target.detach()
-        pixels, looks = self.pixels(image, target), self.looks(image, target)
-        core, person = self.closer(image, target, theta), self.person(image, target, theta)
-        shares = self.shares
-        total = pixels + shares.perceptual * looks + shares.core * core + shares.person * person
-        return total, {"pixels": pixels, "looks": looks, "core": core, "person": person}
+def together(compare: Callable[..., Tensor], pairs: Mapping[str, Pair]) -> dict[str, Tensor]:
+    """Compare several batches in one call: fewer kernels are started, and there is one shape to compile."""
+    if not pairs:
+        return {}
+    images, targets, thetas = (torch.cat(parts) for parts in zip(*pairs.values(), strict=True))
+    sizes = [len(image) for image, _, _ in pairs.values()]
+    return dict(zip(pairs, torch.split(compare(images, targets, thetas), sizes), strict=True))
 
 
 def reduced(image: Tensor, side: int) -> Tensor:

@@ -22,10 +22,11 @@ from export.training.looks.critic import critic_loss
 from export.training.looks.draws import Batches, Moves, draw_move, draw_styles
 from export.training.looks.step import Step
 from export.training.looks.weights import write_parts
+from networks.precision import half
 from networks.similarity import compose, move
 
 DECAY = 0.998  # of the averaged weights, once they have seen as much
-WARMUP = 20
+PAINTED = 4  # pictures at a time on a CPU, whose cache holds no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Run:
         batch: photos a step.
         photos: share of real faces.
         rate: AdamW's learning rate.
+        warm_up: steps in which it rises.
         whole: whether gradients go through the whole fine half, or through the short head.
         crops_from: progress, 0 to 1, from which crops of full size count, and the critic of them. Earlier, where codes
             are still far off, they only blur what the late styles paint.
@@ -55,6 +57,7 @@ class Run:
     batch: int = 6
     photos: float = 0.5
     rate: float = 3e-4
+    warm_up: int = 20
     whole: bool = False
     crops_from: float = 0.8
     frozen: tuple[str, ...] = ("first.", "second.at64.")
@@ -75,6 +78,14 @@ class Trainer:
         self.step, self.batches, self.run, self.folder, self.say = step, batches, run, folder, say
         self.networks: dict[str, nn.Module] = {"looks": step.looks, "head": step.head}
         self.averaged = {name: copy.deepcopy(n).eval().requires_grad_(False) for name, n in self.networks.items()}
+        pairs = [
+            (kept, n.state_dict()[part])
+            for name, n in self.networks.items()
+            for part, kept in self.averaged[name].state_dict().items()
+        ]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._floats = [kept for kept, _ in floats], [now for _, now in floats]
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.device = batches.device
         self.critic = step.critic
         for name, parameter in step.looks.named_parameters():
@@ -165,19 +176,20 @@ class Trainer:
         rng = self._rng(5 * 10**8 + self.coarse_done)
         progress = self.coarse_done / run.coarse_steps
         for group in self.coarse_optimiser.param_groups:
-            group["lr"] = 1e-3 * min(1, (self.coarse_done + 1) / WARMUP) * (0.02 + 0.98 * (1 - progress))
+            group["lr"] = 1e-3 * min(1, (self.coarse_done + 1) / run.warm_up) * (0.02 + 0.98 * (1 - progress))
         looks.coarse_look.train()
         with torch.no_grad():
             w = draw_styles(self.batches.generator, run.coarse_batch, rng)
             f = synthesis.coarse(w[:, : looks.coarse], cut=looks.cut)
-            image = torch.cat(
-                [self.step.paint(f[i : i + 4], w[i : i + 4, looks.coarse :]) for i in range(0, len(f), 4)]
-            )
+            some = len(f) if self.device.type == "cuda" else PAINTED
+            codes = zip(torch.split(f, some), torch.split(w[:, looks.coarse :], some), strict=True)
+            image = torch.cat([self.step.paint(*code) for code in codes])
             theta = torch.stack([draw_move((0.7, 1.3), rng, Moves(free=0.5)) for _ in w]).to(self.device)
             # Landmarks of photos are not quite where the generator's are.
             jitter = torch.stack([draw_move((1.0, 1.0), rng, Moves(15.0, 0.1, 0.0)) for _ in w]).to(self.device)
             photo = move(image.clamp(-1, 1), theta)
-        w_coarse = looks.look_at_face(photo, compose(jitter, theta))
+        with half(self.device):
+            w_coarse = looks.look_at_face(photo, compose(jitter, theta)).float()
         made = looks.normalise_f(synthesis.coarse(w_coarse, cut=looks.cut))
         error = (made - looks.normalise_f(f)).square().mean()
         styles = (looks.normalise_w(w_coarse) - looks.normalise_w(w[:, : looks.coarse])).square().clamp(max=9).mean()
@@ -196,7 +208,7 @@ class Trainer:
     def _main(self) -> None:
         run, step = self.run, self.step
         rng = self._rng(self.done)
-        warm = min(1.0, (self.done + 1) / WARMUP)
+        warm = min(1.0, (self.done + 1) / run.warm_up)
         for group in self.optimiser.param_groups:
             group["lr"] = run.rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1, self.progress))) / 2)
         self._modes()
@@ -208,10 +220,10 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         used = [p for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(used, 1.0)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        else:
-            parts["skipped"] = torch.ones(())
+        for p in used:  # not a look at the norm, for which a GPU would have to wait
+            torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)  # type: ignore[arg-type]
+        self.optimiser.step()
+        parts["skipped"] = 1 - norm.detach().isfinite().float()
         if crops is not None and self.critic is not None:
             critic = critic_loss(self.critic, *crops)
             self.critic_optimiser.zero_grad(set_to_none=True)
@@ -236,13 +248,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(DECAY, self.done / (self.done + 5))
-        for name, network in self.networks.items():
-            kept = self.averaged[name].state_dict()
-            for part, value in network.state_dict().items():
-                if value.is_floating_point():
-                    kept[part].lerp_(value, 1 - decay)
-                else:
-                    kept[part].copy_(value)
+        torch._foreach_lerp_(*self._floats, 1 - decay)
+        for kept, now in self._others:
+            kept.copy_(now)
 
     # --- the log
 

@@ -18,8 +18,8 @@ from assets.compiled import compile_function
 from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch
 from export.training.looks.full_size import FullSize
-from export.training.looks.losses import SAME, ImageLoss, reduced, seen
-from networks.looks import TwoLooks
+from export.training.looks.losses import SAME, ImageLoss, Pair, reduced, seen, together
+from networks.looks import PHOTO, TwoLooks
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.precision import half, in_half
 from networks.short_head import ShortHead
@@ -37,12 +37,12 @@ class Weights:
     first: float = 0.5
     edit: float = 0.5
     change: float = 1.0
-    keep: float = 0.3
-    anchor: float = 0.1
-    near: float = 0.3
+    keep: float = 0.5
+    anchor: float = 0.3
+    near: float = 0.4
     coarse: float = 1.0
     base: float = 0.5
-    far: float = 3e-3
+    far: float = 0.02
     critic: float = 0.05
 
 
@@ -83,9 +83,11 @@ class Step:
 
     Attributes:
         crops: whether crops of full size count.
+        kept: photos of a batch whose edits must keep the person.
     """
 
     crops = True
+    kept = 1
 
     def __init__(
         self,
@@ -107,12 +109,9 @@ class Step:
         self.critic = critic
         self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic, weight=weights.critic)
 
-    def compile(self, *, short: bool) -> None:
-        """Compile the whole half, and maybe the short one, below their autocast: above it, every call recompiles."""
+    def compile(self) -> None:
+        """Compile the whole half, below its autocast: above it, every call recompiles."""
         self.whole = self.full_size.whole = in_half(compile_function(self.synthesis.fine, dynamic=False), self.device)
-        if short:
-            self.paint = in_half(compile_function(self._paint, dynamic=False), self.device)
-            self.paint_to_learn = in_half(compile_function(self._paint_to_learn, dynamic=False), self.device)
 
     def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
         # f [B, C, cut, cut], w [B, m, 512] -> [B, 3, 256, 256]
@@ -150,97 +149,122 @@ class Step:
             whole: whether gradients go through the whole fine half, as on a GPU, or through the short head. What is
                 compared is the whole half's picture either way: codes would learn to please a short head.
         """
-        n, theta, mask = batch.samples, batch.theta, batch.mask
-        codes = self.encode(batch.photo, theta, batch.edit)
-        # No edited picture of a photo is known: one photo is enough to check that edits keep the person.
-        f = torch.cat([codes.f, codes.f_edited[: n + 1]])
-        w = torch.cat([codes.w, codes.w_edited[: n + 1]])
+        n, count = batch.samples, len(batch.theta)
+        kept = min(self.kept, count - n)
+        codes = self.encode(batch.photo, batch.theta, batch.edit)
+        # No edited picture of a photo is known: a few photos are enough to check that edits keep the person.
+        f = torch.cat([codes.f, codes.f_edited[: n + kept]])
+        w = torch.cat([codes.w, codes.w_edited[: n + kept]])
         with torch.set_grad_enabled(whole):
             big = self.whole(f, w)
-            small = true = reduced(big, 256)
+            small = true = reduced(big, PHOTO)
         if not whole:
             painted = self.paint(f, w)
             small = painted + (true - painted).detach()
-        plain, edited = small[: len(theta)], small[len(theta) :]
-        parts: Parts = {}
-
-        total, found = self.loss(plain, seen(batch.photo, plain, mask), theta)
-        parts |= {name: value[:n] for name, value in found.items()}
-        parts |= {f"{name}_photo": value[n:] for name, value in found.items()}
-        loss = total.mean()
-        if n:
-            loss = loss + self._edits(batch, plain[:n], edited[:n], parts)
-            loss = loss + self._anchors(batch, codes, parts)
-        if n < len(theta):
-            loss = loss + self._photos(batch, codes, plain[n:], edited[n:], parts)
-        if not self.first_frozen:
-            loss = loss + self.weights.first * self._first(batch, codes, parts)
-        far = self.looks.normalise_w(codes.w).square().mean() + self.looks.normalise_w(codes.w_coarse).square().mean()
-        far = far + 0.1 * self.looks.normalise_f(codes.f).square().mean()
-        parts["far"] = far
-        loss = loss + self.weights.far * far
-        head = self.paint_to_learn(f.detach(), w.detach()) - true.detach()
+        pairs = self._pairs(batch, codes, small[:count], small[count:])
+        loss, parts = self._pictures(batch, pairs)
+        for more, found in (self._anchors(batch, codes), self._near(batch, codes)):
+            loss, parts = loss + more, parts | found
+        # Every other code is enough for the head.
+        head = self.paint_to_learn(f.detach()[::2], w.detach()[::2]) - true.detach()[::2]
         parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
         loss = loss + parts["head"].mean()
         if not self.crops:
             return loss, parts, None
         if whole:
-            full = self.full_size.all(batch, big, rng)
+            full = self.full_size.all(batch, big, kept, rng)
         else:
-            full = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(len(theta), (1,), generator=rng)), rng)
+            full = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(count, (1,), generator=rng)), rng)
         return loss + full.loss, parts | full.parts, full.crops
 
-    def _first(self, batch: Batch, codes: Codes, parts: Parts) -> Tensor:
-        """The first look's own picture."""
-        y1 = codes.first[2]
-        target = seen(batch.photo, y1, batch.mask)
-        first = self.loss.pixels(y1, target) + 2 * self.loss.looks(y1, target)
-        first = first + 0.5 * self.loss.person(y1, target, batch.theta)
-        parts["first"] = first
-        mean: Tensor = first.mean()
-        return mean
+    def _pairs(self, batch: Batch, codes: Codes, plain: Tensor, edited: Tensor) -> dict[str, Pair]:
+        """What is compared: pictures, their targets, and how both were moved.
 
-    def _edits(self, batch: Batch, plain: Tensor, edited: Tensor, parts: Parts) -> Tensor:
-        """The edited picture of a sample is known: compare the edited render, and the photo plus the change."""
-        n, theta, target = batch.samples, batch.theta[: batch.samples], batch.edited
-        edit = self.loss.pixels(edited, target) + 2 * self.loss.looks(edited, target)
-        shown = batch.photo[:n] + (edited - plain)
-        change = self.loss.pixels(shown, target) + 2 * self.loss.closer(shown, target, theta)
-        change = change + self.loss.person(shown, target, theta)
-        parts["edit"], parts["change"] = edit, change
-        loss: Tensor = self.weights.edit * edit.mean() + self.weights.change * change.mean()
-        return loss
+        Args:
+            batch: photos and what is known of them.
+            codes: theirs.
+            plain: float32 [B, 3, 256, 256], renders.
+            edited: float32 [n + kept, 3, 256, 256], renders of edits.
+        """
+        n, photo, mask, theta = batch.samples, batch.photo, batch.mask, batch.theta
+        pairs = {"plain": (plain, seen(photo, plain, mask), theta)}
+        if n:
+            # The edited picture of a sample is known: compare the edited render, and the photo plus the change.
+            pairs["edit"] = edited[:n], batch.edited, theta[:n]
+            pairs["change"] = photo[:n] + (edited[:n] - plain[:n]), batch.edited, theta[:n]
+        if n < len(theta):
+            # Photos are drawn to what their coarse styles make, which is drawn to them; edits of them keep the person.
+            base = self.paint(codes.base[n:], codes.w[n:].detach())
+            pairs["base"] = base, seen(photo[n:], base, mask[n:]), theta[n:]
+            some = slice(n, len(edited))
+            pairs["keep"] = photo[some] + (edited[n:] - plain[some]), photo[some], theta[some]
+        if not self.first_frozen:
+            first = codes.first[2]
+            pairs["first"] = first, seen(photo, first, mask), theta
+        return pairs
 
-    def _anchors(self, batch: Batch, codes: Codes, parts: Parts) -> Tensor:
-        """The codes of samples are known."""
-        n, coarse, looks = batch.samples, self.looks.coarse, self.looks
-        true_f, true_w = looks.normalise_f(batch.f), looks.normalise_w(batch.w)
+    def _pictures(self, batch: Batch, pairs: dict[str, Pair]) -> tuple[Tensor, Parts]:
+        """The loss of pictures, a scalar, and its parts."""
 
-        def styles(w: Tensor, true: Tensor) -> Tensor:
-            return 0.3 * (looks.normalise_w(w) - true).square().clamp(max=FAR**2).mean()
+        def some(*names: str) -> dict[str, Pair]:
+            return {name: pairs[name] for name in names if name in pairs}
 
-        anchor = (looks.normalise_f(codes.f[:n]) - true_f).square().mean()
-        anchor = anchor + styles(codes.w[:n], true_w[:, coarse:])
-        base = (looks.normalise_f(codes.base[:n]) - true_f).square().mean()
-        parts["anchor"], parts["coarse"] = anchor, base
-        base = base + styles(codes.w_coarse[:n], true_w[:, :coarse])
-        return self.weights.anchor * anchor + self.weights.coarse * base
+        loss, shares, weights, n = self.loss, self.loss.shares, self.weights, batch.samples
+        looks = together(lambda image, target, _: loss.looks(image, target), some("plain", "edit"))
+        rough = together(lambda image, target, _: loss.rough(image, target), some("base", "first"))
+        core = together(loss.closer, some("plain", "change"))
+        person = together(loss.person, some("plain", "change", "base", "keep"))
+        pixels = {name: loss.pixels(image, target) for name, (image, target, _) in pairs.items()}
 
-    def _photos(self, batch: Batch, codes: Codes, plain: Tensor, edited: Tensor, parts: Parts) -> Tensor:
-        """Photos are drawn to what their coarse styles make, which is drawn to them; edits of them keep the person."""
+        found = {"pixels": pixels["plain"], "looks": looks["plain"], "core": core["plain"], "person": person["plain"]}
+        parts = {name: value[:n] for name, value in found.items() if n}
+        parts |= {f"{name}_photo": value[n:] for name, value in found.items() if n < len(batch.theta)}
+        total = found["pixels"] + shares.perceptual * found["looks"]
+        total = total + shares.core * found["core"] + shares.person * found["person"]
+        terms = [total.mean()]
+        if "edit" in pairs:
+            parts["edit"] = pixels["edit"] + 2 * looks["edit"]
+            parts["change"] = pixels["change"] + 2 * core["change"] + person["change"]
+            terms += [weights.edit * parts["edit"].mean(), weights.change * parts["change"].mean()]
+        if "base" in pairs:
+            parts["base"] = pixels["base"] + 2 * rough["base"] + person["base"]
+            parts["keep"] = F.relu(person["keep"] - SAME) * batch.person[n : n + len(person["keep"])]
+            terms += [weights.base * parts["base"].mean(), weights.keep * parts["keep"].mean()]
+        if "first" in pairs:
+            parts["first"] = pixels["first"] + 2 * rough["first"]
+            terms.append(weights.first * parts["first"].mean())
+        return torch.stack(terms).sum(), parts
+
+    def _anchors(self, batch: Batch, codes: Codes) -> tuple[Tensor, Parts]:
+        """The codes of samples are known, and no code may be far from all others."""
+        looks, coarse, weights, n = self.looks, self.looks.coarse, self.weights, batch.samples
+        far = looks.normalise_w(codes.w).square().mean() + looks.normalise_w(codes.w_coarse).square().mean()
+        far = far + 0.1 * looks.normalise_f(codes.f).square().mean()
+        parts, loss = {"far": far}, weights.far * far
+        if n:
+            true_f, true_w = looks.normalise_f(batch.f), looks.normalise_w(batch.w)
+
+            def styles(w: Tensor, true: Tensor) -> Tensor:
+                return 0.3 * (w - true).square().clamp(max=FAR**2).mean()
+
+            parts["anchor"] = (looks.normalise_f(codes.f[:n]) - true_f).square().mean()
+            parts["styles"] = styles(looks.normalise_w(codes.w[:n]), true_w[:, coarse:])
+            parts["coarse"] = (looks.normalise_f(codes.base[:n]) - true_f).square().mean()
+            loss = loss + weights.anchor * (parts["anchor"] + parts["styles"]) + weights.coarse * parts["coarse"]
+            loss = loss + weights.coarse * styles(looks.normalise_w(codes.w_coarse[:n]), true_w[:, :coarse])
+            if not self.first_frozen:
+                f1, w1, _ = codes.first
+                first = (f1[:n] - true_f).square().mean() + styles(w1[:n], true_w[:, coarse:])
+                loss = loss + weights.first * weights.anchor * first
+        return loss, parts
+
+    def _near(self, batch: Batch, codes: Codes) -> tuple[Tensor, Parts]:
+        """The distance of a photo's f to what its coarse styles make, where the photo reaches."""
         n, looks = batch.samples, self.looks
-        photo, mask, theta = batch.photo[n:], batch.mask[n:], batch.theta[n:]
-        base = codes.base[n:]
-        painted = self.paint(base, codes.w[n:].detach())
-        target = seen(photo, painted, mask)
-        rough = (painted - target).abs().mean((1, 2, 3)) + 2 * self.loss.looks(painted, target)
-        rough = rough + self.loss.person(painted, target, theta)
+        if n == len(batch.theta):
+            return torch.zeros((), device=self.device), {}
+        mask = batch.mask[n:]
         reach = F.avg_pool2d(mask, mask.shape[-1] // looks.cut)
-        apart = (looks.normalise_f(codes.f[n:]) - looks.normalise_f(base)) * reach.sqrt()
+        apart = (looks.normalise_f(codes.f[n:]) - looks.normalise_f(codes.base[n:])) * reach.sqrt()
         near = apart.square().mean() / reach.mean().clamp(min=0.1)
-        kept = self.loss.person(photo[:1] + (edited - plain[:1]), photo[:1], theta[:1])
-        keep = F.relu(kept - SAME) * batch.person[n : n + 1]
-        parts["base"], parts["near"], parts["keep"] = rough, near, keep
-        weights = self.weights
-        loss: Tensor = weights.base * rough.mean() + weights.near * near + weights.keep * keep.mean()
-        return loss
+        return self.weights.near * near, {"near": near}

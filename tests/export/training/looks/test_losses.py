@@ -5,25 +5,23 @@ import torch
 from export.training.looks.critic import Critic, critic_loss
 from export.training.looks.fast import SlicedBlur, SummedHaar, swapped
 from export.training.looks.full_size import crop, place_crop
-from export.training.looks.losses import ImageLoss, reduced
+from export.training.looks.losses import ImageLoss, reduced, together
 from networks.mobilestylegan import InverseHaar, MobileStyleGAN
 from networks.perceptual import Blur
 from networks.similarity import IDENTITY
 from tests.export.training.looks.conftest import Flat, Nobody
 
 
-def test_the_image_loss_names_its_parts() -> None:
-    flat = Flat()
-    loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
-    image = torch.rand(2, 3, 256, 256) * 2 - 1
+def test_batches_are_compared_as_if_one_by_one() -> None:
+    loss = ImageLoss(Flat(), Flat(), Nobody())  # type: ignore[arg-type]
+    one, two = torch.rand(2, 2, 3, 256, 256) * 2 - 1
     still = IDENTITY.expand(2, -1, -1)
-    total, parts = loss(image, image, still)
-    assert set(parts) == {"pixels", "looks", "core", "person"}
-    assert float(total.abs().max()) < 1e-6
-    total, parts = loss(image, -image, still)
-    expected = parts["pixels"] + 2 * parts["looks"] + parts["core"] + parts["person"]
-    assert torch.allclose(total, expected)
-    assert float(total.min()) > 0
+    found = together(loss.closer, {"one": (one, two, still), "two": (two[:1], two[:1], still[:1])})
+    assert torch.allclose(found["one"], loss.closer(one, two, still))
+    assert [len(value) for value in found.values()] == [2, 1]
+    assert float(found["one"].min()) > 0
+    assert float(found["two"]) == 0
+    assert together(loss.closer, {}) == {}
 
 
 def test_reducing_is_an_average() -> None:

@@ -158,7 +158,7 @@ def test_everything_can_go_through_the_whole_half(generator: Generator, batches:
     loss, parts, crops = step(batch, seeded(), whole=True)
     assert crops is not None
     known, ours = crops
-    assert (len(known), len(ours)) == (4, 5)  # samples and their edits; those and the photo
+    assert (len(known), len(ours)) == (4, 6)  # samples and their edits; those, the photo and its edit
     assert {"full", "head", "fooled", "first"} <= set(parts)
     loss.backward()
 
