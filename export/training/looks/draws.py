@@ -23,6 +23,7 @@ STRENGTH = 2.5
 TOWARDS = 0.4
 TINTED = 0.5  # share of photos, of samples half as many
 GREY = 0.04
+FOUND = 0.3  # share of samples with styles found in photos
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,13 @@ class Batches:
         directions: float32 [D, num_styles, 512], named directions at strength 1.
         paint: the whole fine half: codes to images, float32 [B, 3, S, S].
         cut: side of f.
+
+    Attributes:
+        found: float32 [N, num_styles, 512], styles that were found in photos. Some samples have them: such a sample
+            resembles a photo, and its code is known. None at first.
     """
+
+    found: Tensor | None = None
 
     def __init__(
         self,
@@ -170,6 +177,9 @@ class Batches:
         """Draw a batch; ``rng`` determines all of it."""
         coarse = self.synthesis.coarse_styles(self.cut)
         w = draw_styles(self.generator, samples, rng)
+        if self.found is not None:
+            some = torch.randperm(len(self.found), generator=rng)[: int(FOUND * samples)]
+            w[: len(some)] = self.found[some.to(self.device)]
         edit, named = draw_edits(self.generator, self.directions, w[:, 0], rng)
         places = torch.stack([draw_move((0.5, 1.4), rng) for _ in range(samples)])
         theta = places.to(self.device)

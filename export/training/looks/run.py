@@ -115,6 +115,7 @@ class Trainer:
             "critic": {} if self.critic is None else self.critic.state_dict(),
             "optimisers": [o.state_dict() for o in (self.optimiser, self.coarse_optimiser, self.critic_optimiser)],
             "counts": [self.coarse_done, self.done, self.seen, self.elapsed],
+            "found": self.batches.found,
             "history": self.history,
         }
 
@@ -142,7 +143,7 @@ class Trainer:
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         self.coarse_done, self.done, self.seen, self.elapsed = state["counts"]
-        self.history = state["history"]
+        self.batches.found, self.history = state.get("found"), state["history"]
         return True
 
     @property
@@ -216,6 +217,7 @@ class Trainer:
         batch = self.batches.draw(run.batch - photos, photos, rng)
         step.crops = self.progress >= run.crops_from
         loss, parts, crops = step(batch, rng, whole=run.whole)
+        self.batches.found = step.found
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         used = [p for p in self.parameters if p.grad is not None]

@@ -84,7 +84,10 @@ class Step:
     Attributes:
         crops: whether crops of full size count.
         kept: photos of a batch whose edits must keep the person.
+        found: float32 [P, num_styles, 512], the styles found in the photos of the last batch.
     """
+
+    found: Tensor | None = None
 
     crops = True
     kept = 1
@@ -161,6 +164,7 @@ class Step:
         if not whole:
             painted = self.paint(f, w)
             small = painted + (true - painted).detach()
+        self.found = torch.cat([codes.w_coarse, codes.w], dim=1).detach()[n:]
         pairs = self._pairs(batch, codes, small[:count], small[count:])
         loss, parts = self._pictures(batch, pairs)
         for more, found in (self._anchors(batch, codes), self._near(batch, codes)):

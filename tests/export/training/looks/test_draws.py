@@ -80,6 +80,15 @@ def test_samples_come_with_what_is_known_of_them(batches: Batches, generator: Ge
     assert torch.allclose(batch.edited, move(moved, batch.theta[:2]), atol=1e-5)
 
 
+def test_some_samples_have_styles_that_were_found_in_photos(batches: Batches) -> None:
+    before = batches.draw(4, 0, seeded())
+    batches.found = torch.randn(3, 16, 512)
+    batch = batches.draw(4, 0, seeded())
+    assert any(torch.equal(batch.w[0], found) for found in batches.found)
+    assert not any(torch.equal(w, found) for w in batch.w[1:] for found in batches.found)
+    assert not torch.equal(batch.f[0], before.f[0])
+
+
 def test_photos_come_from_the_part_that_is_trained_on(batches: Batches, faces: Faces) -> None:
     asked: list[int] = []
     views = faces.views
