@@ -7,7 +7,7 @@ where the edited picture is known. Codes are held near the generator's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from networks.similarity import move
 
 Parts = dict[str, Tensor]
 Crops = tuple[Tensor, Tensor] | None
+TRUE_STYLES, TRUE_F = 0.4, 0.2  # shares of samples that are shown with their true styles, and with their true f
+YIELDS = 0.1  # how far f is drawn to what the coarse styles make
 FAR = 3.0  # standard deviations beyond which a known style is ignored
 
 
@@ -67,6 +69,17 @@ class Codes:
     base: Tensor
     f_edited: Tensor
     w_edited: Tensor
+
+
+def swapped(batch: Batch, codes: Codes, rng: torch.Generator) -> Codes:
+    """Give some samples their true styles, and some their true f: parts that only fit each other do not edit."""
+    n, coarse = batch.samples, batch.w.shape[1] - codes.w.shape[1]
+    pick = torch.rand(n, generator=rng).to(codes.w.device)
+    w = torch.where((pick < TRUE_STYLES)[:, None, None], batch.w[:, coarse:], codes.w[:n])
+    f = torch.where((pick >= 1 - TRUE_F)[:, None, None, None], batch.f, codes.f[:n])
+    w, f = torch.cat([w, codes.w[n:]]), torch.cat([f, codes.f[n:]])
+    edited = codes.f_edited + (f - codes.f), codes.w_edited + (w - codes.w)
+    return replace(codes, f=f, w=w, f_edited=edited[0], w_edited=edited[1])
 
 
 class Step:
@@ -155,9 +168,10 @@ class Step:
         n, count = batch.samples, len(batch.theta)
         kept = min(self.kept, count - n)
         codes = self.encode(batch.photo, batch.theta, batch.edit)
+        shown = swapped(batch, codes, rng)
         # No edited picture of a photo is known: a few photos are enough to check that edits keep the person.
-        f = torch.cat([codes.f, codes.f_edited[: n + kept]])
-        w = torch.cat([codes.w, codes.w_edited[: n + kept]])
+        f = torch.cat([shown.f, shown.f_edited[: n + kept]])
+        w = torch.cat([shown.w, shown.w_edited[: n + kept]])
         with torch.set_grad_enabled(whole):
             big = self.whole(f, w)
             small = true = reduced(big, PHOTO)
@@ -178,7 +192,7 @@ class Step:
         if whole:
             full = self.full_size.all(batch, big, kept, rng)
         else:
-            full = self.full_size.one(batch, codes.f, codes.w, int(torch.randint(count, (1,), generator=rng)), rng)
+            full = self.full_size.one(batch, shown.f, shown.w, int(torch.randint(count, (1,), generator=rng)), rng)
         return loss + full.loss, parts | full.parts, full.crops
 
     def _pairs(self, batch: Batch, codes: Codes, plain: Tensor, edited: Tensor) -> dict[str, Pair]:
@@ -263,12 +277,18 @@ class Step:
         return loss, parts
 
     def _near(self, batch: Batch, codes: Codes) -> tuple[Tensor, Parts]:
-        """The distance of a photo's f to what its coarse styles make, where the photo reaches."""
+        """The distance of a photo's f to what its coarse styles make, where the photo reaches.
+
+        Above all, it draws the coarse styles: what they make has less contrast than a true f, and an f that is drawn to
+        it loses its own, which styles far from all others then make up for.
+        """
         n, looks = batch.samples, self.looks
         if n == len(batch.theta):
             return torch.zeros((), device=self.device), {}
         mask = batch.mask[n:]
         reach = F.avg_pool2d(mask, mask.shape[-1] // looks.cut)
-        apart = (looks.normalise_f(codes.f[n:]) - looks.normalise_f(codes.base[n:])) * reach.sqrt()
+        f = looks.normalise_f(codes.f[n:])
+        f = YIELDS * f + (1 - YIELDS) * f.detach()
+        apart = (f - looks.normalise_f(codes.base[n:])) * reach.sqrt()
         near = apart.square().mean() / reach.mean().clamp(min=0.1)
         return self.weights.near * near, {"near": near}

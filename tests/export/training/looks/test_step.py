@@ -9,7 +9,7 @@ from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
 from export.training.looks.losses import ImageLoss, seen
-from export.training.looks.step import Step
+from export.training.looks.step import Step, swapped
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
@@ -69,6 +69,25 @@ def test_a_true_code_edits_truly(generator: Generator, batches: Batches) -> None
 
     expected = move(generator.synthesis.coarse(after[:, :4], cut=16), batch.theta)
     assert torch.allclose(codes.f_edited, expected, atol=1e-4)
+
+
+def test_some_samples_are_shown_with_a_true_part(generator: Generator, batches: Batches) -> None:
+    torch.manual_seed(0)
+    batch = batches.draw(12, 1, seeded())
+    codes = make(generator, TwoLooks()).encode(batch.photo, batch.theta, batch.edit)
+    shown = swapped(batch, codes, seeded())
+    styles = [torch.equal(a, b) for a, b in zip(shown.w[:12], batch.w[:, 4:], strict=True)]
+    maps = [torch.equal(a, b) for a, b in zip(shown.f[:12], batch.f, strict=True)]
+    assert 0 < sum(styles) < 12
+    assert 0 < sum(maps) < 12
+    assert not any(a and b for a, b in zip(styles, maps, strict=True))
+    for number in range(13):
+        if number == 12 or not styles[number]:
+            assert torch.equal(shown.w[number], codes.w[number])
+        if number == 12 or not maps[number]:
+            assert torch.equal(shown.f[number], codes.f[number])
+    assert torch.allclose(shown.w_edited - shown.w, codes.w_edited - codes.w, atol=1e-5)
+    assert torch.allclose(shown.f_edited - shown.f, codes.f_edited - codes.f, atol=1e-4)
 
 
 def test_a_true_code_of_an_aligned_sample_costs_nothing(generator: Generator, batches: Batches) -> None:
