@@ -45,6 +45,11 @@ def detail_file(domain: str, cut: int) -> Path:
     return LEARNED / domain / f"detail{cut}.safetensors"
 
 
+def looks_file(domain: str, cut: int) -> Path:
+    """The trained first and second look that ship with the project, fp16 safetensors."""
+    return LEARNED / domain / f"looks{cut}.safetensors"
+
+
 def coarse_look_file(domain: str, cut: int) -> Path:
     """The trained coarse look that ships with the project, fp16 safetensors."""
     return LEARNED / domain / f"coarse_look{cut}.safetensors"

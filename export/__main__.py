@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "compare torch, ONNX Runtime and the served models on the same inputs",
     "samples": "render generator samples to train on",
     "train": "train the encoder, the detail head or the two looks",
+    "publish": "write the trained looks and their short head as the files that are served",
     "kit": "pack what the two looks are trained with, for a machine without a network",
     "directions": "compute the P-norm+ statistics and the directions of W",
 }
@@ -36,6 +37,7 @@ MODULES = {
     "verify": "serve.verify",
     "samples": "samples",
     "train": "training.train",
+    "publish": "publish",
     "kit": "training.looks.kit",
     "directions": "directions.directions",
 }

@@ -10,6 +10,7 @@ coarse styles and T the similarity transform from the aligned face to its place 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -196,12 +197,11 @@ class CoarseStyles(nn.Module):
         return styles
 
 
-class TwoLooks(nn.Module):
-    """The three looks, and the statistics that normalise codes.
+class CodeLooks(nn.Module):
+    """The first and the second look, which give a photo's code, and the statistics that normalise codes.
 
     Args:
         cut: side of f, 16.
-        coarse: number of coarse styles.
         styles: number of styles in ``w_m_plus``.
         channels: channels of f.
     """
@@ -211,17 +211,31 @@ class TwoLooks(nn.Module):
     w_mean: Tensor
     w_std: Tensor
 
-    def __init__(self, *, cut: int = 16, coarse: int = 4, styles: int = 12, channels: int = 512) -> None:
+    def __init__(self, *, cut: int = 16, styles: int = 12, channels: int = 512) -> None:
         super().__init__()
         assert cut == 16
-        self.cut, self.coarse, self.styles, self.channels = cut, coarse, styles, channels
+        self.cut, self.styles, self.channels = cut, styles, channels
         self.first = Look(seen=48, shape=FIRST, cut=cut, styles=styles, channels=channels)
         self.second = Look(seen=96, shape=SECOND, cut=cut, styles=styles, channels=channels, reads_f=True)
-        self.coarse_look = CoarseLook(coarse=coarse)
         self.register_buffer("f_mean", torch.zeros(channels))
         self.register_buffer("f_std", torch.ones(channels))
         self.register_buffer("w_mean", torch.zeros(STYLE_DIM))
         self.register_buffer("w_std", torch.ones(STYLE_DIM))
+
+    def forward(self, photo: Tensor, paint: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """A photo's code.
+
+        Args:
+            photo: as for :meth:`look`.
+            paint: the short head: f and w_m_plus to an image, float32 [B, 3, 256, 256].
+
+        Returns:
+            f and w_m_plus: float32 [B, channels, cut, cut] and [B, styles, 512].
+        """
+        f, w = self.look(photo)
+        painted = paint(self.denormalise_f(f), self.denormalise_w(w)).clamp(-1.5, 1.5)
+        f, w = self.look_again(photo, painted, f, w)
+        return self.denormalise_f(f), self.denormalise_w(w)
 
     def look(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         """The first look.
@@ -252,16 +266,6 @@ class TwoLooks(nn.Module):
         df, dw = self.second(seen, f)
         return f + df, w + dw
 
-    def look_at_face(self, photo: Tensor, theta: Tensor) -> Tensor:
-        """The coarse look: the coarse styles w_1..M-1 of the face, float32 [B, coarse, 512].
-
-        Args:
-            photo: as for :meth:`look`.
-            theta: float32 [B, 2, 3], from places in the photo to places in the aligned face; the identity if aligned.
-        """
-        face = resample(photo, inverse(theta), (FACE, FACE))
-        return self.denormalise_w(self.coarse_look(face))
-
     def normalise_f(self, f: Tensor) -> Tensor:
         """f [B, channels, S, S] to zero mean and unit variance per channel."""
         return (f - self.f_mean[:, None, None]) / self.f_std[:, None, None]
@@ -277,3 +281,29 @@ class TwoLooks(nn.Module):
     def denormalise_w(self, x: Tensor) -> Tensor:
         """The inverse of :meth:`normalise_w`."""
         return x * self.w_std + self.w_mean
+
+
+class TwoLooks(CodeLooks):
+    """The first and the second look with the coarse look, as they are trained.
+
+    Args:
+        cut: side of f, 16.
+        coarse: number of coarse styles.
+        styles: number of styles in ``w_m_plus``.
+        channels: channels of f.
+    """
+
+    def __init__(self, *, cut: int = 16, coarse: int = 4, styles: int = 12, channels: int = 512) -> None:
+        super().__init__(cut=cut, styles=styles, channels=channels)
+        self.coarse = coarse
+        self.coarse_look = CoarseLook(coarse=coarse)
+
+    def look_at_face(self, photo: Tensor, theta: Tensor) -> Tensor:
+        """The coarse look: the coarse styles w_1..M-1 of the face, float32 [B, coarse, 512].
+
+        Args:
+            photo: as for :meth:`look`.
+            theta: float32 [B, 2, 3], from places in the photo to places in the aligned face; the identity if aligned.
+        """
+        face = resample(photo, inverse(theta), (FACE, FACE))
+        return self.denormalise_w(self.coarse_look(face))

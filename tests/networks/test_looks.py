@@ -35,6 +35,27 @@ def test_the_second_look_sees_what_is_wrong_and_the_code_so_far(looks: TwoLooks)
     assert not torch.allclose(right - f, other)
 
 
+@torch.no_grad()
+def test_a_code_is_painted_once_between_the_looks(looks: TwoLooks) -> None:
+    other = TwoLooks().eval()
+    other.load_state_dict({**looks.state_dict(), "f_mean": torch.randn(512), "w_std": torch.rand(512) + 0.5})
+    photo = torch.rand(2, 3, 256, 256) * 2 - 1
+    painted = torch.randn_like(photo) * 2
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def paint(f: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        asked.append((f, w))
+        return painted
+
+    found = other(photo, paint)
+    first = other.look(photo)
+    second = other.look_again(photo, painted.clamp(-1.5, 1.5), *first)
+    assert len(asked) == 1
+    for (f, w), normalised in ((asked[0], first), (found, second)):
+        torch.testing.assert_close(f, other.denormalise_f(normalised[0]))
+        torch.testing.assert_close(w, other.denormalise_w(normalised[1]))
+
+
 def test_the_coarse_look_sees_the_aligned_face_wherever_it_lies(looks: TwoLooks) -> None:
     torch.manual_seed(1)
     face = F.interpolate(torch.rand(1, 3, 8, 8), size=256, mode="bicubic") * 2 - 1

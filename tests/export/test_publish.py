@@ -1,0 +1,92 @@
+"""``python -m export publish``: from a training's folder to the files that are served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from export import publish
+from export.__main__ import main
+from export.training.looks.weights import write_parts
+from networks.looks import CoarseStyles, TwoLooks
+from networks.looks_file import load_coarse_styles, load_looks, load_short_head
+from networks.mobilestylegan import MobileStyleGAN
+from networks.short_head import ShortHead
+from networks.weights_file import halved, read_metadata
+
+GENERATOR = "0123456789abcdef"
+FILES = ["coarse_look16.safetensors", "looks16.safetensors", "short_head16.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        shape = MobileStyleGAN()
+    monkeypatch.setattr(publish, "generator_metadata", lambda _: {"fingerprint": GENERATOR})
+    monkeypatch.setattr(publish, "read_shape", lambda _: shape)
+
+
+@pytest.fixture(scope="module")
+def looks() -> TwoLooks:
+    torch.manual_seed(0)
+    return TwoLooks()
+
+
+@pytest.fixture(scope="module")
+def head() -> ShortHead:
+    torch.manual_seed(1)
+    return ShortHead()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, looks: TwoLooks, head: ShortHead) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    write_parts(looks, folder, "looks")
+    write_parts(head, folder, "head")
+    return folder
+
+
+def test_three_files_hold_what_was_trained(
+    trained: Path, tmp_path: Path, looks: TwoLooks, head: ShortHead, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", str(trained), "--weights", str(tmp_path), "--training", "an hour"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+    assert "looks16.safetensors: 47.5 MB; describe it in `looks16.md`" in capsys.readouterr().out
+    for name in FILES:
+        metadata = read_metadata(tmp_path / name)
+        assert (metadata["generator"], metadata["training"]) == (GENERATOR, "an hour")
+    coarse, both, short = (tmp_path / name for name in FILES)
+    for found, expected in (
+        (load_coarse_styles(coarse), CoarseStyles.of(looks)), (load_looks(both), looks), (load_short_head(short), head),
+    ):  # fmt: skip
+        wanted = halved(expected)
+        assert all(torch.equal(value, wanted[name]) for name, value in halved(found).items())
+
+
+@pytest.mark.parametrize("missing", ["looks", "head"])
+def test_nothing_is_written_where_something_is_missing(
+    trained: Path, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    folder.mkdir()
+    for path in trained.iterdir():
+        if not path.name.startswith(missing):
+            (folder / path.name).symlink_to(path)
+    assert main(["publish", str(folder), "--weights", str(target)]) == 1
+    assert f"no weights in `{folder}`: expected `{missing}-0.safetensors`" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_weights_of_another_shape_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    folder.mkdir()
+    for path in trained.glob("looks-*"):
+        (folder / path.name).symlink_to(path)
+    write_parts(ShortHead(width=48), folder, "head")
+    assert main(["publish", str(folder), "--weights", str(target)]) == 1
+    assert "the weights to start from do not fit" in capsys.readouterr().err
+    assert not target.exists()
