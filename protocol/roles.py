@@ -40,6 +40,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "fine": Role(largest_batch=8),
     "encoder": Role(largest_batch=16),
     "detail": Role(largest_batch=16),
+    "looks": Role(largest_batch=16, each_cut=False, each_domain=False),
     "styles": Role(largest_batch=16, each_cut=False, each_domain=False),
     "preview": Role(largest_batch=16, each_cut=False, each_domain=False),
     "invert": Role(largest_batch=8),

@@ -1,4 +1,4 @@
-"""Graphs of the coarse look and the short head: coarse styles, edits that move ``f``, and previews."""
+"""Graphs of the looks and the short head: codes, coarse styles, edits that move ``f``, and previews."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from assets.paths import coarse_look_file, generator_file, short_head_file
+from assets.paths import coarse_look_file, generator_file, looks_file, short_head_file
 from export.serve.graph import Graph, received, sent
 from networks.generator_file import Generator
-from networks.looks import PHOTO, CoarseStyles
-from networks.looks_file import load_coarse_styles, load_short_head
+from networks.looks import PHOTO, CoarseStyles, CodeLooks
+from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.short_head import ShortHead
@@ -58,7 +58,25 @@ class PreviewGraph(nn.Module):
 
     def forward(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
         """See the class."""
-        return sent(self.head(self.synthesis.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:]))
+        return sent(self.paint(f, w_m_plus))
+
+    def paint(self, f: Tensor, w_m_plus: Tensor) -> Tensor:
+        """The image before it is rounded, float32 [B, 3, 256, 256]."""
+        image: Tensor = self.head(self.synthesis.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:])
+        return image
+
+
+class LooksGraph(nn.Module):
+    """image uint8 [B, 256, 256, 3] -> f [B, C, 16, 16], w_m_plus [B, m, 512], by the two looks and the short head."""
+
+    def __init__(self, looks: CodeLooks, preview: PreviewGraph) -> None:
+        super().__init__()
+        self.looks, self.preview = looks, preview
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        code: tuple[Tensor, Tensor] = self.looks(received(image), self.preview.paint)
+        return code
 
 
 class MoveGraph(nn.Module):
@@ -114,9 +132,11 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
     if not moves_f(domain, cut):
         return []
     weights, look, head = generator_file(domain), coarse_look_file(domain, cut), short_head_file(domain, cut)
+    both = looks_file(domain, cut)
     before = shape.coarse_styles(cut)
     f = torch.zeros(2, shape.f_channels(cut), cut, cut)
     w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
+    image = torch.zeros(2, PHOTO, PHOTO, 3, dtype=torch.uint8)
     still = IDENTITY.expand(2, 2, 3).contiguous()
 
     def preview() -> PreviewGraph:
@@ -126,9 +146,17 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
 
     return [
         Graph(
+            name=f"{name}_looks",
+            build=lambda: LooksGraph(load_looks(both, generator=generator().fingerprint), preview()),
+            inputs={"image": image},
+            outputs=("f", "w_m_plus"),
+            weights=(weights, both, head),
+            code=CODE,
+        ),
+        Graph(
             name=f"{name}_styles",
             build=lambda: StylesGraph(load_coarse_styles(look, generator=generator().fingerprint)),
-            inputs={"image": torch.zeros(2, PHOTO, PHOTO, 3, dtype=torch.uint8), "transform": still},
+            inputs={"image": image, "transform": still},
             outputs=("w_coarse",),
             weights=(weights, look),
             code=CODE,

@@ -10,7 +10,7 @@ import argparse
 import filecmp
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from assets.paths import REPOSITORY
@@ -64,7 +64,7 @@ def _bounds(role: Role) -> dict[str, str]:
 
 
 def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str, str]) -> list[ServedModel]:
-    """The ensembles of a cut; no ``invert`` where encoder and detail head are not trained.
+    """The ensembles of a cut; no ``invert`` where nothing is trained that gives codes.
 
     Args:
         name: what the names of the cut's models begin with.
@@ -72,9 +72,23 @@ def ensembles(name: str, served: dict[str, ServedModel], *, parameters: dict[str
         parameters: of the ensembles.
     """
     made = [_edit(name, served, parameters)]
-    if {f"{name}_encoder", f"{name}_detail"} <= set(served):
-        made.insert(0, _invert(name, served, parameters))
+    if coders := coders_of(name, served):
+        made.insert(0, _invert(name, served, parameters, coders))
     return made
+
+
+def coders_of(name: str, models: Container[str]) -> list[str]:
+    """The models that give the code of a photo, of those that a cut has: the two looks, else encoder and detail head.
+
+    Args:
+        name: what the names of the cut's models begin with.
+        models: names of its models.
+    """
+    for roles in (("looks",), ("encoder", "detail")):
+        coders = [f"{name}_{role}" for role in roles]
+        if all(coder in models for coder in coders):
+            return coders
+    return []
 
 
 def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
@@ -102,11 +116,13 @@ def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str])
     )
 
 
-def _invert(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
+def _invert(
+    name: str, served: dict[str, ServedModel], parameters: dict[str, str], coders: Sequence[str]
+) -> ServedModel:
     """image -> f, w_m_plus, reconstruction; with a coarse look: image, transform -> those and w_coarse."""
     fine = served[f"{name}_fine"]
     image = fine.outputs[0]
-    readers = [served[f"{name}_{role}"] for role in ("encoder", "detail", "styles") if f"{name}_{role}" in served]
+    readers = [served[model] for model in (*coders, f"{name}_styles") if model in served]
     inputs = {tensor.name: tensor for model in readers for tensor in model.inputs}
     return ServedModel(
         name=f"{name}_invert",

@@ -30,6 +30,7 @@ from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph, sent
 from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs
 from export.serve.looks import moves_f
+from export.serve.repository import coders_of
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
@@ -134,7 +135,7 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
             photo["transform"] = torch.tensor(TRANSFORM).expand(2, 2, 3)
         tensors |= {f"{name}_{role}": {"f": f, "w_m_plus": w_m_plus} for role in ("fine", "preview")}
         tensors |= {f"{name}_{role}": photo for role in ("styles", "invert")}
-        tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail")}
+        tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail", "looks")}
         if has_styles:
             edit = {"f": f[0], "w_m_plus": w_m_plus[0], "w_coarse": w_plus[0, :count]}
             edit |= {
@@ -188,9 +189,9 @@ def references(domain: str, feeds: dict[str, Arrays], cuts: Sequence[int] = EVER
 
     expected = {name: part(name, feeds[name]) for name in built}
     for name in (prefix(domain, cut) for cut in cuts):
-        if {f"{name}_encoder", f"{name}_detail"} <= set(built):
+        if coders := coders_of(name, built):
             feed = feeds[f"{name}_invert"]
-            code = part(f"{name}_encoder", feed) | part(f"{name}_detail", feed)
+            code = {output: value for coder in coders for output, value in part(coder, feed).items()}
             styles = part(f"{name}_styles", feed) if f"{name}_styles" in built else {}
             expected[f"{name}_invert"] = code | styles | {"reconstruction": part(f"{name}_fine", code)["image"]}
         moved = part(f"{name}_shift", feeds[f"{name}_edit"])

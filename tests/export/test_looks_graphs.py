@@ -1,4 +1,4 @@
-"""Coarse styles, edits that move ``f``, and previews: what the graphs compute, and what of numbers no face gives."""
+"""Codes, coarse styles, edits that move ``f``, and previews: what the graphs compute, also of odd numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from export.serve.exporters import to_onnx
 from export.serve.graph import Graph
-from export.serve.looks import MoveGraph, PreviewGraph, StylesGraph, looks_graphs, moves_f, usable
+from export.serve.looks import LooksGraph, MoveGraph, PreviewGraph, StylesGraph, looks_graphs, moves_f, usable
 from export.serve.repository import ensembles
 from export.serve.triton_config import ServedModel, Tensor
 from networks.generator_file import Generator
@@ -96,6 +96,21 @@ def test_a_preview_is_what_the_short_head_paints(synthesis: MobileStyleGAN) -> N
     assert torch.equal(image, expected.to(torch.uint8).permute(0, 2, 3, 1))
 
 
+@torch.no_grad()
+def test_a_code_is_that_of_the_training(synthesis: MobileStyleGAN) -> None:
+    torch.manual_seed(3)
+    looks, head = TwoLooks().eval(), ShortHead().eval()
+    image = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
+    photo = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+    first = looks.look(photo)
+    f, w = looks.denormalise_f(first[0]), looks.denormalise_w(first[1])
+    painted = head(synthesis.features(f, w), w[:, -7:]).clamp(-1.5, 1.5)
+    expected = looks.look_again(photo, painted, *first)
+    found = LooksGraph(looks, PreviewGraph(synthesis, head))(image)
+    torch.testing.assert_close(found[0], looks.denormalise_f(expected[0]))
+    torch.testing.assert_close(found[1], looks.denormalise_w(expected[1]))
+
+
 @pytest.mark.parametrize("number", WRONG)
 def test_a_transform_that_no_face_has_is_the_identity(number: float) -> None:
     wrong = torch.full((2, 3), number)
@@ -150,13 +165,15 @@ F, W, IMAGE = (512, 16, 16), (12, 512), (256, 256, 3)
 CODE = {"f": F, "w_m_plus": W}
 
 
-def parts(*, styles: bool) -> dict[str, ServedModel]:
+def parts(*, styles: bool, looks: bool = False) -> dict[str, ServedModel]:
     found = [
         served("d_fine", CODE, {"image": (1024, 1024, 3)}),
         served("d_encoder", {"image": IMAGE}, {"f": F}),
         served("d_detail", {"image": IMAGE}, {"w_m_plus": W}),
         served("d_shift", {**CODE, "strengths": (-1,)}, {"f_batch": (-1, *F), "w_m_plus_batch": (-1, *W)}),
     ]
+    if looks:
+        found.append(served("d_looks", {"image": IMAGE}, CODE))
     if styles:
         found.append(served("d_styles", {"image": IMAGE, "transform": (2, 3)}, {"w_coarse": (4, 512)}))
     return {model.name: model for model in found}
@@ -171,6 +188,22 @@ def test_an_inversion_has_coarse_styles_where_they_are_served(*, styles: bool) -
     assert [t.name for t in invert.outputs] == ["f", "w_m_plus", *more, "reconstruction"]
     assert len(invert.steps) == 3 + styles
     assert invert.steps[-1].inputs == {"f": "f", "w_m_plus": "w_m_plus"}
+
+
+def test_the_two_looks_give_the_code_where_they_are_served() -> None:
+    invert = ensembles("d", parts(styles=True, looks=True), parameters={})[0]
+    plain = ensembles("d", parts(styles=True), parameters={})[0]
+    assert (invert.inputs, invert.outputs) == (plain.inputs, plain.outputs)
+    assert [step.model for step in plain.steps] == ["d_encoder", "d_detail", "d_styles", "d_fine"]
+    assert [step.model for step in invert.steps] == ["d_looks", "d_styles", "d_fine"]
+    assert invert.steps[0].outputs == {"f": "f", "w_m_plus": "w_m_plus"}
+
+
+@pytest.mark.parametrize("missing", ["encoder", "detail"])
+def test_without_what_gives_codes_there_is_no_inversion(missing: str) -> None:
+    models = parts(styles=True)
+    del models[f"d_{missing}"]
+    assert [model.name for model in ensembles("d", models, parameters={})] == ["d_edit"]
 
 
 def test_a_domain_without_a_coarse_look_has_none_of_their_graphs(synthesis: MobileStyleGAN) -> None:
