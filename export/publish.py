@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from assets.paths import LEARNED, coarse_look_file, generator_file, looks_file, short_head_file
@@ -13,16 +15,19 @@ from networks.looks_file import save_coarse_styles, save_looks, save_short_head
 from networks.short_head import ShortHead
 from protocol.cuts import DEFAULT_CUT
 
+PARTS = ("looks", "coarse_look", "short_head")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export publish``."""
     parser.add_argument("folder", type=Path, help="with looks-*.safetensors and head-*.safetensors")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the files to write (default: all)")
     parser.add_argument("--training", default="", metavar="TEXT", help="how they were trained, for the files' metadata")
     parser.add_argument("--weights", type=Path, help="folder for the files (default: networks/weights/DOMAIN)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the three files; weights that do not fit are refused before the first.
+    """Write the files; weights that do not fit are refused before the first.
 
     Raises:
         StartError: the folder has no such weights, or they do not fit.
@@ -37,11 +42,13 @@ def run(args: argparse.Namespace) -> None:
         if not state:
             raise StartError(f"no weights in `{args.folder}`: expected `{name}-0.safetensors`")
         start_from(network, state)
-    looks_at, coarse_at, head_at = (
-        folder / file(domain, DEFAULT_CUT).name for file in (looks_file, coarse_look_file, short_head_file)
-    )
-    save_looks(looks, looks_at, generator=generator, training=args.training)
-    save_coarse_styles(CoarseStyles.of(looks), coarse_at, generator=generator, training=args.training)
-    save_short_head(head, head_at, generator=generator, training=args.training)
-    for path in (looks_at, coarse_at, head_at):
+    parts: dict[str, tuple[Path, Callable[..., None]]] = {
+        "looks": (looks_file(domain, DEFAULT_CUT), partial(save_looks, looks)),
+        "coarse_look": (coarse_look_file(domain, DEFAULT_CUT), partial(save_coarse_styles, CoarseStyles.of(looks))),
+        "short_head": (short_head_file(domain, DEFAULT_CUT), partial(save_short_head, head)),
+    }
+    for part in args.only:
+        file, save = parts[part]
+        path = folder / file.name
+        save(path, generator=generator, training=args.training)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; describe it in `{path.with_suffix('.md').name}`")

@@ -65,6 +65,11 @@ def test_three_files_hold_what_was_trained(
         assert all(torch.equal(value, wanted[name]) for name, value in halved(found).items())
 
 
+def test_some_of_the_files_can_be_left_out(trained: Path, tmp_path: Path) -> None:
+    assert main(["publish", str(trained), "--weights", str(tmp_path), "--only", "coarse_look", "short_head"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+
+
 @pytest.mark.parametrize("missing", ["looks", "head"])
 def test_nothing_is_written_where_something_is_missing(
     trained: Path, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
