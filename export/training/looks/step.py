@@ -28,6 +28,7 @@ from networks.similarity import move
 Parts = dict[str, Tensor]
 Crops = tuple[Tensor, Tensor] | None
 TRUE_STYLES, TRUE_F = 0.4, 0.2  # shares of samples that are shown with their true styles, and with their true f
+LONG, SHORT = 1.15, 0.85  # bounds of the length of styles and of f, where those of samples have about 1
 YIELDS = 0.1  # how far f is drawn to what the coarse styles make
 FAR = 3.0  # standard deviations beyond which a known style is ignored
 
@@ -44,7 +45,7 @@ class Weights:
     near: float = 0.4
     coarse: float = 1.0
     base: float = 0.5
-    far: float = 0.02
+    far: float = 1.0
     critic: float = 0.05
 
 
@@ -69,6 +70,11 @@ class Codes:
     base: Tensor
     f_edited: Tensor
     w_edited: Tensor
+
+
+def length(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """Root of the mean square over ``dims``, which stay; its gradient is finite at 0."""
+    return (x.square().mean(dims, keepdim=True) + 1e-8).sqrt()
 
 
 def swapped(batch: Batch, codes: Codes, rng: torch.Generator) -> Codes:
@@ -178,11 +184,12 @@ class Step:
         if not whole:
             painted = self.paint(f, w)
             small = painted + (true - painted).detach()
-        self.found = torch.cat([codes.w_coarse, codes.w], dim=1).detach()[n:]
+        found = self.looks.normalise_w(torch.cat([codes.w_coarse, codes.w], dim=1).detach()[n:])
+        self.found = self.looks.denormalise_w(found / length(found, 2).clamp(min=1))
         pairs = self._pairs(batch, codes, small[:count], small[count:])
         loss, parts = self._pictures(batch, pairs)
-        for more, found in (self._anchors(batch, codes), self._near(batch, codes)):
-            loss, parts = loss + more, parts | found
+        for term, named in (self._anchors(batch, codes), self._near(batch, codes)):
+            loss, parts = loss + term, parts | named
         # Every other code is enough for the head.
         head = self.paint_to_learn(f.detach()[::2], w.detach()[::2]) - true.detach()[::2]
         parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
@@ -254,11 +261,13 @@ class Step:
         return torch.stack(terms).sum(), parts
 
     def _anchors(self, batch: Batch, codes: Codes) -> tuple[Tensor, Parts]:
-        """The codes of samples are known, and no code may be far from all others."""
+        """The codes of samples are known. No styles may be longer than theirs, and no f flatter."""
         looks, coarse, weights, n = self.looks, self.looks.coarse, self.weights, batch.samples
-        far = looks.normalise_w(codes.w).square().mean() + looks.normalise_w(codes.w_coarse).square().mean()
-        far = far + 0.1 * looks.normalise_f(codes.f).square().mean()
-        parts, loss = {"far": far}, weights.far * far
+        far = F.relu(length(looks.normalise_w(codes.w), 2) - LONG).square().mean((1, 2))
+        far = far + F.relu(length(looks.normalise_w(codes.w_coarse), 2) - LONG).square().mean((1, 2))
+        far = far + F.relu(SHORT - length(looks.normalise_f(codes.f), (1, 2, 3))).square().flatten()
+        parts: Parts = {"far": far}
+        loss = weights.far * far.mean()
         if n:
             true_f, true_w = looks.normalise_f(batch.f), looks.normalise_w(batch.w)
 

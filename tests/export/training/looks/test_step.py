@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from export.training.looks.critic import Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
 from export.training.looks.losses import ImageLoss, seen
-from export.training.looks.step import Step, swapped
+from export.training.looks.step import Step, length, swapped
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
@@ -88,6 +90,23 @@ def test_some_samples_are_shown_with_a_true_part(generator: Generator, batches: 
             assert torch.equal(shown.f[number], codes.f[number])
     assert torch.allclose(shown.w_edited - shown.w, codes.w_edited - codes.w, atol=1e-5)
     assert torch.allclose(shown.f_edited - shown.f, codes.f_edited - codes.f, atol=1e-4)
+
+
+def test_styles_may_not_be_long_nor_f_flat(generator: Generator, batches: Batches) -> None:
+    batch = batches.draw(2, 1, seeded())
+    step = make(generator, TwoLooks())
+    codes = step.encode(batch.photo, batch.theta, batch.edit)
+    found = []
+    for stretch in (1.0, 2.0, 0.5):
+        w, f = torch.randn(3, 12, 512), torch.randn(3, 512, 16, 16)
+        w, f = w / length(w, 2), f / length(f, (1, 2, 3))
+        w_coarse = codes.w_coarse / length(codes.w_coarse, 2)
+        changed = replace(codes, w=stretch * w, f=f / stretch, w_coarse=w_coarse)
+        found.append(step._anchors(batch, changed)[1]["far"])
+    assert found[0].shape == (3,)
+    assert torch.equal(found[0], torch.zeros(3))
+    assert torch.allclose(found[1], torch.tensor((2 - 1.15) ** 2 + (0.85 - 0.5) ** 2).expand(3), atol=1e-3)
+    assert torch.equal(found[2], torch.zeros(3))
 
 
 def test_a_true_code_of_an_aligned_sample_costs_nothing(generator: Generator, batches: Batches) -> None:
