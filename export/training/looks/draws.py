@@ -178,7 +178,7 @@ class Batches:
         coarse = self.synthesis.coarse_styles(self.cut)
         w = draw_styles(self.generator, samples, rng)
         if self.found is not None:
-            some = torch.randperm(len(self.found), generator=rng)[: int(FOUND * samples)]
+            some = torch.randperm(len(self.found), generator=rng)[: round(FOUND * samples)]
             w[: len(some)] = self.found[some.to(self.device)]
         edit, named = draw_edits(self.generator, self.directions, w[:, 0], rng)
         places = torch.stack([draw_move((0.5, 1.4), rng) for _ in range(samples)])

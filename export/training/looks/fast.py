@@ -67,7 +67,7 @@ def on_gpu(step: Step, *networks: STLPIPS) -> None:
 
     Args:
         step: whose whole fine half computes its last layers in bfloat16, and is compiled.
-        networks: the first of which is compiled. Compiling the others takes longer than it saves.
+        networks: the first of which, the costliest, is compiled.
     """
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
