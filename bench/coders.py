@@ -86,10 +86,10 @@ class LooksCoder:
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""
-        looks = self.looks
-        f, w = looks.look(photo)
-        raw = looks.denormalise_f(f), looks.denormalise_w(w)
-        painted = self.head(self.synthesis.features(*raw), raw[1][:, -LATE_STYLES:]).clamp(-1.5, 1.5)
-        f, w = looks.look_again(photo, painted, f, w)
-        w_coarse = looks.look_at_face(photo, theta) if self.with_coarse else None
-        return Code(looks.denormalise_f(f), looks.denormalise_w(w), w_coarse, theta)
+        f, w = self.looks(photo, self._paint)
+        w_coarse = self.looks.look_at_face(photo, theta) if self.with_coarse else None
+        return Code(f, w, w_coarse, theta)
+
+    def _paint(self, f: Tensor, w: Tensor) -> Tensor:
+        painted: Tensor = self.head(self.synthesis.features(f, w), w[:, -LATE_STYLES:])
+        return painted

@@ -104,14 +104,14 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
             _add(archive, name, text.encode())
         for name, path in files.items():
             if path in halved:
-                _add(archive, name, in_half(path))
+                _add(archive, name, smaller(path))
             else:
                 archive.add(path, name)
     writer.close()
     return writer.files
 
 
-def in_half(path: Path) -> bytes:
+def smaller(path: Path) -> bytes:
     """Weights with a float16 for each float32, which a loss does not tell apart."""
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in load_file(path).items()}
     return save(tensors)
