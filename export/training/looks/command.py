@@ -23,7 +23,7 @@ from assets.face_net import face_net
 from assets.paths import DIRECTIONS, build_dir, training_folder
 from assets.perceptual import stlpips
 from export.generator import load_generator
-from export.training.looks.critic import Critic
+from export.training.looks.critic import CodeCritic, Critic
 from export.training.looks.draws import Batches
 from export.training.looks.faces import LANDMARKS, Faces, FacesError, read_faces
 from export.training.looks.fast import on_gpu
@@ -155,7 +155,8 @@ def make(
     whole = stlpips("vgg").to(device) if on_a_gpu else alex
     sizes = {"side": 192, "core": (160, 192)} if on_a_gpu else {"side": 128, "core": (80, 96)}
     loss = ImageLoss(whole, alex, person, **sizes)  # type: ignore[arg-type]
-    step = Step(synthesis, looks, head, loss, critic=Critic().to(device), first_frozen="first." in run.frozen)
+    critics = {"critic": Critic().to(device), "code_critic": CodeCritic(styles=looks.styles).to(device)}
+    step = Step(synthesis, looks, head, loss, first_frozen="first." in run.frozen, **critics)  # type: ignore[arg-type]
     if on_a_gpu:
         on_gpu(step, whole, alex)
         step.kept = KEPT

@@ -24,6 +24,7 @@ TOWARDS = 0.4
 TINTED = 0.5  # share of photos, of samples half as many
 GREY = 0.04
 FOUND = 0.3  # share of samples with styles found in photos
+CODES = 16  # true codes of a batch, for the critic of codes
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Batch:
         f: float32 [n, C, cut, cut], their f, moved.
         edited: float32 [n, 3, 256, 256], what the edit makes of them.
         big: float32 [2n, 3, S, S], samples and edits at the generator's size, moved.
+        codes: f and w_m_plus of other samples, float32 [16, C, cut, cut], moved, and [16, m, 512].
     """
 
     photo: Tensor
@@ -84,6 +86,7 @@ class Batch:
     f: Tensor
     edited: Tensor
     big: Tensor
+    codes: tuple[Tensor, Tensor]
 
     @property
     def samples(self) -> int:
@@ -196,7 +199,16 @@ class Batches:
             their_edit, their_named = draw_edits(self.generator, self.directions, w_avg, rng)
             photo, mask = torch.cat([photo, seen]), torch.cat([mask, reach])
             edit, named = torch.cat([edit, their_edit]), torch.cat([named, their_named])
-        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big)
+        codes = self.codes(rng)
+        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big, codes)
+
+    @torch.no_grad()
+    def codes(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """True codes: f, moved, float32 [16, C, cut, cut], and w_m_plus, float32 [16, m, 512]."""
+        coarse = self.synthesis.coarse_styles(self.cut)
+        w = draw_styles(self.generator, CODES, rng)
+        theta = torch.stack([draw_move((0.5, 1.4), rng) for _ in w]).to(self.device)
+        return move(self.synthesis.coarse(w[:, :coarse], cut=self.cut), theta), w[:, coarse:]
 
     def photos(self, count: int, rng: torch.Generator, *, heldout: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Real faces: photo [B, 3, 256, 256], mask [B, 1, 256, 256], and theta [B, 2, 3] on the CPU."""

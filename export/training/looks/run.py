@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.training.looks.critic import critic_loss
+from export.training.looks.critic import code_critic_loss, critic_loss
 from export.training.looks.draws import Batches, Moves, draw_move, draw_styles
-from export.training.looks.step import Step
+from export.training.looks.step import Shown, Step
 from export.training.looks.weights import write_parts
 from networks.precision import half
 from networks.similarity import compose, move
@@ -87,15 +87,16 @@ class Trainer:
         self._floats = [kept for kept, _ in floats], [now for _, now in floats]
         self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.device = batches.device
-        self.critic = step.critic
         for name, parameter in step.looks.named_parameters():
             parameter.requires_grad_(not name.startswith(run.frozen))
         self.parameters = [p for n in self.networks.values() for p in n.parameters() if p.requires_grad]
         options = {"betas": (0.9, 0.99), "weight_decay": 0.01, "fused": self.device.type == "cuda"}
         self.optimiser = torch.optim.AdamW(self.parameters, lr=run.rate, **options)  # type: ignore[arg-type]
         self.coarse_optimiser = torch.optim.AdamW(step.looks.coarse_look.parameters(), lr=1e-3, weight_decay=0.01)
-        critic = [] if step.critic is None else list(step.critic.parameters())
-        self.critic_optimiser = torch.optim.AdamW(critic or [torch.zeros(1)], lr=3e-4, betas=(0.0, 0.99))
+        found = {"critic": step.critic, "code_critic": step.code_critic}
+        self.critics: dict[str, nn.Module] = {name: critic for name, critic in found.items() if critic is not None}
+        learn = [p for critic in self.critics.values() for p in critic.parameters()]
+        self.critic_optimiser = torch.optim.AdamW(learn or [torch.zeros(1)], lr=3e-4, betas=(0.0, 0.99))
         self.coarse_done = self.done = self.seen = 0
         self.elapsed = 0.0
         self.history: list[dict[str, Any]] = []
@@ -112,7 +113,7 @@ class Trainer:
         return {
             "networks": {name: n.state_dict() for name, n in self.networks.items()},
             "averaged": {name: n.state_dict() for name, n in self.averaged.items()},
-            "critic": {} if self.critic is None else self.critic.state_dict(),
+            "critics": {name: critic.state_dict() for name, critic in self.critics.items()},
             "optimisers": [o.state_dict() for o in (self.optimiser, self.coarse_optimiser, self.critic_optimiser)],
             "counts": [self.coarse_done, self.done, self.seen, self.elapsed],
             "found": self.batches.found,
@@ -137,8 +138,8 @@ class Trainer:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             self.averaged[name].load_state_dict(state["averaged"][name])
-        if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
+        for name, critic in self.critics.items():
+            critic.load_state_dict(state["critics"][name])
         optimisers = (self.optimiser, self.coarse_optimiser, self.critic_optimiser)
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
@@ -216,7 +217,7 @@ class Trainer:
         photos = round(run.batch * run.photos)
         batch = self.batches.draw(run.batch - photos, photos, rng)
         step.crops = self.progress >= run.crops_from
-        loss, parts, crops = step(batch, rng, whole=run.whole)
+        loss, parts, shown = step(batch, rng, whole=run.whole)
         self.batches.found = step.found
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -226,18 +227,26 @@ class Trainer:
             torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)  # type: ignore[arg-type]
         self.optimiser.step()
         parts["skipped"] = 1 - norm.detach().isfinite().float()
-        if crops is not None and self.critic is not None:
-            critic = critic_loss(self.critic, *crops)
-            self.critic_optimiser.zero_grad(set_to_none=True)
-            critic.backward()  # type: ignore[no-untyped-call]
-            self.critic_optimiser.step()
-            parts["critic"] = critic
+        parts |= self._teach_critics(shown)
         self.done += 1
         self.seen += run.batch
         self._average()
         self._add(parts | {"norm": norm})
         if self.done % run.log_steps == 0 or self.done == 1:
             self._tell("step", self.done)
+
+    def _teach_critics(self, shown: Shown) -> dict[str, Tensor]:
+        """Train the critics; returns their losses."""
+        losses = {}
+        if shown.crops is not None and self.step.critic is not None:
+            losses["critic"] = critic_loss(self.step.critic, *shown.crops)
+        if shown.codes is not None and self.step.code_critic is not None:
+            losses["code_critic"] = code_critic_loss(self.step.code_critic, *shown.codes)
+        if losses:
+            self.critic_optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            self.critic_optimiser.step()
+        return losses
 
     def _modes(self) -> None:
         for network in self.networks.values():

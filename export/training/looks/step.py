@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from assets.compiled import compile_function
-from export.training.looks.critic import Critic
+from export.training.looks.critic import Code, CodeCritic, Critic
 from export.training.looks.draws import Batch
 from export.training.looks.full_size import FullSize
 from export.training.looks.losses import SAME, ImageLoss, Pair, reduced, seen, together
@@ -26,7 +26,6 @@ from networks.short_head import ShortHead
 from networks.similarity import move
 
 Parts = dict[str, Tensor]
-Crops = tuple[Tensor, Tensor] | None
 TRUE_STYLES, TRUE_F = 0.4, 0.2  # shares of samples that are shown with their true styles, and with their true f
 LONG, SHORT = 1.15, 0.85  # bounds of the length of styles and of f, where those of samples have about 1
 YIELDS = 0.1  # how far f is drawn to what the coarse styles make
@@ -47,6 +46,15 @@ class Weights:
     base: float = 0.5
     far: float = 1.0
     critic: float = 0.05
+    code_critic: float = 0.01
+
+
+@dataclass
+class Shown:
+    """What the critics learn from, the generator's own and ours: crops at full size, and codes. None if unseen."""
+
+    crops: tuple[Tensor, Tensor] | None
+    codes: tuple[Code, Code] | None
 
 
 @dataclass
@@ -98,6 +106,7 @@ class Step:
         loss: loss of pictures at 256 px.
         weights: weights of the terms.
         critic: critic of full-size crops.
+        code_critic: critic of codes.
         first_frozen: whether the first look stays as it is.
 
     Attributes:
@@ -120,6 +129,7 @@ class Step:
         *,
         weights: Weights = Weights(),
         critic: Critic | None = None,
+        code_critic: CodeCritic | None = None,
         first_frozen: bool,
     ) -> None:
         self.synthesis, self.looks, self.head, self.loss = synthesis, looks, head, loss
@@ -128,7 +138,7 @@ class Step:
         self.whole = in_half(synthesis.fine, self.device)
         self.paint = in_half(self._paint, self.device)
         self.paint_to_learn = in_half(self._paint_to_learn, self.device)
-        self.critic = critic
+        self.critic, self.code_critic = critic, code_critic
         self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic, weight=weights.critic)
 
     def compile(self) -> None:
@@ -162,8 +172,8 @@ class Step:
         base, edited = move(both, torch.cat([theta, theta])).chunk(2)
         return Codes((f1, w1, y1), f, w, w_coarse, base, f + (edited - base), w + edit[:, coarse:])
 
-    def __call__(self, batch: Batch, rng: torch.Generator, *, whole: bool = False) -> tuple[Tensor, Parts, Crops]:
-        """The loss of a batch, a scalar; its parts; crops of full size for the critic, true and ours.
+    def __call__(self, batch: Batch, rng: torch.Generator, *, whole: bool = False) -> tuple[Tensor, Parts, Shown]:
+        """The loss of a batch, a scalar; its parts; what the critics learn from.
 
         Args:
             batch: photos and what is known of them.
@@ -188,19 +198,23 @@ class Step:
         self.found = self.looks.denormalise_w(found / length(found, 2).clamp(min=1))
         pairs = self._pairs(batch, codes, small[:count], small[count:])
         loss, parts = self._pictures(batch, pairs)
-        for term, named in (self._anchors(batch, codes), self._near(batch, codes)):
+        ours = self.looks.normalise_f(codes.f), self.looks.normalise_w(codes.w)
+        for term, named in (self._anchors(batch, codes), self._near(batch, codes), self._natural(batch, ours)):
             loss, parts = loss + term, parts | named
         # Every other code is enough for the head.
         head = self.paint_to_learn(f.detach()[::2], w.detach()[::2]) - true.detach()[::2]
         parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
         loss = loss + parts["head"].mean()
+        judged = None
+        if self.code_critic is not None:
+            judged = (self.looks.normalise_f(batch.codes[0]), self.looks.normalise_w(batch.codes[1])), ours
         if not self.crops:
-            return loss, parts, None
+            return loss, parts, Shown(None, judged)
         if whole:
             full = self.full_size.all(batch, big, kept, rng)
         else:
             full = self.full_size.one(batch, shown.f, shown.w, int(torch.randint(count, (1,), generator=rng)), rng)
-        return loss + full.loss, parts | full.parts, full.crops
+        return loss + full.loss, parts | full.parts, Shown(full.crops, judged)
 
     def _pairs(self, batch: Batch, codes: Codes, plain: Tensor, edited: Tensor) -> dict[str, Pair]:
         """What is compared: pictures, their targets, and how both were moved.
@@ -301,3 +315,12 @@ class Step:
         apart = (f - looks.normalise_f(codes.base[n:])) * reach.sqrt()
         near = apart.square().mean() / reach.mean().clamp(min=0.1)
         return self.weights.near * near, {"near": near}
+
+    def _natural(self, batch: Batch, ours: Code) -> tuple[Tensor, Parts]:
+        """What the critic of codes misses in ours, where the photo reaches."""
+        if self.code_critic is None:
+            return torch.zeros((), device=self.device), {}
+        patches, styles = self.code_critic(*ours)
+        reach = F.avg_pool2d(batch.mask, batch.mask.shape[-1] // self.looks.cut)[:, :, 2:-2, 2:-2]
+        score = (patches * reach).sum((1, 2, 3)) / reach.sum((1, 2, 3)).clamp(min=1) + styles.mean(1)
+        return -self.weights.code_critic * score.mean(), {"natural": -score}

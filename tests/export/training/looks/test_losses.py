@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from export.training.looks.critic import Critic, critic_loss
+from export.training.looks.critic import CodeCritic, Critic, code_critic_loss, critic_loss
 from export.training.looks.fast import SlicedBlur, SummedHaar, swapped
 from export.training.looks.full_size import crop, place_crop
 from export.training.looks.losses import ImageLoss, reduced, together
@@ -74,3 +74,22 @@ def test_the_critic_learns_to_part_crops() -> None:
     assert loss.item() < 0.7 * first
     assert critic(true).mean() > critic(ours).mean()
     assert critic_loss(critic, true[:0], ours[:0]).item() == 0
+
+
+def test_the_critic_of_codes_learns_that_parts_must_fit() -> None:
+    torch.manual_seed(0)
+    critic = CodeCritic(channels=8, styles=2, width=16)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    # Each part of a code is as the generator's own; only together they are not.
+    sign = torch.ones(8).index_fill(0, torch.arange(4), -1)
+    f, w = torch.randn(8, 8, 8, 8) + sign[:, None, None, None], torch.randn(8, 2, 512) + sign[:, None, None]
+    true, ours = (f, w), (f, w.flip(0))
+    for _ in range(40):
+        loss = code_critic_loss(critic, true, ours)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    patches, styles = critic(*true)
+    assert (patches.shape, styles.shape) == ((8, 1, 4, 4), (8, 2))
+    assert patches.mean() > critic(*ours)[0].mean() + 1
+    assert torch.allclose(styles.flip(0), critic(*ours)[1])

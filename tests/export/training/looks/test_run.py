@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.training.looks.critic import Critic
+from export.training.looks.critic import CodeCritic, Critic
 from export.training.looks.draws import Batches
 from export.training.looks.faces import Faces
 from export.training.looks.run import Run, Trainer
@@ -21,7 +21,7 @@ RUN = Run(minutes=1e6, steps=2, batch=2, coarse_steps=2, coarse_batch=2, log_ste
 
 def trainer(generator: Generator, faces: Faces, folder: Path, run: Run) -> Trainer:
     torch.manual_seed(0)
-    step = make(generator, TwoLooks(), critic=Critic(8))
+    step = make(generator, TwoLooks(), critic=Critic(8), code_critic=CodeCritic(width=8))
     directions = torch.randn(3, 16, 512, generator=torch.Generator().manual_seed(9))
     return Trainer(step, Batches(generator, [(faces, 1.0)], directions, large), run, folder=folder, say=str)
 
@@ -44,6 +44,9 @@ def test_a_killed_run_continues_where_it_was(generator: Generator, faces: Faces,
             assert torch.equal(value, second.networks[name].state_dict()[part]), part
     for part, value in whole.averaged["looks"].state_dict().items():
         assert torch.equal(value, second.averaged["looks"].state_dict()[part]), part
+    for name in ("critic", "code_critic"):
+        for part, value in whole.critics[name].state_dict().items():
+            assert torch.equal(value, second.critics[name].state_dict()[part]), part
     assert second.done == 2
     assert [h["kind"] for h in second.history] == ["coarse"] * 2 + ["step"] * 2
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.training.looks.critic import Critic
+from export.training.looks.critic import CodeCritic, Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
 from export.training.looks.losses import ImageLoss, seen
-from export.training.looks.step import Step, length, swapped
+from export.training.looks.step import Shown, Step, length, swapped
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
@@ -39,10 +39,18 @@ class Oracle(TwoLooks):
         return self.known.w[:, :4]
 
 
-def make(generator: Generator, looks: TwoLooks, *, frozen: bool = True, critic: Critic | None = None) -> Step:
+def make(
+    generator: Generator,
+    looks: TwoLooks,
+    *,
+    frozen: bool = True,
+    critic: Critic | None = None,
+    code_critic: CodeCritic | None = None,
+) -> Step:
     flat = Flat()
     loss = ImageLoss(flat, flat, Nobody())  # type: ignore[arg-type]
-    step = Step(generator.synthesis, looks, ShortHead(), loss, first_frozen=frozen, critic=critic)  # type: ignore[arg-type]
+    critics = {"critic": critic, "code_critic": code_critic}
+    step = Step(generator.synthesis, looks, ShortHead(), loss, first_frozen=frozen, **critics)  # type: ignore[arg-type]
     step.paint = step.paint_to_learn = cheap_paint
     step.whole = step.full_size.whole = large
     return step
@@ -164,8 +172,8 @@ def test_values_come_from_the_whole_half_and_gradients_from_the_head(generator: 
         # The whole half paints what the head paints, but darker: the loss must see that.
         step.whole = step.full_size.whole = lambda f, w: large(f, w) - 0.5
         step.crops = False
-        loss, _, crops = step(batch, seeded(), whole=whole)
-        assert crops is None
+        loss, _, shown = step(batch, seeded(), whole=whole)
+        assert shown == Shown(None, None)
         looks.zero_grad()
         loss.backward()
         pulls[whole] = loss.detach(), [p.grad.clone() for p in looks.second.parameters() if p.grad is not None]
@@ -179,10 +187,10 @@ def test_one_photo_is_also_seen_at_full_size(generator: Generator, batches: Batc
     torch.manual_seed(0)
     step = make(generator, TwoLooks(), critic=Critic(8))
     batch = batches.draw(1, 1, seeded(number))
-    _, parts, crops = step(batch, seeded(number))
+    _, parts, shown = step(batch, seeded(number))
     assert {"head", "fooled"} <= set(parts)
-    assert crops is not None
-    known, ours = crops
+    assert shown.crops is not None
+    known, ours = shown.crops
     assert ours.shape == (1, 3, 256, 256)
     # Of a sample the same crop is known; of a photo none.
     assert len(known) == int("full" in parts)
@@ -193,12 +201,35 @@ def test_everything_can_go_through_the_whole_half(generator: Generator, batches:
     step = make(generator, TwoLooks(), critic=Critic(8), frozen=False)
     batch = batches.draw(2, 1, seeded())
     assert batch.photo.shape[-1] == 256
-    loss, parts, crops = step(batch, seeded(), whole=True)
-    assert crops is not None
-    known, ours = crops
+    loss, parts, shown = step(batch, seeded(), whole=True)
+    assert shown.crops is not None
+    known, ours = shown.crops
     assert (len(known), len(ours)) == (4, 6)  # samples and their edits; those, the photo and its edit
     assert {"full", "head", "fooled", "first"} <= set(parts)
     loss.backward()
+
+
+def test_a_critic_draws_codes_to_the_generators_own(generator: Generator, batches: Batches) -> None:
+    torch.manual_seed(0)
+    step = make(generator, TwoLooks(), code_critic=CodeCritic(width=8))
+    batch = batches.draw(1, 1, seeded())
+    batch.mask[1, :, :, :128] = 0
+    _, parts, shown = step(batch, seeded())
+    assert parts["natural"].shape == (2,)
+    assert shown.codes is not None
+    (true_f, true_w), (f, w) = shown.codes
+    assert (true_f.shape, true_w.shape) == ((16, 512, 16, 16), (16, 12, 512))
+    f, w = f.detach().requires_grad_(), w.detach().requires_grad_()
+    term, _ = step._natural(batch, (f, w))
+    term.backward()
+    assert f.grad is not None
+    assert w.grad is not None
+    assert bool((w.grad != 0).any(dim=2).all())
+    # A patch is five cells wide: what lies farther beyond the photo's border has no say.
+    strength = f.grad.abs().sum(dim=(1, 2))
+    assert bool((strength[0, 2:-2] > 0).all())
+    assert bool((strength[1, 8:-2] > 0).all())
+    assert not strength[1, :6].any()
 
 
 def test_outside_of_the_photo_nothing_is_asked() -> None:
