@@ -39,7 +39,7 @@ from networks.short_head import ShortHead
 CPU = Run()
 GPU = Run(
     minutes=25.0, batch=48, photos=0.6, rate=4e-4, warm_up=200, whole=True, frozen=(), norms_frozen=False,
-    coarse_steps=800, coarse_batch=96, crops_from=0.2, save_minutes=4.0, log_steps=50,
+    code_steps=400, code_batch=96, crops_from=0.35, save_minutes=4.0, log_steps=50,
 )  # fmt: skip
 KEPT = 5  # photos of such a batch whose edits are looked at
 NEW = ("coarse_look.",)  # parts that weights to start from may lack
@@ -69,7 +69,7 @@ def add_arguments(parser: Arguments) -> None:
         "--start-from", type=Path, metavar="FOLDER", help="weights to start from, looks-*.safetensors and head-*"
     )
     parser.add_argument(
-        "--coarse-steps", type=int, help="steps that first train only the coarse look (default: 300, on a GPU 800)"
+        "--code-steps", type=int, help="steps that first teach the codes of samples (default: 300, on a GPU 400)"
     )
     parser.add_argument("--log-steps", type=int, help="steps between lines of the log (default: 10, on a GPU 50)")
 
@@ -94,7 +94,7 @@ def chosen(args: argparse.Namespace) -> Run:
     run = GPU if args.device == "cuda" else CPU
     given = {
         "minutes": args.minutes, "steps": args.steps, "batch": args.batch, "photos": args.share_of_photos,
-        "rate": args.learning_rate, "coarse_steps": args.coarse_steps, "seed": args.seed, "log_steps": args.log_steps,
+        "rate": args.learning_rate, "code_steps": args.code_steps, "seed": args.seed, "log_steps": args.log_steps,
     }  # fmt: skip
     run = replace(run, **{name: value for name, value in given.items() if value is not None})
     for name in ("minutes", "steps", "batch", "rate", "log_steps"):
@@ -153,7 +153,7 @@ def make(
     alex = stlpips("alex").to(device)
     person = Person(descriptor(), face_net()).to(device)
     whole = stlpips("vgg").to(device) if on_a_gpu else alex
-    sizes = {"side": 192, "core": (160, 192)} if on_a_gpu else {"side": 128, "core": (80, 96)}
+    sizes = {"side": 192, "core": (160, 192), "eye": (64, 96)} if on_a_gpu else {}
     loss = ImageLoss(whole, alex, person, **sizes)  # type: ignore[arg-type]
     critics = {"critic": Critic().to(device), "code_critic": CodeCritic(styles=looks.styles).to(device)}
     step = Step(synthesis, looks, head, loss, first_frozen="first." in run.frozen, **critics)  # type: ignore[arg-type]

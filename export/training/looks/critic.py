@@ -14,25 +14,26 @@ from torch.nn import functional as F
 from networks.mapping import STYLE_DIM
 
 Code = tuple[Tensor, Tensor]  # f [B, C, S, S] and w_m_plus [B, m, 512], normalised
+Scores = tuple[Tensor, ...]  # each [B, ...], above 0 for the generator's own
 
 
 class Critic(nn.Module):
-    """float32 [B, 3, S, S] in [-1, 1] -> scores [B, 1, S / 8 - 2, S / 8 - 2], above 0 for the generator's own."""
+    """Crops of pictures to scores of patches: of 38 px, which show crackle, and of 158 px, which show a whole eye."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for out in (width, 2 * width, 4 * width):
-            conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(channels, out, 4, 2, 1))
-            layers += [conv, nn.LeakyReLU(0.2)]
-            channels = out
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3))
+        self.near = nn.Sequential(*_halve(3, width), *_halve(width, 2 * width), *_halve(2 * width, 4 * width))
+        self.wide = nn.Sequential(*_halve(4 * width, 5 * width), *_halve(5 * width, 5 * width))
+        self.small, self.large = nn.Conv2d(4 * width, 1, 3), nn.Conv2d(5 * width, 1, 3)
 
-    def forward(self, crop: Tensor) -> Tensor:
-        """See the class."""
-        score: Tensor = self.body(crop)
-        return score
+    def forward(self, crop: Tensor) -> Scores:
+        """float32 [B, 3, S, S] in [-1, 1] to [B, 1, S / 8 - 2, S / 8 - 2] and [B, 1, S / 32 - 2, S / 32 - 2]."""
+        near = self.near(crop)
+        return self.small(near), self.large(self.wide(near))
+
+
+def _halve(channels: int, out: int) -> tuple[nn.Module, nn.Module]:
+    return nn.utils.parametrizations.spectral_norm(nn.Conv2d(channels, out, 4, 2, 1)), nn.LeakyReLU(0.2)
 
 
 class CodeCritic(nn.Module):
@@ -53,7 +54,7 @@ class CodeCritic(nn.Module):
         self.patches = norm(nn.Conv2d(width, 1, 3))
         self.style = nn.Sequential(norm(nn.Linear(STYLE_DIM, width)), nn.LeakyReLU(0.2), norm(nn.Linear(width, styles)))
 
-    def forward(self, f: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, f: Tensor, w: Tensor) -> Scores:
         """The scores of codes.
 
         Args:
@@ -67,18 +68,19 @@ class CodeCritic(nn.Module):
         return self.patches(self.body(seen)), self.style(w).diagonal(dim1=1, dim2=2)
 
 
-def critic_loss(critic: Critic, true: Tensor, ours: Tensor) -> Tensor:
-    """Hinge loss of a critic: a scalar. Either may be empty."""
-    loss = torch.zeros(())
-    if len(true):
-        loss = loss + F.relu(1 - critic(true)).mean()
-    if len(ours):
-        loss = loss + F.relu(1 + critic(ours.detach())).mean()
-    return loss
+def critic_loss(true: Scores, ours: Scores, counts: Tensor | None = None) -> Tensor:
+    """Hinge loss of a critic, a scalar: the sum over its kinds of scores.
 
-
-def code_critic_loss(critic: CodeCritic, true: Code, ours: Code) -> Tensor:
-    """Hinge loss of a critic of codes: a scalar."""
-    real, made = critic(*true), critic(*(part.detach() for part in ours))
-    terms = [F.relu(1 - score).mean() for score in real] + [F.relu(1 + score).mean() for score in made]
+    Args:
+        true: scores of the generator's own.
+        ours: scores of ours.
+        counts: float32 [B], 1 for those of ours that count, 0 for the others; None if all do.
+    """
+    terms = [F.relu(1 - score).mean() for score in true]
+    terms += [mean_of(F.relu(1 + score).flatten(1).mean(1), counts) for score in ours]
     return torch.stack(terms).sum()
+
+
+def mean_of(values: Tensor, counts: Tensor | None) -> Tensor:
+    """The mean of ``values`` [B] that count, a scalar; 0 where none does."""
+    return values.mean() if counts is None else (values * counts).sum() / counts.sum().clamp(min=1)

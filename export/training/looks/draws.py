@@ -40,7 +40,7 @@ class Moves:
 
     rotation: float = 35.0
     shift: float = 0.25
-    free: float = 0.6
+    free: float = 0.5
     still: float = 0.15
 
 
@@ -73,6 +73,7 @@ class Batch:
         f: float32 [n, C, cut, cut], their f, moved.
         edited: float32 [n, 3, 256, 256], what the edit makes of them.
         big: float32 [2n, 3, S, S], samples and edits at the generator's size, moved.
+        still: float32 [2n, 3, S, S], the same, not moved.
         codes: f and w_m_plus of other samples, float32 [16, C, cut, cut], moved, and [16, m, 512].
     """
 
@@ -86,6 +87,7 @@ class Batch:
     f: Tensor
     edited: Tensor
     big: Tensor
+    still: Tensor
     codes: tuple[Tensor, Tensor]
 
     @property
@@ -188,7 +190,8 @@ class Batches:
         theta = places.to(self.device)
         both = torch.cat([w, w + edit])
         f = self.synthesis.coarse(both[:, :coarse], cut=self.cut)
-        big = move(self.paint(f, both[:, coarse:]).clamp(-1, 1), torch.cat([theta, theta]))
+        still = self.paint(f, both[:, coarse:]).clamp(-1, 1)
+        big = move(still, torch.cat([theta, theta]))
         photo, edited = reduced(big, PHOTO).chunk(2)
         mask = torch.ones_like(photo[:, :1])
         moved_f = move(f[:samples], theta)
@@ -200,7 +203,7 @@ class Batches:
             photo, mask = torch.cat([photo, seen]), torch.cat([mask, reach])
             edit, named = torch.cat([edit, their_edit]), torch.cat([named, their_named])
         codes = self.codes(rng)
-        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big, codes)
+        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big, still, codes)
 
     @torch.no_grad()
     def codes(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:

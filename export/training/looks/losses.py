@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks.close_ups import CORE, DLIB, FACE_NET
+from networks.close_ups import CORE, DLIB, EYES, FACE_NET
 from networks.descriptor import Descriptor
 from networks.face_net import FaceNet
 from networks.perceptual import STLPIPS
@@ -27,6 +27,7 @@ class Shares:
     perceptual: float = 2.0
     core: float = 1.0
     person: float = 1.0
+    eyes: float = 0.5
 
 
 class Person(nn.Module):
@@ -64,6 +65,7 @@ class ImageLoss:
         person: as above.
         side: side of the pictures that ``perceptual`` compares.
         core: height and width of the face from eyes to chin.
+        eye: height and width of an eye.
         shares: weights.
     """
 
@@ -75,12 +77,14 @@ class ImageLoss:
         *,
         side: int = 128,
         core: tuple[int, int] = CORE.size,
+        eye: tuple[int, int] = (48, 72),
         shares: Shares = Shares(),
     ) -> None:
         self.person = person
         device = perceptual.mean.device
         self.perceptual, self.close = in_half(perceptual, device), in_half(close, device)
         self.side, self.core, self.shares = side, CORE.sized(*core), shares
+        self.both_eyes = [one.sized(*eye) for one in EYES]
 
     def pixels(self, image: Tensor, target: Tensor) -> Tensor:
         """Square and half the absolute difference, float32 [B]."""
@@ -103,6 +107,12 @@ class ImageLoss:
         here, there = self.core(image, theta), self.core(target, theta)
         distance: Tensor = self.close(here, there)
         return distance + 0.5 * (here - there).abs().mean((1, 2, 3))
+
+    def eyes(self, image: Tensor, target: Tensor, theta: Tensor) -> Tensor:
+        """ST-LPIPS and pixels of both eyes, float32 [B]."""
+        here, there = (torch.cat([eye(x, theta) for eye in self.both_eyes]) for x in (image, target))
+        distance: Tensor = self.close(here, there) + 4 * (here - there).abs().mean((1, 2, 3))
+        return distance.view(2, -1).mean(0)
 
 
 def together(compare: Callable[..., Tensor], pairs: Mapping[str, Pair]) -> dict[str, Tensor]:

@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.training.looks.critic import code_critic_loss, critic_loss
+from export.training.looks.critic import critic_loss
 from export.training.looks.draws import Batches, Moves, draw_move, draw_styles
-from export.training.looks.step import Shown, Step
+from export.training.looks.step import STYLES, Shown, Step
 from export.training.looks.weights import write_parts
 from networks.precision import half
 from networks.similarity import compose, move
 
 DECAY = 0.998  # of the averaged weights, once they have seen as much
 PAINTED = 4  # pictures at a time on a CPU, whose cache holds no more
+BALANCE = 20  # steps after which the critics' weights are set anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,9 @@ class Run:
             are still far off, they only blur what the late styles paint.
         frozen: beginnings of names of parts that stay as they are.
         norms_frozen: whether batch norms keep their statistics, as small batches need.
-        coarse_steps: steps of the coarse look alone, before everything else.
-        coarse_batch: samples of such a step.
+        code_steps: steps by the codes of samples alone, before everything else: of the coarse look, and of the others
+            if no part is frozen.
+        code_batch: samples of such a step.
         seed: seed of everything that is drawn.
         save_minutes: between checkpoints.
         log_steps: between lines of the log.
@@ -62,8 +64,8 @@ class Run:
     crops_from: float = 0.8
     frozen: tuple[str, ...] = ("first.", "second.at64.")
     norms_frozen: bool = True
-    coarse_steps: int = 300
-    coarse_batch: int = 24
+    code_steps: int = 300
+    code_batch: int = 24
     seed: int = 0
     save_minutes: float = 5.0
     log_steps: int = 10
@@ -92,12 +94,15 @@ class Trainer:
         self.parameters = [p for n in self.networks.values() for p in n.parameters() if p.requires_grad]
         options = {"betas": (0.9, 0.99), "weight_decay": 0.01, "fused": self.device.type == "cuda"}
         self.optimiser = torch.optim.AdamW(self.parameters, lr=run.rate, **options)  # type: ignore[arg-type]
-        self.coarse_optimiser = torch.optim.AdamW(step.looks.coarse_look.parameters(), lr=1e-3, weight_decay=0.01)
+        coarse = list(step.looks.coarse_look.parameters())
+        others = [p for p in step.looks.parameters() if not run.frozen and all(p is not c for c in coarse)]
+        groups = [{"params": coarse, "top": 1e-3}, {"params": others, "top": 5e-4}]
+        self.code_optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
         found = {"critic": step.critic, "code_critic": step.code_critic}
         self.critics: dict[str, nn.Module] = {name: critic for name, critic in found.items() if critic is not None}
         learn = [p for critic in self.critics.values() for p in critic.parameters()]
         self.critic_optimiser = torch.optim.AdamW(learn or [torch.zeros(1)], lr=3e-4, betas=(0.0, 0.99))
-        self.coarse_done = self.done = self.seen = 0
+        self.codes_done = self.done = self.seen = 0
         self.elapsed = 0.0
         self.history: list[dict[str, Any]] = []
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -114,8 +119,9 @@ class Trainer:
             "networks": {name: n.state_dict() for name, n in self.networks.items()},
             "averaged": {name: n.state_dict() for name, n in self.averaged.items()},
             "critics": {name: critic.state_dict() for name, critic in self.critics.items()},
-            "optimisers": [o.state_dict() for o in (self.optimiser, self.coarse_optimiser, self.critic_optimiser)],
-            "counts": [self.coarse_done, self.done, self.seen, self.elapsed],
+            "optimisers": [o.state_dict() for o in (self.optimiser, self.code_optimiser, self.critic_optimiser)],
+            "balance": self.step.balance.weights,
+            "counts": [self.codes_done, self.done, self.seen, self.elapsed],
             "found": self.batches.found,
             "history": self.history,
         }
@@ -140,11 +146,12 @@ class Trainer:
             self.averaged[name].load_state_dict(state["averaged"][name])
         for name, critic in self.critics.items():
             critic.load_state_dict(state["critics"][name])
-        optimisers = (self.optimiser, self.coarse_optimiser, self.critic_optimiser)
+        optimisers = (self.optimiser, self.code_optimiser, self.critic_optimiser)
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        self.coarse_done, self.done, self.seen, self.elapsed = state["counts"]
+        self.codes_done, self.done, self.seen, self.elapsed = state["counts"]
         self.batches.found, self.history = state.get("found"), state["history"]
+        self.step.balance.weights = state["balance"]
         return True
 
     @property
@@ -157,10 +164,10 @@ class Trainer:
     def fit(self) -> None:
         """Train to the end."""
         saved = time.monotonic()
-        while self.coarse_done < self.run.coarse_steps or self.progress < 1:
+        while self.codes_done < self.run.code_steps or self.progress < 1:
             began = time.monotonic()
-            if self.coarse_done < self.run.coarse_steps:
-                self._coarse()
+            if self.codes_done < self.run.code_steps:
+                self._codes()
             else:
                 self._main()
             self.elapsed += time.monotonic() - began
@@ -172,20 +179,20 @@ class Trainer:
     def _rng(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.run.seed * 10**9 + number)
 
-    def _coarse(self) -> None:
-        """The coarse look alone, by regression: samples that the short head paints, many and cheap."""
-        run, looks, synthesis = self.run, self.step.looks, self.step.synthesis
-        rng = self._rng(5 * 10**8 + self.coarse_done)
-        progress = self.coarse_done / run.coarse_steps
-        for group in self.coarse_optimiser.param_groups:
-            group["lr"] = 1e-3 * min(1, (self.coarse_done + 1) / run.warm_up) * (0.02 + 0.98 * (1 - progress))
-        looks.coarse_look.train()
+    def _codes(self) -> None:
+        """The codes of samples, by regression: samples that the short head paints, many and cheap."""
+        run, step, looks, synthesis = self.run, self.step, self.step.looks, self.step.synthesis
+        rng = self._rng(5 * 10**8 + self.codes_done)
+        progress = self.codes_done / run.code_steps
+        for group in self.code_optimiser.param_groups:
+            group["lr"] = group["top"] * min(1, (self.codes_done + 1) / run.warm_up) * (0.02 + 0.98 * (1 - progress))
+        (looks.coarse_look if run.frozen else looks).train()
         with torch.no_grad():
-            w = draw_styles(self.batches.generator, run.coarse_batch, rng)
+            w = draw_styles(self.batches.generator, run.code_batch, rng)
             f = synthesis.coarse(w[:, : looks.coarse], cut=looks.cut)
             some = len(f) if self.device.type == "cuda" else PAINTED
             codes = zip(torch.split(f, some), torch.split(w[:, looks.coarse :], some), strict=True)
-            image = torch.cat([self.step.paint(*code) for code in codes])
+            image = torch.cat([step.paint(*code) for code in codes])
             theta = torch.stack([draw_move((0.7, 1.3), rng, Moves(free=0.5)) for _ in w]).to(self.device)
             # Landmarks of photos are not quite where the generator's are.
             jitter = torch.stack([draw_move((1.0, 1.0), rng, Moves(15.0, 0.1, 0.0)) for _ in w]).to(self.device)
@@ -193,18 +200,22 @@ class Trainer:
         with half(self.device):
             w_coarse = looks.look_at_face(photo, compose(jitter, theta)).float()
         made = looks.normalise_f(synthesis.coarse(w_coarse, cut=looks.cut))
-        error = (made - looks.normalise_f(f)).square().mean()
-        styles = (looks.normalise_w(w_coarse) - looks.normalise_w(w[:, : looks.coarse])).square().clamp(max=9).mean()
-        loss = error + 0.3 * styles
-        self.coarse_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(looks.coarse_look.parameters(), 1.0)
-        self.coarse_optimiser.step()
-        self.coarse_done += 1
-        self._add({"f": error, "styles": styles})
-        if self.coarse_done % self.run.log_steps == 0 or self.coarse_done == 1:
-            self._tell("coarse", self.coarse_done)
-        if self.coarse_done == run.coarse_steps:
+        parts = {
+            "f_coarse": (made - looks.normalise_f(f)).square().mean(),
+            "w_coarse": STYLES * step.styles_apart(w_coarse, w[:, : looks.coarse]),
+        }
+        if not run.frozen:
+            parts |= step.codes_apart(photo, move(f, theta), w[:, looks.coarse :])
+        self.code_optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        for group in self.code_optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.code_optimiser.step()
+        self.codes_done += 1
+        self._add(parts)
+        if self.codes_done % self.run.log_steps == 0 or self.codes_done == 1:
+            self._tell("codes", self.codes_done)
+        if self.codes_done == run.code_steps:
             self.averaged["looks"].load_state_dict(looks.state_dict())
 
     def _main(self) -> None:
@@ -217,7 +228,7 @@ class Trainer:
         photos = round(run.batch * run.photos)
         batch = self.batches.draw(run.batch - photos, photos, rng)
         step.crops = self.progress >= run.crops_from
-        loss, parts, shown = step(batch, rng, whole=run.whole)
+        loss, parts, shown = step(batch, rng, whole=run.whole, balance=self.done % BALANCE == 0)
         self.batches.found = step.found
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -228,6 +239,7 @@ class Trainer:
         self.optimiser.step()
         parts["skipped"] = 1 - norm.detach().isfinite().float()
         parts |= self._teach_critics(shown)
+        parts |= {f"pull_{name}": torch.tensor(value) for name, value in step.balance.weights.items()}
         self.done += 1
         self.seen += run.batch
         self._average()
@@ -239,9 +251,12 @@ class Trainer:
         """Train the critics; returns their losses."""
         losses = {}
         if shown.crops is not None and self.step.critic is not None:
-            losses["critic"] = critic_loss(self.step.critic, *shown.crops)
+            true, ours, counts = shown.crops
+            losses["critic"] = critic_loss(self.step.critic(true), self.step.critic(ours.detach()), counts)
         if shown.codes is not None and self.step.code_critic is not None:
-            losses["code_critic"] = code_critic_loss(self.step.code_critic, *shown.codes)
+            own, made = shown.codes
+            scores = self.step.code_critic(*own), self.step.code_critic(*(part.detach() for part in made))
+            losses["code_critic"] = critic_loss(*scores)
         if losses:
             self.critic_optimiser.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]

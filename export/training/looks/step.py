@@ -7,14 +7,17 @@ where the edited picture is known. Codes are held near the generator's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+import torch._functorch.config as functorch_config
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from assets.compiled import compile_function
+from export.training.looks.balance import Balance
+from export.training.looks.codes import Codes, length, swapped
 from export.training.looks.critic import Code, CodeCritic, Critic
 from export.training.looks.draws import Batch
 from export.training.looks.full_size import FullSize
@@ -26,74 +29,38 @@ from networks.short_head import ShortHead
 from networks.similarity import move
 
 Parts = dict[str, Tensor]
-TRUE_STYLES, TRUE_F = 0.4, 0.2  # shares of samples that are shown with their true styles, and with their true f
-LONG, SHORT = 1.15, 0.85  # bounds of the length of styles and of f, where those of samples have about 1
+LONG, SHORT = 1.15, 0.95  # bounds of the length of styles and of f, where those of samples have about 1
 YIELDS = 0.1  # how far f is drawn to what the coarse styles make
+STYLES = 0.3  # weight of the error of styles beside that of f
 FAR = 3.0  # standard deviations beyond which a known style is ignored
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the terms of a step."""
+    """Weights of the terms of a step; of the critics' two, shares (:mod:`export.training.looks.balance`)."""
 
     first: float = 0.5
     edit: float = 0.5
     change: float = 1.0
     keep: float = 0.5
-    anchor: float = 0.3
+    anchor: float = 0.5
     near: float = 0.4
     coarse: float = 1.0
     base: float = 0.5
-    far: float = 1.0
-    critic: float = 0.05
-    code_critic: float = 0.01
+    far: float = 3.0
+    fooled: float = 0.1
+    natural: float = 0.03
 
 
 @dataclass
 class Shown:
-    """What the critics learn from, the generator's own and ours: crops at full size, and codes. None if unseen."""
+    """What the critics learn from, the generator's own and ours: crops at full size, and codes. None if unseen.
 
-    crops: tuple[Tensor, Tensor] | None
-    codes: tuple[Code, Code] | None
-
-
-@dataclass
-class Codes:
-    """The codes that the looks give for a batch.
-
-    Attributes:
-        first: f and w_m_plus after the first look, normalised, and what the short head paints of them.
-        f: float32 [B, C, cut, cut], after the second.
-        w: float32 [B, m, 512], after the second.
-        w_coarse: float32 [B, coarse, 512].
-        base: float32 [B, C, cut, cut], T(G_coarse(w_c)).
-        f_edited: f, moved by the edit.
-        w_edited: w, moved by the edit.
+    With the crops comes which of ours count.
     """
 
-    first: tuple[Tensor, Tensor, Tensor]
-    f: Tensor
-    w: Tensor
-    w_coarse: Tensor
-    base: Tensor
-    f_edited: Tensor
-    w_edited: Tensor
-
-
-def length(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
-    """Root of the mean square over ``dims``, which stay; its gradient is finite at 0."""
-    return (x.square().mean(dims, keepdim=True) + 1e-8).sqrt()
-
-
-def swapped(batch: Batch, codes: Codes, rng: torch.Generator) -> Codes:
-    """Give some samples their true styles, and some their true f: parts that only fit each other do not edit."""
-    n, coarse = batch.samples, batch.w.shape[1] - codes.w.shape[1]
-    pick = torch.rand(n, generator=rng).to(codes.w.device)
-    w = torch.where((pick < TRUE_STYLES)[:, None, None], batch.w[:, coarse:], codes.w[:n])
-    f = torch.where((pick >= 1 - TRUE_F)[:, None, None, None], batch.f, codes.f[:n])
-    w, f = torch.cat([w, codes.w[n:]]), torch.cat([f, codes.f[n:]])
-    edited = codes.f_edited + (f - codes.f), codes.w_edited + (w - codes.w)
-    return replace(codes, f=f, w=w, f_edited=edited[0], w_edited=edited[1])
+    crops: tuple[Tensor, Tensor, Tensor] | None
+    codes: tuple[Code, Code] | None
 
 
 class Step:
@@ -113,6 +80,7 @@ class Step:
         crops: whether crops of full size count.
         kept: photos of a batch whose edits must keep the person.
         found: float32 [P, num_styles, 512], the styles found in the photos of the last batch.
+        balance: weights of the critics' terms.
     """
 
     found: Tensor | None = None
@@ -139,10 +107,14 @@ class Step:
         self.paint = in_half(self._paint, self.device)
         self.paint_to_learn = in_half(self._paint_to_learn, self.device)
         self.critic, self.code_critic = critic, code_critic
-        self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic, weight=weights.critic)
+        self.full_size = FullSize(whole=self.whole, loss=loss, critic=critic)
+        last = looks.second.f[2].weight, looks.second.w.weight
+        shares = {"fooled": weights.fooled, "natural": weights.natural}
+        self.balance = Balance(last, shares)  # type: ignore[arg-type]
 
     def compile(self) -> None:
         """Compile the whole half, below its autocast: above it, every call recompiles."""
+        functorch_config.donated_buffer = False  # a backward pass may be followed by another
         self.whole = self.full_size.whole = in_half(compile_function(self.synthesis.fine, dynamic=False), self.device)
 
     def _paint_to_learn(self, f: Tensor, w: Tensor) -> Tensor:
@@ -172,7 +144,9 @@ class Step:
         base, edited = move(both, torch.cat([theta, theta])).chunk(2)
         return Codes((f1, w1, y1), f, w, w_coarse, base, f + (edited - base), w + edit[:, coarse:])
 
-    def __call__(self, batch: Batch, rng: torch.Generator, *, whole: bool = False) -> tuple[Tensor, Parts, Shown]:
+    def __call__(
+        self, batch: Batch, rng: torch.Generator, *, whole: bool = False, balance: bool = False
+    ) -> tuple[Tensor, Parts, Shown]:
         """The loss of a batch, a scalar; its parts; what the critics learn from.
 
         Args:
@@ -180,6 +154,7 @@ class Step:
             rng: places the crops.
             whole: whether gradients go through the whole fine half, as on a GPU, or through the short head. What is
                 compared is the whole half's picture either way: codes would learn to please a short head.
+            balance: whether to set the critics' weights anew.
         """
         n, count = batch.samples, len(batch.theta)
         kept = min(self.kept, count - n)
@@ -199,8 +174,12 @@ class Step:
         pairs = self._pairs(batch, codes, small[:count], small[count:])
         loss, parts = self._pictures(batch, pairs)
         ours = self.looks.normalise_f(codes.f), self.looks.normalise_w(codes.w)
-        for term, named in (self._anchors(batch, codes), self._near(batch, codes), self._natural(batch, ours)):
+        for term, named in (self._anchors(batch, codes), self._near(batch, codes)):
             loss, parts = loss + term, parts | named
+        critics: dict[str, Tensor] = {}
+        if self.code_critic is not None:
+            parts["natural"] = self._natural(batch, self.code_critic, ours)
+            critics["natural"] = parts["natural"].mean()
         # Every other code is enough for the head.
         head = self.paint_to_learn(f.detach()[::2], w.detach()[::2]) - true.detach()[::2]
         parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
@@ -208,13 +187,18 @@ class Step:
         judged = None
         if self.code_critic is not None:
             judged = (self.looks.normalise_f(batch.codes[0]), self.looks.normalise_w(batch.codes[1])), ours
-        if not self.crops:
-            return loss, parts, Shown(None, judged)
-        if whole:
-            full = self.full_size.all(batch, big, kept, rng)
-        else:
-            full = self.full_size.one(batch, shown.f, shown.w, int(torch.randint(count, (1,), generator=rng)), rng)
-        return loss + full.loss, parts | full.parts, Shown(full.crops, judged)
+        crops = None
+        if self.crops:
+            if whole:
+                full = self.full_size.all(batch, big, kept, rng)
+            else:
+                full = self.full_size.one(batch, shown.f, shown.w, int(torch.randint(count, (1,), generator=rng)), rng)
+            loss, parts, crops = loss + full.loss, parts | full.parts, full.crops
+            if full.fooled is not None:
+                critics["fooled"] = full.fooled
+        if balance:
+            self.balance.weigh(loss, critics)
+        return loss + self.balance.sum(critics), parts, Shown(crops, judged)
 
     def _pairs(self, batch: Batch, codes: Codes, plain: Tensor, edited: Tensor) -> dict[str, Pair]:
         """What is compared: pictures, their targets, and how both were moved.
@@ -252,18 +236,21 @@ class Step:
         looks = together(lambda image, target, _: loss.looks(image, target), some("plain", "edit"))
         rough = together(lambda image, target, _: loss.rough(image, target), some("base", "first"))
         core = together(loss.closer, some("plain", "change"))
+        eyes = together(loss.eyes, some("plain", "change"))
         person = together(loss.person, some("plain", "change", "base", "keep"))
         pixels = {name: loss.pixels(image, target) for name, (image, target, _) in pairs.items()}
 
         found = {"pixels": pixels["plain"], "looks": looks["plain"], "core": core["plain"], "person": person["plain"]}
+        found["eyes"] = eyes["plain"]
         parts = {name: value[:n] for name, value in found.items() if n}
         parts |= {f"{name}_photo": value[n:] for name, value in found.items() if n < len(batch.theta)}
         total = found["pixels"] + shares.perceptual * found["looks"]
-        total = total + shares.core * found["core"] + shares.person * found["person"]
+        total = total + shares.core * found["core"] + shares.person * found["person"] + shares.eyes * found["eyes"]
         terms = [total.mean()]
         if "edit" in pairs:
             parts["edit"] = pixels["edit"] + 2 * looks["edit"]
             parts["change"] = pixels["change"] + 2 * core["change"] + person["change"]
+            parts["change"] = parts["change"] + shares.eyes * eyes["change"]
             terms += [weights.edit * parts["edit"].mean(), weights.change * parts["change"].mean()]
         if "base" in pairs:
             parts["base"] = pixels["base"] + 2 * rough["base"] + person["base"]
@@ -283,21 +270,43 @@ class Step:
         parts: Parts = {"far": far}
         loss = weights.far * far.mean()
         if n:
-            true_f, true_w = looks.normalise_f(batch.f), looks.normalise_w(batch.w)
-
-            def styles(w: Tensor, true: Tensor) -> Tensor:
-                return 0.3 * (w - true).square().clamp(max=FAR**2).mean()
-
+            true_f, true_w = looks.normalise_f(batch.f), batch.w[:, coarse:]
             parts["anchor"] = (looks.normalise_f(codes.f[:n]) - true_f).square().mean()
-            parts["styles"] = styles(looks.normalise_w(codes.w[:n]), true_w[:, coarse:])
+            parts["styles"] = STYLES * self.styles_apart(codes.w[:n], true_w)
             parts["coarse"] = (looks.normalise_f(codes.base[:n]) - true_f).square().mean()
             loss = loss + weights.anchor * (parts["anchor"] + parts["styles"]) + weights.coarse * parts["coarse"]
-            loss = loss + weights.coarse * styles(looks.normalise_w(codes.w_coarse[:n]), true_w[:, :coarse])
+            loss = loss + weights.coarse * STYLES * self.styles_apart(codes.w_coarse[:n], batch.w[:, :coarse])
             if not self.first_frozen:
-                f1, w1, _ = codes.first
-                first = (f1[:n] - true_f).square().mean() + styles(w1[:n], true_w[:, coarse:])
+                f1, w1 = codes.first[0], looks.denormalise_w(codes.first[1])
+                first = (f1[:n] - true_f).square().mean() + STYLES * self.styles_apart(w1[:n], true_w)
                 loss = loss + weights.first * weights.anchor * first
         return loss, parts
+
+    def styles_apart(self, w: Tensor, true: Tensor) -> Tensor:
+        """Mean square error of styles [B, n, 512] in standard deviations, a scalar."""
+        apart = self.looks.normalise_w(w) - self.looks.normalise_w(true)
+        return apart.square().clamp(max=FAR**2).mean()
+
+    def codes_apart(self, photo: Tensor, f: Tensor, w: Tensor) -> Parts:
+        """Errors of the codes after both looks, scalars.
+
+        Args:
+            photo: float32 [B, 3, 256, 256].
+            f: float32 [B, C, cut, cut], true.
+            w: float32 [B, m, 512], true.
+        """
+        looks, true = self.looks, self.looks.normalise_f(f)
+        with half(self.device):
+            f1, w1 = (x.float() for x in looks.look(photo))
+        with torch.no_grad():
+            painted = self.paint(looks.denormalise_f(f1), looks.denormalise_w(w1)).clamp(-1.5, 1.5)
+        with half(self.device):
+            f2, w2 = (x.float() for x in looks.look_again(photo, painted, f1.detach(), w1.detach()))
+        parts = {}
+        for name, found_f, found_w in (("1", f1, w1), ("2", f2, w2)):
+            parts[f"f{name}"] = (found_f - true).square().mean()
+            parts[f"w{name}"] = STYLES * self.styles_apart(looks.denormalise_w(found_w), w)
+        return parts
 
     def _near(self, batch: Batch, codes: Codes) -> tuple[Tensor, Parts]:
         """The distance of a photo's f to what its coarse styles make, where the photo reaches.
@@ -316,11 +325,9 @@ class Step:
         near = apart.square().mean() / reach.mean().clamp(min=0.1)
         return self.weights.near * near, {"near": near}
 
-    def _natural(self, batch: Batch, ours: Code) -> tuple[Tensor, Parts]:
-        """What the critic of codes misses in ours, where the photo reaches."""
-        if self.code_critic is None:
-            return torch.zeros((), device=self.device), {}
-        patches, styles = self.code_critic(*ours)
+    def _natural(self, batch: Batch, critic: CodeCritic, ours: Code) -> Tensor:
+        """What the critic of codes misses in ours, where the photo reaches: float32 [B]."""
+        patches, styles = critic(*ours)
         reach = F.avg_pool2d(batch.mask, batch.mask.shape[-1] // self.looks.cut)[:, :, 2:-2, 2:-2]
-        score = (patches * reach).sum((1, 2, 3)) / reach.sum((1, 2, 3)).clamp(min=1) + styles.mean(1)
-        return -self.weights.code_critic * score.mean(), {"natural": -score}
+        score: Tensor = (patches * reach).sum((1, 2, 3)) / reach.sum((1, 2, 3)).clamp(min=1) + styles.mean(1)
+        return -score

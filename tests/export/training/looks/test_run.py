@@ -16,7 +16,7 @@ from networks.looks import TwoLooks
 from networks.short_head import ShortHead
 from tests.export.training.looks.test_step import large, make
 
-RUN = Run(minutes=1e6, steps=2, batch=2, coarse_steps=2, coarse_batch=2, log_steps=1)
+RUN = Run(minutes=1e6, steps=2, batch=2, code_steps=2, code_batch=2, log_steps=1)
 
 
 def trainer(generator: Generator, faces: Faces, folder: Path, run: Run) -> Trainer:
@@ -32,12 +32,12 @@ def test_a_killed_run_continues_where_it_was(generator: Generator, faces: Faces,
     # Two calls, the first of which ends early; the step size does not follow the steps here.
     first = trainer(generator, faces, tmp_path / "parts", RUN)
     for _ in range(2):
-        first._coarse()
+        first._codes()
     first._main()
     first.save()
     second = trainer(generator, faces, tmp_path / "parts", RUN)
     assert second.resume()
-    assert (second.coarse_done, second.done, second.seen) == (2, 1, 2)
+    assert (second.codes_done, second.done, second.seen) == (2, 1, 2)
     second.fit()
     for name, network in whole.networks.items():
         for part, value in network.state_dict().items():
@@ -48,11 +48,11 @@ def test_a_killed_run_continues_where_it_was(generator: Generator, faces: Faces,
         for part, value in whole.critics[name].state_dict().items():
             assert torch.equal(value, second.critics[name].state_dict()[part]), part
     assert second.done == 2
-    assert [h["kind"] for h in second.history] == ["coarse"] * 2 + ["step"] * 2
+    assert [h["kind"] for h in second.history] == ["codes"] * 2 + ["step"] * 2
 
 
 def test_frozen_parts_and_norms_stay(generator: Generator, faces: Faces, tmp_path: Path) -> None:
-    run = replace(RUN, steps=1, coarse_steps=0)
+    run = replace(RUN, steps=1, code_steps=0)
     t = trainer(generator, faces, tmp_path, run)
     before = {k: v.clone() for k, v in t.step.looks.state_dict().items()}
     t.fit()
@@ -63,8 +63,19 @@ def test_frozen_parts_and_norms_stay(generator: Generator, faces: Faces, tmp_pat
     assert not [k for k in changed if "running" in k]
 
 
+def test_codes_teach_all_looks_where_none_is_frozen(generator: Generator, faces: Faces, tmp_path: Path) -> None:
+    for frozen, taught in ((RUN.frozen, {"coarse_look"}), ((), {"coarse_look", "first", "second"})):
+        t = trainer(generator, faces, tmp_path / str(len(taught)), replace(RUN, frozen=frozen, code_steps=1, steps=1))
+        before = {name: p.detach().clone() for name, p in t.step.looks.named_parameters()}
+        t._codes()
+        changed = {n.split(".")[0] for n, p in t.step.looks.named_parameters() if not torch.equal(p, before[n])}
+        assert changed == taught
+        assert {"f_coarse", "w_coarse"} <= set(t.history[-1])
+        assert ("f2" in t.history[-1]) == (not frozen)
+
+
 def test_a_run_leaves_weights_to_start_from(generator: Generator, faces: Faces, tmp_path: Path) -> None:
-    t = trainer(generator, faces, tmp_path, replace(RUN, steps=1, coarse_steps=0))
+    t = trainer(generator, faces, tmp_path, replace(RUN, steps=1, code_steps=0))
     t.fit()
     looks = TwoLooks()
     assert start_from(looks, read_parts(tmp_path, "looks")) == []

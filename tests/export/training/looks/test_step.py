@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from export.training.looks.balance import FOLLOWS, Balance
+from export.training.looks.codes import length, swapped
 from export.training.looks.critic import CodeCritic, Critic
 from export.training.looks.draws import Batch, Batches
 from export.training.looks.faces import Faces
+from export.training.looks.full_size import nearly_aligned
 from export.training.looks.losses import ImageLoss, seen
-from export.training.looks.step import Shown, Step, length, swapped
+from export.training.looks.step import LONG, SHORT, Shown, Step
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
@@ -113,7 +116,7 @@ def test_styles_may_not_be_long_nor_f_flat(generator: Generator, batches: Batche
         found.append(step._anchors(batch, changed)[1]["far"])
     assert found[0].shape == (3,)
     assert torch.equal(found[0], torch.zeros(3))
-    assert torch.allclose(found[1], torch.tensor((2 - 1.15) ** 2 + (0.85 - 0.5) ** 2).expand(3), atol=1e-3)
+    assert torch.allclose(found[1], torch.tensor((2 - LONG) ** 2 + (SHORT - 0.5) ** 2).expand(3), atol=1e-3)
     assert torch.equal(found[2], torch.zeros(3))
 
 
@@ -190,10 +193,10 @@ def test_one_photo_is_also_seen_at_full_size(generator: Generator, batches: Batc
     _, parts, shown = step(batch, seeded(number))
     assert {"head", "fooled"} <= set(parts)
     assert shown.crops is not None
-    known, ours = shown.crops
+    true, ours, counts = shown.crops
     assert ours.shape == (1, 3, 256, 256)
-    # Of a sample the same crop is known; of a photo none.
-    assert len(known) == int("full" in parts)
+    assert true.shape == (2, 3, 256, 256)
+    assert counts.shape == (1,)
 
 
 def test_everything_can_go_through_the_whole_half(generator: Generator, batches: Batches) -> None:
@@ -203,8 +206,10 @@ def test_everything_can_go_through_the_whole_half(generator: Generator, batches:
     assert batch.photo.shape[-1] == 256
     loss, parts, shown = step(batch, seeded(), whole=True)
     assert shown.crops is not None
-    known, ours = shown.crops
-    assert (len(known), len(ours)) == (4, 6)  # samples and their edits; those, the photo and its edit
+    true, ours, counts = shown.crops
+    assert (len(true), len(ours)) == (4, 6)  # samples and their edits; those, the photo and its edit
+    assert torch.equal(counts[:2], counts[2:4])
+    assert torch.equal(counts[:2], nearly_aligned(batch.places[:2]).float())
     assert {"full", "head", "fooled", "first"} <= set(parts)
     loss.backward()
 
@@ -220,8 +225,8 @@ def test_a_critic_draws_codes_to_the_generators_own(generator: Generator, batche
     (true_f, true_w), (f, w) = shown.codes
     assert (true_f.shape, true_w.shape) == ((16, 512, 16, 16), (16, 12, 512))
     f, w = f.detach().requires_grad_(), w.detach().requires_grad_()
-    term, _ = step._natural(batch, (f, w))
-    term.backward()
+    assert step.code_critic is not None
+    step._natural(batch, step.code_critic, (f, w)).mean().backward()
     assert f.grad is not None
     assert w.grad is not None
     assert bool((w.grad != 0).any(dim=2).all())
@@ -230,6 +235,43 @@ def test_a_critic_draws_codes_to_the_generators_own(generator: Generator, batche
     assert bool((strength[0, 2:-2] > 0).all())
     assert bool((strength[1, 8:-2] > 0).all())
     assert not strength[1, :6].any()
+
+
+def test_crops_count_where_the_face_is_nearly_aligned() -> None:
+    def placed(scale: float, degrees: float) -> Tensor:
+        angle = torch.deg2rad(torch.tensor(degrees))
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        return torch.tensor([[cos, -sin, 0.4], [sin, cos, 0.0]])
+
+    places = torch.stack(
+        [placed(1, 0), placed(1.2, 10), placed(0.85, -11), placed(1.3, 0), placed(0.7, 0), placed(1, 15)]
+    )
+    assert nearly_aligned(places).tolist() == [True, True, True, False, False, False]
+
+
+def test_critics_pull_by_their_shares(generator: Generator, batches: Batches) -> None:
+    last = torch.tensor([3.0, 4.0], requires_grad=True)
+    balance = Balance([last], {"natural": 0.1, "fooled": 0.2})
+    loss, terms = last.sum() * 5, {"natural": 0.5 * last.square().sum()}
+    assert float(balance.sum(terms).detach()) == 0
+    for _ in range(60):
+        balance.weigh(loss, terms)
+    expected = 0.1 * 5 * 2**0.5 / 5  # gradients of length 5 sqrt(2), and 5
+    assert balance.weights["natural"] == pytest.approx(expected, rel=1e-4)
+    assert balance.weights["fooled"] == 0
+    assert float(balance.sum(terms).detach()) == pytest.approx(expected * 12.5, rel=1e-4)
+    # A term without a gradient, as of no crop that counts, changes nothing.
+    balance.weigh(loss, {"fooled": 0 * last.sum()})
+    assert balance.weights["fooled"] == 0
+    torch.manual_seed(0)
+    step = make(generator, TwoLooks(), critic=Critic(8), code_critic=CodeCritic(width=8))
+    batch = batches.draw(1, 1, seeded())
+    plain, _, _ = step(batch, seeded())
+    again, parts, _ = step(batch, seeded(), balance=True)
+    assert 0 < FOLLOWS < 1
+    assert step.balance.weights["natural"] > 0
+    added = step.balance.sum({"natural": parts["natural"].mean(), "fooled": parts["fooled"]})
+    assert torch.allclose(again, plain + added, rtol=1e-4)
 
 
 def test_outside_of_the_photo_nothing_is_asked() -> None:
