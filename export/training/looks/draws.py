@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.training.looks.faces import Faces
 from export.training.looks.losses import reduced
-from export.training.moves import tint
+from export.training.moves import degrade, tint
 from networks.generator_file import Generator
 from networks.looks import PHOTO
 from networks.similarity import move
@@ -63,7 +63,8 @@ class Batch:
     """Photos, samples first, and what is known about them.
 
     Attributes:
-        photo: float32 [B, 3, 256, 256].
+        photo: float32 [B, 3, 256, 256], what the looks see.
+        target: float32 [B, 3, 256, 256], what their codes should paint: of samples the same with all detail.
         mask: float32 [B, 1, 256, 256], 1 where the photo reaches.
         theta: float32 [B, 2, 3], how the aligned face was moved.
         places: the same, always on the CPU.
@@ -78,6 +79,7 @@ class Batch:
     """
 
     photo: Tensor
+    target: Tensor
     mask: Tensor
     theta: Tensor
     places: Tensor
@@ -192,7 +194,8 @@ class Batches:
         f = self.synthesis.coarse(both[:, :coarse], cut=self.cut)
         still = self.paint(f, both[:, coarse:]).clamp(-1, 1)
         big = move(still, torch.cat([theta, theta]))
-        photo, edited = reduced(big, PHOTO).chunk(2)
+        target, edited = reduced(big, PHOTO).chunk(2)
+        photo = degrade(target, rng=rng)
         mask = torch.ones_like(photo[:, :1])
         moved_f = move(f[:samples], theta)
         if photos:
@@ -200,10 +203,12 @@ class Batches:
             places = torch.cat([places, theirs])
             w_avg = self.generator.mapping.w_avg.expand(photos, -1)
             their_edit, their_named = draw_edits(self.generator, self.directions, w_avg, rng)
-            photo, mask = torch.cat([photo, seen]), torch.cat([mask, reach])
+            photo, target, mask = torch.cat([photo, seen]), torch.cat([target, seen]), torch.cat([mask, reach])
             edit, named = torch.cat([edit, their_edit]), torch.cat([named, their_named])
         codes = self.codes(rng)
-        return Batch(photo, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big, still, codes)
+        return Batch(
+            photo, target, mask, places.to(self.device), places, edit, named, w, moved_f, edited, big, still, codes
+        )
 
     @torch.no_grad()
     def codes(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class Weights:
     base: float = 0.5
     far: float = 3.0
     fooled: float = 0.1
-    natural: float = 0.03
+    natural: float = 0.1
 
 
 @dataclass
@@ -173,20 +173,19 @@ class Step:
         self.found = self.looks.denormalise_w(found / length(found, 2).clamp(min=1))
         pairs = self._pairs(batch, codes, small[:count], small[count:])
         loss, parts = self._pictures(batch, pairs)
-        ours = self.looks.normalise_f(codes.f), self.looks.normalise_w(codes.w)
         for term, named in (self._anchors(batch, codes), self._near(batch, codes)):
             loss, parts = loss + term, parts | named
         critics: dict[str, Tensor] = {}
-        if self.code_critic is not None:
-            parts["natural"] = self._natural(batch, self.code_critic, ours)
+        judged = None
+        if self.code_critic is not None and n < count:
+            ours = self.looks.normalise_f(codes.f[n:]), self.looks.normalise_w(codes.w[n:])
+            judged = (self.looks.normalise_f(batch.codes[0]), self.looks.normalise_w(batch.codes[1])), ours
+            parts["natural"] = self._natural(batch.mask[n:], self.code_critic, ours)
             critics["natural"] = parts["natural"].mean()
         # Every other code is enough for the head.
         head = self.paint_to_learn(f.detach()[::2], w.detach()[::2]) - true.detach()[::2]
         parts["head"] = head.abs().mean((1, 2, 3)) + head.square().mean((1, 2, 3))
         loss = loss + parts["head"].mean()
-        judged = None
-        if self.code_critic is not None:
-            judged = (self.looks.normalise_f(batch.codes[0]), self.looks.normalise_w(batch.codes[1])), ours
         crops = None
         if self.crops:
             if whole:
@@ -209,7 +208,7 @@ class Step:
             plain: float32 [B, 3, 256, 256], renders.
             edited: float32 [n + kept, 3, 256, 256], renders of edits.
         """
-        n, photo, mask, theta = batch.samples, batch.photo, batch.mask, batch.theta
+        n, photo, mask, theta = batch.samples, batch.target, batch.mask, batch.theta
         pairs = {"plain": (plain, seen(photo, plain, mask), theta)}
         if n:
             # The edited picture of a sample is known: compare the edited render, and the photo plus the change.
@@ -325,9 +324,9 @@ class Step:
         near = apart.square().mean() / reach.mean().clamp(min=0.1)
         return self.weights.near * near, {"near": near}
 
-    def _natural(self, batch: Batch, critic: CodeCritic, ours: Code) -> Tensor:
-        """What the critic of codes misses in ours, where the photo reaches: float32 [B]."""
+    def _natural(self, mask: Tensor, critic: CodeCritic, ours: Code) -> Tensor:
+        """What the critic misses in photos' codes, where the photos reach: float32 [P]. Samples' codes are known."""
         patches, styles = critic(*ours)
-        reach = F.avg_pool2d(batch.mask, batch.mask.shape[-1] // self.looks.cut)[:, :, 2:-2, 2:-2]
+        reach = F.avg_pool2d(mask, mask.shape[-1] // self.looks.cut)[:, :, 2:-2, 2:-2]
         score: Tensor = (patches * reach).sum((1, 2, 3)) / reach.sum((1, 2, 3)).clamp(min=1) + styles.mean(1)
         return -score

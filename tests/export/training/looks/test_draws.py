@@ -7,6 +7,7 @@ import torch
 
 from export.training.looks.draws import Batches, draw_edits, draw_move, draw_styles
 from export.training.looks.faces import Faces
+from export.training.moves import as_jpeg, degrade
 from networks.generator_file import Generator
 from networks.similarity import move
 from tests.export.training.looks.conftest import cheap_paint
@@ -62,7 +63,7 @@ def test_edits_go_along_directions_or_towards_others(generator: Generator) -> No
 
 def test_a_batch_depends_on_its_generator_of_numbers_alone(batches: Batches) -> None:
     one, two, other = (batches.draw(2, 2, seeded(n)) for n in (3, 3, 4))
-    for name in ("photo", "mask", "theta", "edit", "w", "f", "edited"):
+    for name in ("photo", "target", "mask", "theta", "edit", "w", "f", "edited"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
     assert not torch.equal(one.photo, other.photo)
 
@@ -74,10 +75,29 @@ def test_samples_come_with_what_is_known_of_them(batches: Batches, generator: Ge
     assert batch.mask[:2].all()
     plain = generator.synthesis.coarse(batch.w[:, :4], cut=16)
     assert torch.allclose(batch.f, move(plain, batch.theta[:2]), atol=1e-5)
-    assert torch.allclose(batch.photo[:2], move(cheap_paint(plain, batch.w[:, 4:]), batch.theta[:2]), atol=1e-5)
+    assert torch.allclose(batch.target[:2], move(cheap_paint(plain, batch.w[:, 4:]), batch.theta[:2]), atol=1e-5)
     after = batch.w + batch.edit[:2]
     moved = cheap_paint(generator.synthesis.coarse(after[:, :4], cut=16), after[:, 4:])
     assert torch.allclose(batch.edited, move(moved, batch.theta[:2]), atol=1e-5)
+
+
+def test_samples_lose_the_detail_that_photos_lack(batches: Batches) -> None:
+    batch = batches.draw(8, 2, seeded())
+    assert torch.equal(batch.photo[8:], batch.target[8:])
+    assert not torch.equal(batch.photo[:8], batch.target[:8])
+    image = torch.rand(1, 3, 64, 64, generator=seeded()).mul(2).sub(1)
+    found = [degrade(image, rng=seeded(n)) for n in range(40)]
+    assert all(one.shape == image.shape for one in found)
+    assert all(-1 <= float(one.min()) <= float(one.max()) <= 1 for one in found)
+    assert min(map(detail_of, found)) < 0.4 * detail_of(image)
+    assert any(torch.equal(one, image) for one in found)
+    assert torch.equal(degrade(image, rng=seeded(3)), found[3])
+    rough, fine = (as_jpeg(image, quality=q) - image for q in (10, 95))
+    assert 0 < fine.abs().mean() < rough.abs().mean()
+
+
+def detail_of(image: torch.Tensor) -> float:
+    return float((image[..., 1:] - image[..., :-1]).abs().mean())
 
 
 def test_some_samples_have_styles_that_were_found_in_photos(batches: Batches) -> None:

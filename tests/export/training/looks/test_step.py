@@ -126,7 +126,7 @@ def test_a_true_code_of_an_aligned_sample_costs_nothing(generator: Generator, ba
     w = torch.cat([batch.w, batch.w + batch.edit])
     f = generator.synthesis.coarse(w[:, :4], cut=16)
     batch.theta, batch.f = still, f[:2]
-    batch.photo, batch.edited = F.avg_pool2d(large(f, w[:, 4:]), 2).chunk(2)
+    batch.target, batch.edited = F.avg_pool2d(large(f, w[:, 4:]), 2).chunk(2)
     looks = Oracle()
     looks.know(batch)
     _, parts, _ = make(generator, looks)(batch, seeded())
@@ -217,8 +217,12 @@ def test_everything_can_go_through_the_whole_half(generator: Generator, batches:
 def test_a_critic_draws_codes_to_the_generators_own(generator: Generator, batches: Batches) -> None:
     torch.manual_seed(0)
     step = make(generator, TwoLooks(), code_critic=CodeCritic(width=8))
-    batch = batches.draw(1, 1, seeded())
-    batch.mask[1, :, :, :128] = 0
+    _, parts, shown = step(batches.draw(1, 0, seeded()), seeded())
+    assert "natural" not in parts
+    assert shown.codes is None
+    batch = batches.draw(1, 2, seeded())
+    batch.mask[1:] = 1
+    batch.mask[2, :, :, :128] = 0
     _, parts, shown = step(batch, seeded())
     assert parts["natural"].shape == (2,)
     assert shown.codes is not None
@@ -226,7 +230,7 @@ def test_a_critic_draws_codes_to_the_generators_own(generator: Generator, batche
     assert (true_f.shape, true_w.shape) == ((16, 512, 16, 16), (16, 12, 512))
     f, w = f.detach().requires_grad_(), w.detach().requires_grad_()
     assert step.code_critic is not None
-    step._natural(batch, step.code_critic, (f, w)).mean().backward()
+    step._natural(batch.mask[1:], step.code_critic, (f, w)).mean().backward()
     assert f.grad is not None
     assert w.grad is not None
     assert bool((w.grad != 0).any(dim=2).all())
