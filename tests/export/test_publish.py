@@ -9,7 +9,7 @@ import torch
 
 from export import publish
 from export.__main__ import main
-from export.training.looks.weights import write_parts
+from export.training.looks.weights import START, read_parts, renamed, start_from, write_parts
 from networks.looks import CoarseStyles, TwoLooks
 from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mobilestylegan import MobileStyleGAN
@@ -95,3 +95,8 @@ def test_weights_of_another_shape_are_refused(
     assert main(["publish", str(folder), "--weights", str(target)]) == 1
     assert "the weights to start from do not fit" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_the_weights_of_the_last_training_fit() -> None:
+    assert start_from(TwoLooks(), renamed(read_parts(START, "looks"))) == []
+    assert start_from(ShortHead(), renamed(read_parts(START, "head"))) == []

@@ -30,7 +30,14 @@ from export.training.looks.fast import on_gpu
 from export.training.looks.losses import ImageLoss, Person
 from export.training.looks.run import Run, Trainer
 from export.training.looks.step import Step
-from export.training.looks.weights import measure_statistics, read_directions, read_parts, renamed, start_from
+from export.training.looks.weights import (
+    measure_statistics,
+    read_directions,
+    read_parts,
+    renamed,
+    start_folder,
+    start_from,
+)
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.mobilestylegan import MobileStyleGAN
@@ -66,7 +73,10 @@ def add_arguments(parser: Arguments) -> None:
         "--share-of-photos", type=float, metavar="SHARE", help="share of photos in a batch (default: 0.5, on a GPU 0.6)"
     )
     parser.add_argument(
-        "--start-from", type=Path, metavar="FOLDER", help="weights to start from, looks-*.safetensors and head-*"
+        "--start-from",
+        type=Path,
+        metavar="FOLDER",
+        help="weights to start from, looks-*.safetensors and head-*, or `none` (default: those of the last training)",
     )
     parser.add_argument(
         "--code-steps", type=int, help="steps that first teach the codes of samples (default: 300, on a GPU 400)"
@@ -181,7 +191,7 @@ def run(args: argparse.Namespace) -> None:
     generator.mapping.to(device)
     generator.synthesis.to(device)
     sets = read_sets(args.photos, args.shares)
-    step, batches = make(generator, wanted, sets, start=args.start_from)
+    step, batches = make(generator, wanted, sets, start=start_folder(args.start_from, args.domain))
     trainer = Trainer(step, batches, wanted, folder=folder, say=lambda line: print(line, flush=True))
     print(f"{'continues' if trainer.resume() else 'starts'} in {folder}: {json.dumps(asdict(wanted))}", flush=True)
     trainer.fit()

@@ -22,6 +22,7 @@ from assets.descriptor import descriptor, descriptor_file
 from assets.face_net import face_net_file
 from assets.paths import build_dir, generator_file, project_root
 from assets.perceptual import stlpips_file
+from export.training.looks.weights import start_folder
 
 PART = 58_000_000
 CODE = ("assets", "export", "judges", "networks", "protocol", "server")
@@ -53,13 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photos", type=Path, nargs="+", required=True, metavar="SET", help="zip files of faces with landmarks.csv"
     )
-    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="weights to start from")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FOLDER",
+        help="weights to start from, or `none` (default: those of the last training)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=build_dir() / "kit", help="for part-*; default: build/kit")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the parts."""
-    parts = pack(args.out, photos=args.photos, start=args.start_from, domain=args.domain)
+    parts = pack(args.out, photos=args.photos, start=start_folder(args.start_from, args.domain), domain=args.domain)
     for part in parts:
         print(f"{part}: {part.stat().st_size / 1e6:.1f} MB")
 

@@ -15,6 +15,8 @@ from networks.generator_file import Generator
 from networks.looks import TwoLooks
 
 PART = 15_000_000  # bytes of a file of weights
+START = Path(__file__).parent / "start"  # what an earlier training left, for the generator ffhq
+NONE = Path("none")
 # Names in the first published weights, and ours.
 _EARLIER = (
     (r"^again\.coarse\..*", ""),
@@ -33,6 +35,18 @@ _EARLIER = (
 
 class StartError(ValueError):
     """Weights to start from do not fit."""
+
+
+def start_folder(given: Path | None, domain: str) -> Path | None:
+    """The folder of weights to start from; None to start from nothing.
+
+    Args:
+        given: what the user named: a folder, or ``none``; None if nothing.
+        domain: for ``ffhq`` there are weights of an earlier training.
+    """
+    if given is None:
+        return START if domain == "ffhq" and START.is_dir() else None
+    return None if given == NONE else given
 
 
 def read_parts(folder: Path, name: str) -> dict[str, Tensor]:

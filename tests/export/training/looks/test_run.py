@@ -10,7 +10,16 @@ from export.training.looks.critic import CodeCritic, Critic
 from export.training.looks.draws import Batches
 from export.training.looks.faces import Faces
 from export.training.looks.run import Run, Trainer
-from export.training.looks.weights import StartError, measure_statistics, read_parts, renamed, start_from, write_parts
+from export.training.looks.weights import (
+    START,
+    StartError,
+    measure_statistics,
+    read_parts,
+    renamed,
+    start_folder,
+    start_from,
+    write_parts,
+)
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
 from networks.short_head import ShortHead
@@ -59,7 +68,7 @@ def test_frozen_parts_and_norms_stay(generator: Generator, faces: Faces, tmp_pat
     after = t.step.looks.state_dict()
     changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
     assert changed
-    assert not [k for k in changed if k.startswith("second.at64.")]
+    assert not [k for k in changed if k.startswith(("first.", "second.at64."))]
     assert not [k for k in changed if "running" in k]
 
 
@@ -83,6 +92,13 @@ def test_a_run_leaves_weights_to_start_from(generator: Generator, faces: Faces, 
     for name, value in looks.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(value, kept[name], rtol=1e-3, atol=1e-3), name
+
+
+def test_a_run_starts_from_the_last_training(tmp_path: Path) -> None:
+    assert start_folder(None, "ffhq") == START
+    assert start_folder(None, "cats") is None
+    assert start_folder(Path("none"), "ffhq") is None
+    assert start_folder(tmp_path, "ffhq") == tmp_path
 
 
 def test_weights_come_in_parts(tmp_path: Path) -> None:
