@@ -21,6 +21,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from tqdm import tqdm
 
+from assets.allocator import keep_freed
 from assets.paths import DIRECTIONS, ROOT
 from bench import page
 from bench.coders import Coder, EncoderCoder, LooksCoder
@@ -118,6 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, and write it with contact sheets."""
+    keep_freed()  # as the side-car does
     page.check(args.write, MARK)
     generator = load_generator("ffhq")
     coders: list[Coder] = [EncoderCoder(generator), *(LooksCoder(generator, folder) for folder in args.looks)]

@@ -120,6 +120,7 @@ def test_a_generator_of_no_faces_has_no_such_terms(middle: TorchEngine) -> None:
 
 
 def test_faces_of_a_batch_do_not_mix(engine: TorchEngine, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_fast_half", False)  # bfloat16 rounds more than 0.1 %, and a batch's otherwise
     other = left(small_start(engine, 4))
     alone = [opened(engine, each) for each in (start, other)]
     for job in alone:
