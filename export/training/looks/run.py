@@ -62,7 +62,7 @@ class Run:
     warm_up: int = 20
     whole: bool = False
     crops_from: float = 0.8
-    frozen: tuple[str, ...] = ("first.", "second.at64.")
+    frozen: tuple[str, ...] = ("second.at64.",)
     norms_frozen: bool = True
     code_steps: int = 300
     code_batch: int = 24
