@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assets.paths import coarse_look_file, detail_file, encoder_file
+from assets.paths import coarse_look_file, detail_file, encoder_file, looks_file, short_head_file
+from export.serve.looks import PreviewGraph
 from export.training.looks.weights import read_parts, renamed, start_from
 from networks.generator_file import Generator
 from networks.learned_file import load_detail, load_encoder
-from networks.looks import TwoLooks
-from networks.looks_file import load_coarse_styles
-from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
+from networks.looks import CoarseStyles, CodeLooks, TwoLooks
+from networks.looks_file import load_coarse_styles, load_looks, load_short_head
+from networks.mobilestylegan import MobileStyleGAN
 from networks.short_head import ShortHead
 from networks.similarity import move
 
@@ -49,21 +50,29 @@ class Code:
 
 
 class Coder(Protocol):
-    """Photos to codes."""
+    """Photos to codes.
+
+    Attributes:
+        name: what tables call it.
+        files: the weights of its code.
+    """
 
     name: str
+    files: tuple[Path, ...]
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """float32 [1, 3, 256, 256] in [-1, 1], and how its face lies, [1, 2, 3] -> its code."""
 
 
 class EncoderCoder:
-    """What ships: the encoder, the detail head, and the coarse look, by which edits move f."""
+    """The encoder and the detail head that ship, and the coarse look, by which edits move f."""
 
     def __init__(self, generator: Generator, *, domain: str = "ffhq") -> None:
         self.name = "encoder"
-        self.encoder = load_encoder(encoder_file(domain, 16), generator=generator.fingerprint)
-        self.detail = load_detail(detail_file(domain, 16), generator=generator.fingerprint)
+        files = encoder_file(domain, 16), detail_file(domain, 16)
+        self.files: tuple[Path, ...] = files
+        self.encoder = load_encoder(files[0], generator=generator.fingerprint)
+        self.detail = load_detail(files[1], generator=generator.fingerprint)
         self.coarse = load_coarse_styles(coarse_look_file(domain, 16), generator=generator.fingerprint)
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
@@ -72,24 +81,60 @@ class EncoderCoder:
 
 
 class LooksCoder:
-    """The two looks with weights from a folder."""
+    """The two looks, which paint with a short head, and the coarse look, if there is one.
 
-    def __init__(self, generator: Generator, folder: Path, *, coarse: bool = True) -> None:
+    Args:
+        generator: whose codes they give.
+        networks: the looks, the short head and the coarse look, in evaluation mode.
+        name: what the tables call them.
+        files: their weights.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        networks: tuple[CodeLooks, ShortHead, CoarseStyles | None],
+        *,
+        name: str,
+        files: tuple[Path, ...],
+    ) -> None:
         assert isinstance(generator.synthesis, MobileStyleGAN)
-        self.name, self.synthesis, self.with_coarse = folder.name, generator.synthesis, coarse
-        self.looks, self.head = TwoLooks(), ShortHead()
-        missing = start_from(self.looks, renamed(read_parts(folder, "looks")), new=("coarse_look.",))
-        start_from(self.head, renamed(read_parts(folder, "head")))
-        self.with_coarse = coarse and not missing
-        for network in (self.looks, self.head):
+        self.name, self.files = name, files
+        self.looks, head, self.coarse = networks
+        self.preview = PreviewGraph(generator.synthesis, head)
+
+    @classmethod
+    def of_folder(cls, generator: Generator, folder: Path) -> LooksCoder:
+        """With weights as a training leaves them."""
+        looks, head = TwoLooks(), ShortHead()
+        missing = start_from(looks, renamed(read_parts(folder, "looks")), new=("coarse_look.",))
+        start_from(head, renamed(read_parts(folder, "head")))
+        for network in (looks, head):
             network.eval().requires_grad_(requires_grad=False)
+        networks = looks, head, None if missing else CoarseStyles.of(looks)
+        return cls(generator, networks, name=folder.name, files=tuple(sorted(folder.glob("*.safetensors"))))
+
+    @classmethod
+    def shipped(cls, generator: Generator, *, domain: str = "ffhq") -> LooksCoder:
+        """With the weights that ship."""
+        both, head, coarse = (file(domain, 16) for file in (looks_file, short_head_file, coarse_look_file))
+        name = generator.fingerprint
+        networks = (
+            load_looks(both, generator=name),
+            load_short_head(head, generator=name),
+            load_coarse_styles(coarse, generator=name),
+        )
+        return cls(generator, networks, name="looks", files=(both, head))
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""
-        f, w = self.looks(photo, self._paint)
-        w_coarse = self.looks.look_at_face(photo, theta) if self.with_coarse else None
-        return Code(f, w, w_coarse, theta)
+        f, w = self.looks(photo, self.preview.paint)
+        return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta)
 
-    def _paint(self, f: Tensor, w: Tensor) -> Tensor:
-        painted: Tensor = self.head(self.synthesis.features(f, w), w[:, -LATE_STYLES:])
-        return painted
+
+def shipped(generator: Generator, *, domain: str = "ffhq") -> list[Coder]:
+    """What ships, the one that is served last."""
+    found: list[Coder] = [EncoderCoder(generator, domain=domain)]
+    if looks_file(domain, 16).exists():
+        found.append(LooksCoder.shipped(generator, domain=domain))
+    return found

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from assets.allocator import keep_freed
 from assets.paths import DIRECTIONS, ROOT
 from bench import page
-from bench.coders import Coder, EncoderCoder, LooksCoder
+from bench.coders import Coder, LooksCoder, shipped
 from bench.quality_report import same_person
 from bench.table import head, mean, row
 from client.atomic import write_all
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
     keep_freed()  # as the side-car does
     page.check(args.write, MARK)
     generator = load_generator("ffhq")
-    coders: list[Coder] = [EncoderCoder(generator), *(LooksCoder(generator, folder) for folder in args.looks)]
+    coders = [*shipped(generator), *(LooksCoder.of_folder(generator, folder) for folder in args.looks)]
     bench = Bench(generator)
     wanted = list(targets(generator, args))
     full = bench.full_effects(args.count)

@@ -1,8 +1,8 @@
 """Speed and convergence of the refinement: ``python -m bench refine``, in this process, without a server.
 
-Targets are photos and rotated generator samples. Every recipe starts from the encoder's ``f^o``, and from the mean
-style or the detail head's styles, whichever it specifies. Two things are measured separately, because other load on the
-machine affects times but not distances:
+Targets are photos and rotated generator samples. Every recipe starts from the ``f`` of the code that ``invert`` serves,
+and from the mean style or the code's styles, whichever it specifies. Two things are measured separately, because other
+load on the machine affects times but not distances:
 
 - **Curves**: distance after a number of steps. Cached under ``build/bench/refine``; an interrupted run continues.
 - **Speed**: seconds per step at each resolution that a recipe compares images at, with the recipes in turn in each
@@ -33,23 +33,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from assets.allocator import keep_freed
-from assets.paths import BUILD, ROOT, detail_file, encoder_file
+from assets.paths import BUILD, ROOT
 from assets.perceptual import stlpips
+from bench.coders import shipped
 from bench.refine_report import Point, Rate, markdown, plot
 from bench.targets import DEGREES, FIRST_SEED, Image8, Move, moved, photos
 from client.atomic import write_all
 from client.files.sheet import png, sheet
 from export.generator import load_generator
 from export.serve.graph import sent
-from export.serve.graphs import DetailGraph, EncoderGraph
 from judges.reconstruction import Judge, shrunk
-from networks.learned_file import load_detail, load_encoder
 from networks.pixels import from_array
+from networks.similarity import IDENTITY
 from protocol.messages import State
 from protocol.terms import Terms
 from sidecar.job import Start
 from sidecar.optimise.engine import TorchEngine, load_engine
-from sidecar.optimise.recipe import FULL, PAPER_WEIGHTS, PRESETS, SHORT_FIRST, Recipe, Stage
+from sidecar.optimise.recipe import FULL, NEAR, PAPER_WEIGHTS, PRESETS, SHORT_FIRST, Recipe, Stage
 
 MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
 BATCHES = (1, 4)
@@ -66,6 +66,7 @@ RECIPES: Mapping[str, Recipe] = {
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
     "default at full size": replace(_DEFAULT, stages=()),
     "default, small steps first": replace(_DEFAULT, stages=SHORT_FIRST),
+    "near": NEAR,
     "default without the face": replace(_DEFAULT, weights={**PAPER_WEIGHTS, "mse": 20.0}),
 }
 
@@ -83,10 +84,8 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Problem]:
     """The first photos of a folder, and generator samples rotated by 20 degrees."""
     images = [(f"photo {name}", image.tobytes(), image) for name, image in photos(folder)][:count]
     generator = load_generator("ffhq")
-    files = encoder_file("ffhq", 16), detail_file("ffhq", 16)
-    encoder = EncoderGraph(load_encoder(files[0], generator=generator.fingerprint))
-    detail = DetailGraph(load_detail(files[1], generator=generator.fingerprint))
-    learned = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    coder = shipped(generator)[-1]
+    learned = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in coder.files)
     with torch.no_grad():
         for seed in range(FIRST_SEED, FIRST_SEED + samples):
             z = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 512), np.float32))
@@ -97,9 +96,9 @@ def cases(folder: Path, *, count: int, samples: int) -> list[Problem]:
             images.append((f"sample {seed}, rotated", f"{seed} {DEGREES}".encode(), turned))
         found = []
         for name, key, image in images:
-            small = torch.from_numpy(shrunk(image).copy())[None]
-            f_o, w_m_plus = encoder(small)[0].numpy(), detail(small)[0].numpy()
-            found.append(Problem(name, key + learned, Start(target=image, f=f_o, w_m_plus=w_m_plus, f_o=f_o)))
+            code = coder(from_array(shrunk(image)), IDENTITY[None])
+            f = code.f[0].numpy()
+            found.append(Problem(name, key + learned, Start(target=image, f=f, w_m_plus=code.w[0].numpy(), f_o=f)))
     return found
 
 

@@ -37,7 +37,8 @@ from client.triton.codec import sent
 from client.wire.access import is_local
 from server.triton import LocalTriton
 
-MODELS = ("ffhq_mapping", "ffhq_coarse", "ffhq_encoder", "ffhq_detail", "ffhq_fine", "ffhq_invert", "ffhq_edit")
+CODERS = ("ffhq_encoder", "ffhq_detail", "ffhq_looks")
+MODELS = ("ffhq_mapping", "ffhq_coarse", *CODERS, "ffhq_fine", "ffhq_invert", "ffhq_edit")
 IN_FLIGHT = (1, 2)
 STRENGTHS = (-2.0, 2.0)
 TIMEOUT_S = 60
@@ -69,7 +70,7 @@ def feeds(repository: Path) -> dict[str, Arrays]:
     edit |= {"w_coarse": coarse["w"][0], "transform": aligned}
     edit["direction"] = 0.2 * rng.standard_normal((16, 512), np.float32)
     edit["strengths"] = np.array(STRENGTHS, np.float32)
-    return dict(zip(MODELS, (latent, coarse, image, image, code, photo, edit), strict=True))
+    return dict(zip(MODELS, (latent, coarse, *(image for _ in CODERS), code, photo, edit), strict=True))
 
 
 class Served:
@@ -171,7 +172,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--url", help="gRPC address of a server on this machine (default: start one)")
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL", help="models to measure (default: all)"
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        metavar="MODEL",
+        help="models to measure (default: all of the repository)",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per side and round (default: 2)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds, each a pair of bare and served (default: 9)")
@@ -193,13 +198,14 @@ def run(args: argparse.Namespace) -> None:
         check_local(args.url)
     page.check(args.write, MARK)
     busy = os.getloadavg()[0]
+    models = args.models or [model for model in MODELS if (args.repository / model).is_dir()]
     with ExitStack() as stack:
         url = args.url or stack.enter_context(LocalTriton(args.repository)).url
         version = server_version(url)
-        compared = compare(url, args.repository, args.models, seconds=args.seconds, rounds=args.rounds)
-        total = len(args.models) * len(IN_FLIGHT)
+        compared = compare(url, args.repository, models, seconds=args.seconds, rounds=args.rounds)
+        total = len(models) * len(IN_FLIGHT)
         results = list(tqdm(compared, total=total, desc="throughput", disable=None))
-    provider = Bare(args.repository, args.models[0]).provider
+    provider = Bare(args.repository, models[0]).provider
     machine = (
         f"{len(os.sched_getaffinity(0))} CPU cores ({platform.system()} {platform.machine()}), load average {busy:.1f} "
         f"before the start; Triton {version}, ONNX Runtime {onnxruntime.__version__} ({provider}); "

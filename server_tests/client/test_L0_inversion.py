@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from assets.paths import looks_file
 from client import (
     AsyncInverter,
     Direction,
@@ -67,7 +68,8 @@ def test_status(inverter, triton):
     assert [model.name for model in status.models if model.needed] == [f"ffhq_{model}" for model in MODELS]
     others = [model.name for model in status.models if model.ready and not model.needed]
     cuts = [f"ffhq_cut{cut}_{model}" for cut in (8, 4) for model in MORE]
-    assert others == ["ffhq_styles", "ffhq_preview", *cuts, "faces"]
+    looks = ["ffhq_looks"] if looks_file("ffhq", 16).exists() else []
+    assert others == [*looks, "ffhq_styles", "ffhq_preview", *cuts, "faces"]
     assert status.cut == 16
     assert len(status.generator) == 16
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from assets.paths import REPOSITORY, detail_file, generator_file, pnorm_file
+from assets.paths import REPOSITORY, detail_file, generator_file, looks_file, pnorm_file
 from export import generator
 from export.__main__ import COMMANDS, main
 from export.generator import fingerprint, load_generator
@@ -29,6 +29,9 @@ from networks.learned_file import load_detail
 from networks.pnorm import load_pnorm
 
 built = pytest.mark.skipif(not PLAIN.file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
+TWO_LOOKS = looks_file("ffhq", 16).exists()
+MODELS = 23 + TWO_LOOKS
+ROLES = ("mapping", "coarse", "fine", "encoder", "detail", "styles", "preview", "shift") + TWO_LOOKS * ("looks",)
 
 tensors = st.builds(
     Tensor,
@@ -70,7 +73,7 @@ def test_the_committed_configurations_are_what_the_graphs_give(tmp_path: Path) -
     repository.write("ffhq", tmp_path)
     committed = {p.parent.name: p.read_text() for p in REPOSITORY.glob("*/config.pbtxt")}
     generated = {p.parent.name: p.read_text() for p in tmp_path.glob("*/config.pbtxt")}
-    assert len(generated) == 23
+    assert len(generated) == MODELS
     assert generated == committed
 
 
@@ -98,7 +101,7 @@ def test_a_second_build_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(graphs, "to_onnx", lambda graph, _module, target: written.append(f"{graph.name} {target}"))
     assert graphs.build("ffhq") == []
     assert written == []
-    assert len(repository.write("ffhq", tmp_path)) == 23
+    assert len(repository.write("ffhq", tmp_path)) == MODELS
     assert repository.write("ffhq", tmp_path) == []
     (tmp_path / "ffhq_shift" / "1" / "model.onnx").write_bytes(b"damaged")
     assert repository.write("ffhq", tmp_path) == ["ffhq_shift"]
@@ -143,7 +146,7 @@ def feeds() -> dict[str, Arrays]:
 
 
 @built
-@pytest.mark.parametrize("role", ["mapping", "coarse", "fine", "encoder", "detail", "styles", "preview", "shift"])
+@pytest.mark.parametrize("role", ROLES)
 def test_exported_graphs_equal_torch(role: str, feeds: dict[str, Arrays]) -> None:
     graph = next(g for g in graphs.graphs("ffhq") if g.name == f"ffhq_{role}")
     feed = feeds[graph.name]
