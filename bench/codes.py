@@ -12,40 +12,33 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
 from PIL import Image
-from skimage.color import rgb2lab
 from torch import Tensor
 from tqdm import tqdm
 
 from assets.allocator import keep_freed
-from assets.paths import DIRECTIONS, ROOT
+from assets.paths import ROOT
 from bench import page
 from bench.coders import Coder, LooksCoder, shipped
+from bench.edits import SIDE, STRENGTH, EditJudge, EditQuality, cells, full_effects, latents, steps, titles
+from bench.likeness import Likeness, LikenessJudge
 from bench.quality_report import same_person
 from bench.table import head, mean, row
 from client.atomic import write_all
 from client.files.sheet import jpeg
-from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
 from export.training.looks.faces import read_faces
 from export.training.looks.losses import reduced
-from export.training.looks.weights import read_directions
 from judges.faces import FaceDetector, Image8
-from judges.identity import Identity, SecondIdentity, identity_cosine
-from judges.reconstruction import Judge, Quality
 from networks.close_ups import ffhq_square
 from networks.generator_file import Generator
 from networks.mobilestylegan import MobileStyleGAN
 from networks.pixels import from_array, to_array
 from networks.similarity import IDENTITY, compose, resample
 
-SIDE = 256
-EDITS = {"age": "age", "smile": "smile", "yaw": "yaw"}  # direction, and the score that it changes
-STRENGTH = 2.0
 MARK = "codes"
 TURNED = 20.0
 SHARED = ROOT.parent / "shared"
@@ -62,23 +55,6 @@ class PlacedPhoto:
 
 
 @dataclass
-class EditQuality:
-    """The photo plus the change, at one strength.
-
-    Attributes:
-        identity: cosine of SFace embeddings to the photo; None without a face.
-        second: the same of MobileFaceNet's.
-        score: what the direction changes, in the result; None without a face.
-        outside: ST-LPIPS (Alex) to the photo where the face is not.
-    """
-
-    identity: float | None
-    second: float | None
-    score: float | None
-    outside: float
-
-
-@dataclass
 class CodeQuality:
     """One coder on one target.
 
@@ -87,17 +63,13 @@ class CodeQuality:
         group: the target's.
         name: the target's.
         quality: quality of the render.
-        second: cosine of MobileFaceNet's embeddings; None without a face.
-        skin: distance of the mean colours inside the face's box, in Lab; None without a face.
         edits: edits along each direction, at both ends.
     """
 
     coder: str
     group: str
     name: str
-    quality: Quality
-    second: float | None
-    skin: float | None
+    quality: Likeness
     edits: dict[str, tuple[EditQuality, EditQuality]] = field(default_factory=dict)
 
 
@@ -125,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     coders = [*shipped(generator), *(LooksCoder.of_folder(generator, folder) for folder in args.looks)]
     bench = Bench(generator)
     wanted = list(targets(generator, args))
-    full = bench.full_effects(args.count)
+    full = full_effects(generator, args.count)
     results: list[CodeQuality] = []
     rows: dict[str, list[Image8]] = {}
     for target in tqdm(wanted, desc="targets", disable=None):
@@ -152,11 +124,8 @@ class Bench:
     def __init__(self, generator: Generator) -> None:
         assert isinstance(generator.synthesis, MobileStyleGAN)
         self.generator, self.synthesis = generator, generator.synthesis
-        self.judge, self.scorer = Judge(), Scorer()
-        self.detector, self.identity, self.second = FaceDetector(), Identity(), SecondIdentity()
-        directions = sorted(p.stem for p in (DIRECTIONS / "ffhq").glob("*.safetensors"))
-        steps = read_directions(DIRECTIONS / "ffhq", self.synthesis.num_styles)
-        self.steps = {name: steps[directions.index(name)] for name in EDITS}
+        self.judge, self.steps = LikenessJudge(), steps(generator)
+        self.judge_edit = EditJudge(self.judge.judge)
 
     @torch.no_grad()
     def __call__(self, coder: Coder, target: PlacedPhoto, *, edits: bool) -> tuple[CodeQuality, list[Image8]]:
@@ -166,9 +135,7 @@ class Bench:
         big = self.synthesis.fine(code.f, code.w)
         plain = reduced(big.clamp(-1, 1), SIDE)
         shown = to_array(plain)
-        _, second = self.persons(target.image, shown)
-        quality, skin = self.judge(target.image, shown), self.skin(target.image, shown)
-        result = CodeQuality(coder.name, target.group, target.name, quality, second, skin)
+        result = CodeQuality(coder.name, target.group, target.name, self.judge(target.image, shown))
         pictures = [target.image, shown, eyes(big, target.theta)]
         if edits:
             for name, step in self.steps.items():
@@ -176,7 +143,7 @@ class Bench:
                 for strength in (-STRENGTH, STRENGTH):
                     change = self.render(*code.edited(self.synthesis, strength * step)) - plain
                     edited = to_array(photo + change)
-                    ends.append(self.edit(name, target.image, edited))
+                    ends.append(self.judge_edit(name, target.image, edited))
                     pictures.append(edited)
                 result.edits[name] = (ends[0], ends[1])
         return result, pictures
@@ -184,54 +151,6 @@ class Bench:
     def render(self, f: Tensor, w: Tensor) -> Tensor:
         """f and w_m_plus through the whole fine half: float32 [1, 3, 256, 256]."""
         return reduced(self.synthesis.fine(f, w).clamp(-1, 1), SIDE)
-
-    def persons(self, photo: Image8, shown: Image8) -> tuple[float | None, float | None]:
-        """Cosines of SFace's and MobileFaceNet's embeddings; None without a face."""
-        before, after = self.detector.portrait(photo), self.detector.portrait(shown)
-        if not (before and after):
-            return None, None
-        first = identity_cosine(self.identity(shown, after), self.identity(photo, before))
-        return first, identity_cosine(self.second(shown, after), self.second(photo, before))
-
-    def edit(self, name: str, photo: Image8, edited: Image8) -> EditQuality:
-        """Judge an edited photo."""
-        identity, second = self.persons(photo, edited)
-        before, score = self.detector.portrait(photo), None
-        if (scores := self.scorer(edited)) is not None:
-            score = float(getattr(scores, EDITS[name]))
-        outside = edited.copy()
-        if before:
-            left, top, width, height = before.box.astype(int).tolist()
-            inside = slice(max(0, top - height // 4), top + height), slice(max(0, left), left + width)
-            outside[inside] = photo[inside]
-        return EditQuality(identity, second, score, self.judge.alex(photo, outside))
-
-    def skin(self, photo: Image8, shown: Image8) -> float | None:
-        """Distance of the mean colours inside the face's box, in Lab; None without a face."""
-        face = self.detector.portrait(photo)
-        if face is None:
-            return None
-        left, top, width, height = face.box.tolist()
-        rows = slice(int(top + 0.2 * height), int(top + 0.9 * height))
-        box = rows, slice(int(left + 0.15 * width), int(left + 0.85 * width))
-        means = [rgb2lab(image[box]).mean(axis=(0, 1)) for image in (photo, shown)]
-        return float(np.linalg.norm(means[0] - means[1]))
-
-    @torch.no_grad()
-    def full_effects(self, count: int) -> dict[str, float]:
-        """What each edit changes from end to end when all styles of a sample move: means over samples at psi 0.7."""
-        changes: dict[str, list[float]] = {name: [] for name in EDITS}
-        for w in latents(self.generator, count):
-            for name, step in self.steps.items():
-                ends = [self.scorer(to_array(self.synthesis_at(w + s * step))) for s in (-STRENGTH, STRENGTH)]
-                if all(isinstance(end, Scores) for end in ends):
-                    low, high = (float(getattr(end, EDITS[name])) for end in ends)
-                    changes[name].append(high - low)
-        return {name: fmean(found) for name, found in changes.items()}
-
-    def synthesis_at(self, w_plus: Tensor) -> Tensor:
-        """w_plus [num_styles, 512] to float32 [1, 3, 256, 256]."""
-        return reduced(self.synthesis(w_plus[None]).clamp(-1, 1), SIDE)
 
 
 def eyes(image: Tensor, theta: Tensor) -> Image8:
@@ -241,14 +160,6 @@ def eyes(image: Tensor, theta: Tensor) -> Image8:
     middle = (torch.linalg.inv(theta[0, :, :2]) @ ((left + right) / 2 - theta[0, :, 2]) + 1) / 2 * side
     x, y = (int(v) for v in middle.clamp(256, side - 256))
     return to_array(image[:, :, y - 128 : y + 128, x - 256 : x + 256])
-
-
-def latents(generator: Generator, count: int) -> Tensor:
-    """w_plus of seeded samples at psi 0.7, float32 [count, num_styles, 512]."""
-    rng = torch.Generator().manual_seed(3_000_000)
-    w = generator.mapping(torch.randn(count, 512, generator=rng), 0.7)
-    w_plus: Tensor = w[:, None].expand(-1, generator.synthesis.num_styles, -1)
-    return w_plus
 
 
 @torch.no_grad()
@@ -286,26 +197,17 @@ def targets(generator: Generator, args: argparse.Namespace) -> Iterator[PlacedPh
 def table(results: Iterable[CodeQuality], full: dict[str, float]) -> str:
     """Means as Markdown, a row for each group and coder, with counts."""
     results = list(results)
-    titles = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "second", "same person", "landmarks", "skin"]
-    titles += [f"{name}: identity, effect" for name in EDITS] + ["edits without a face", "outside"]
-    lines = head(titles)
+    columns = ["group", "coder", "n", "Alex", "VGG", "PSNR", "identity", "second", "same person", "landmarks", "skin"]
+    lines = head([*columns, *titles()])
     for group, coder in dict.fromkeys((r.group, r.coder) for r in results):
         some = [r for r in results if (r.group, r.coder) == (group, coder)]
         quality = [r.quality for r in some]
         same = same_person(quality)
-        cells = [group, coder, str(len(some)), mean([q.stlpips_alex for q in quality], ".3f")]
-        cells += [mean([q.stlpips_vgg for q in quality], ".3f"), mean([q.psnr_256 for q in quality], ".1f")]
-        cells += [mean([q.identity for q in quality], ".2f"), mean([r.second for r in some], ".2f")]
-        cells.append(f"{sum(same)} of {len(same)}")
-        cells += [mean([q.landmarks for q in quality], ".3f"), mean([r.skin for r in some], ".1f")]
-        edited = [r for r in some if r.edits]
-        for name in EDITS:
-            pairs = [r.edits[name] for r in edited]
-            changes = [b.score - a.score for a, b in pairs if a.score is not None and b.score is not None]
-            first, second = (mean([getattr(e, k) for p in pairs for e in p], ".2f") for k in ("identity", "second"))
-            cells.append(f"{first} / {second}, {fmean(changes) / full[name]:.0%}" if changes else "-")
-        every = [e for r in edited for pair in r.edits.values() for e in pair]
-        cells.append(f"{sum(e.identity is None for e in every)} of {len(every)}")
-        cells.append(mean([e.outside for e in every], ".3f"))
-        lines.append(row(cells))
+        known = [
+            mean([q.stlpips_alex for q in quality], ".3f"), mean([q.stlpips_vgg for q in quality], ".3f"),
+            mean([q.psnr_256 for q in quality], ".1f"), mean([q.identity for q in quality], ".2f"),
+            mean([q.second for q in quality], ".2f"), f"{sum(same)} of {len(same)}",
+            mean([q.landmarks for q in quality], ".3f"), mean([q.skin for q in quality], ".1f"),
+        ]  # fmt: skip
+        lines.append(row([group, coder, str(len(some)), *known, *cells([r.edits for r in some if r.edits], full)]))
     return "\n".join(lines) + "\n"

@@ -1,37 +1,41 @@
-"""Quality of reconstructions by running servers: ``python -m bench quality``.
+"""Quality of reconstructions and edits by running servers: ``python -m bench quality``.
 
-Targets are photos and generator samples, plain and moved (`bench.targets`), inverted through the client. Results are
-cached under ``build/bench/quality`` (`bench.reconstructions`), so an interrupted run continues.
+Targets are photos, held-out faces and generator samples, plain and moved (`bench.targets`), inverted through the
+client; photos and faces are edited too. Results are cached under ``build/bench/quality`` (`bench.reconstructions`), so
+an interrupted run continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from assets.paths import BUILD, ROOT
 from bench import page
+from bench.edits import EditJudge, full_effects
+from bench.likeness import LikenessJudge
 from bench.quality_report import SHEET, Result, Row, markdown, strips
-from bench.reconstructions import METHODS, Measurement, Reconstructions, mean_style
-from bench.targets import FIRST_SEED, VARIANTS, Image8, photos, targets
-from client.api import DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
+from bench.reconstructions import METHODS, Judges, Measurement, Reconstructions, mean_style
+from bench.targets import FIRST_SEED, VARIANTS, Image8, heldout, photos, targets
+from client.api import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.atomic import write_all
 from client.files.record import RefineOptions
 from client.files.sheet import jpeg
 from client.triton.grpc_sync import TritonTransport
-from judges.reconstruction import Judge
+from export.generator import load_generator
 from sidecar.optimise.recipe import PRESETS
 
 MARK = "quality"
-# Rows of the contact sheet per group.
-ROWS = 4
+SAMPLES = "samples"  # the group that is not edited
+EFFECTS = 16  # samples whose edits in W tell the full effect
+ROWS = 4  # of the contact sheet, of that group
+SHOWN = ("smile", "age")  # edits on the contact sheet, at their upper ends
 # Name, group, and pixels: uint8 RGB [1024, 1024, 3].
 Picture = tuple[str, str, Image8]
-Measure = Callable[[Image8, Sequence[str]], Iterable[tuple[str, Measurement]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     folder = ROOT.parent / "shared" / "photos"
     parser.add_argument("--photos", type=Path, default=folder, help="a folder of photos (default: ../shared/photos)")
+    sets = sorted((ROOT.parent / "shared" / "faces").glob("*.zip"))
+    parser.add_argument(
+        "--faces", type=Path, nargs="*", default=sets, metavar="SET",
+        help="sets of faces, of which a tenth is held out (default: ../shared/faces/*.zip)",
+    )  # fmt: skip
+    parser.add_argument("--heldout", type=int, default=9, help="number of held-out faces of each set (default: 9)")
     parser.add_argument("--samples", type=int, default=8, help="number of generator samples (default: 8)")
     parser.add_argument(
         "--methods",
@@ -85,17 +95,20 @@ def run(args: argparse.Namespace) -> None:
     transport = TritonTransport(args.url)
     with Inverter(args.url, transport=transport, refine_url=args.refine_url) as inverter:
         images: list[Picture] = [(f"photo {name}", "photos", image) for name, image in photos(args.photos)]
+        for path in args.faces if args.heldout else []:
+            images += [(name, path.stem, image) for name, image in heldout(path, args.heldout)]
         seeds = range(FIRST_SEED, FIRST_SEED + args.samples)
-        images += [(f"sample {seed}", "samples", inverter.generate(seed)) for seed in seeds]
+        images += [(f"sample {seed}", SAMPLES, inverter.generate(seed)) for seed in seeds]
         if not images:
-            raise ValueError(f"nothing to measure: no photo in {args.photos}, and no samples")
+            raise ValueError(f"nothing to measure: no photo in {args.photos}, no faces, and no samples")
         folder = BUILD / "bench" / "quality"
-        measured = Reconstructions(inverter, mean_style(transport), Judge(), options, folder)
+        measured = Reconstructions(inverter, mean_style(transport), judges(), options, folder)
         results, rows = measure(measured, images, plan)
     steps = options.steps or PRESETS[options.preset].steps
     budget = f" and {options.seconds:g} s" if options.seconds else ""
     note = f"Refined with the preset {options.preset}, at most {steps} steps{budget} each."
-    text = markdown(results, note=note if "refined" in args.methods else "")
+    full = full_effects(load_generator(DEFAULT_DOMAIN), EFFECTS) if any(r.edits for r in results) else {}
+    text = markdown(results, full, note=note if "refined" in args.methods else "")
     sheet = jpeg(strips(rows), quality=88)
     write_all({args.out / "quality.md": text.encode(), args.out / SHEET: sheet})
     if args.write:
@@ -124,28 +137,35 @@ def planned(args: argparse.Namespace) -> dict[str, list[str]]:
     return {variant: names for variant, names in methods.items() if names}
 
 
+def judges() -> Judges:
+    """The judges of reconstructions and edits."""
+    likeness = LikenessJudge()
+    return Judges(likeness, EditJudge(likeness.judge), likeness.judge.face)
+
+
 def measure(
-    measured: Measure, images: Sequence[Picture], plan: Mapping[str, Sequence[str]]
+    measured: Reconstructions, images: Sequence[Picture], plan: Mapping[str, Sequence[str]]
 ) -> tuple[list[Result], list[Row]]:
-    """Measure each image in each variant by its methods; also returns the rows of the contact sheet."""
-    wanted, results, rows = shown(images, plan), [], []
+    """Measure each image in each variant by its methods; also returns the rows of the contact sheet.
+
+    What is not a sample is edited by every method but the mean, and is a row, as are the first samples, all plain.
+    """
+    results, rows = list[Result](), list[Row]()
+    samples = [name for name, group, _ in images if group == SAMPLES][:ROWS]
     with tqdm(total=len(images) * len(plan), desc="targets", disable=None) as bar:
         for target in targets(images, list(plan)):
-            row = [(f"{target.name}, {target.variant}", target.image)]
-            for method, kept in measured(target.image, plan[target.variant]):
-                results.append(Result(target.name, target.group, target.variant, method, kept.quality()))
-                row.append((method, kept.picture()))
-            if (target.name, target.variant) in wanted:
+            plain = target.variant == "plain"
+            row = Row([(target.name, target.image)])
+            for method, code in measured.codes(target.image, plan[target.variant]):
+                kept, edits = measured.judged(target.image, code), dict[str, tuple[Measurement, Measurement]]()
+                row.pictures.append((method, kept.picture()))
+                if plain and target.group != SAMPLES and method != "mean":
+                    edits = measured.edited(target.image, code)
+                    row.edits = [(f"{method}, {name}", edits[name][1].picture()) for name in SHOWN]
+                    row.eyes = measured.eyes(target.image, code)
+                ends = {name: (low.edit(), high.edit()) for name, (low, high) in edits.items()}
+                results.append(Result(target.name, target.group, target.variant, method, kept.quality(), ends))
+            if plain and (target.group != SAMPLES or target.name in samples):
                 rows.append(row)
             bar.update()
     return results, rows
-
-
-def shown(images: Sequence[Picture], plan: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
-    """Name and variant of the targets on the contact sheet: the first of each group, in different variants."""
-    most = max(len(methods) for methods in plan.values())
-    variants = [variant for variant, methods in plan.items() if len(methods) == most]
-    names = []
-    for group in dict.fromkeys(group for _, group, _ in images):
-        names += [name for name, group_, _ in images if group_ == group][:ROWS]
-    return {(name, variants[i % len(variants)]) for i, name in enumerate(names)}

@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 from PIL import Image
 
+from bench import edits
+from bench.edits import Ends
+from bench.likeness import Likeness
 from bench.table import head, mean, row
 from bench.targets import Image8
 from client.files.sheet import sheet
-from judges.reconstruction import Quality
 
 SHEET = "quality.jpg"
 SAME_PERSON = 0.363
+MARGIN = 6  # pixels around the eyes
 COLUMNS = {
     "stlpips_vgg": ("ST-LPIPS VGG", ".3f"),
     "stlpips_alex": ("ST-LPIPS Alex", ".3f"),
     "psnr_256": ("PSNR 256", ".1f"),
     "psnr": ("PSNR 1024", ".1f"),
     "identity": ("identity", ".2f"),
+    "second": ("second", ".2f"),
     "landmarks": ("landmarks", ".3f"),
+    "skin": ("skin", ".1f"),
     "face": ("faces", ".0%"),
 }
 TITLES = [title for title, _ in COLUMNS.values()]
 DISTANCES = ("stlpips_vgg", "stlpips_alex")
 # Group, variant and name of a target.
 Place = tuple[str, str, str]
-# Captions and pictures.
-Row = list[tuple[str, Image8]]
 
 LEGEND = f"""Variants: `rotated+20` is rotated anticlockwise by 20 degrees, `rotated-20` clockwise; `shifted` is moved
 right and down by 12 % of the side; `smaller` and `larger` are scaled by 0.8 and 1.2. All are about the centre, with a
-reflected border.
+reflected border. The sheet has plain targets, each with its edits at the upper ends, and the eyes at full size, the
+target's above.
 
 Methods: `mean` is f^o with the mean style, the paper's starting point. `fast` is f^o with the styles of the detail
 head, as from `client invert --fast`. `refined` is what the side-car makes of `fast`, as from `client invert`.
 
 ST-LPIPS is shift-tolerant LPIPS, computed at 256 px. Ratios of distances are ratios of means over the same targets,
-VGG / Alex. Identity is the cosine of SFace embeddings. Landmarks are the mean distance between landmarks, in eye
-distances of the target. Both are means over the reconstructions in which a face is detected, so read them together
-with the share of faces. Two faces count as the same person from an identity of {SAME_PERSON} (the threshold of SFace's
-authors); a reconstruction without a face counts as another person. The detector also accepts faces with smeared eyes:
-look at the sheet."""
+VGG / Alex. Identity is the cosine of SFace embeddings, `second` that of MobileFaceNet's, which the refinement and the
+training of the two looks know. Landmarks are the mean distance between landmarks, in eye distances of the target;
+`skin` is the distance of the mean colours inside the face, in Lab. These are means over the reconstructions in which a
+face is detected, so read them together with the share of faces. Two faces count as the same person from an identity of
+{SAME_PERSON} (the threshold of SFace's authors); a reconstruction without a face counts as another person. The detector
+also accepts faces with smeared eyes: look at the sheet.
+
+An edit is the photo plus the change, as from `client edit`, at strengths of -2 and +2. Identities are to the photo, by
+SFace / MobileFaceNet. The effect is what the judged age, smile (width of the mouth) and yaw change from end to end, as
+a share of what they change in samples whose styles all move. `outside` is ST-LPIPS (Alex) where the face is not."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +64,56 @@ class Result:
     group: str
     variant: str
     method: str
-    quality: Quality
+    quality: Likeness
+    edits: Ends = field(default_factory=dict)
 
 
-def markdown(results: Sequence[Result], *, note: str) -> str:
-    """The sheet, the means, the comparisons, and a row per target; ``note`` says how they were made."""
-    parts = [f"![Targets and their reconstructions]({SHEET})", summary(results), derived(results), LEGEND, note]
+@dataclass
+class Row:
+    """One of the contact sheet.
+
+    Attributes:
+        pictures: captions and pictures: the target and its reconstructions.
+        edits: the same, of edits by the last method.
+        eyes: at full size, uint8 [H, W, 3]; None to show none.
+    """
+
+    pictures: list[tuple[str, Image8]]
+    edits: list[tuple[str, Image8]] = field(default_factory=list)
+    eyes: Image8 | None = None
+
+
+def markdown(results: Sequence[Result], full: Mapping[str, float], *, note: str) -> str:
+    """The sheet, the means, edits, the comparisons, and a row per target.
+
+    Args:
+        results: what was measured.
+        full: the full effect of each edit.
+        note: how it was made.
+    """
+    picture = f"![Targets, their reconstructions and edits]({SHEET})"
+    parts = [picture, summary(results), edited(results, full), derived(results), LEGEND, note]
     return "\n\n".join(part for part in (*parts, details(results)) if part) + "\n"
 
 
 def summary(results: Sequence[Result]) -> str:
     """A table of means: a row per group, variant and method."""
     kinds = dict.fromkeys((result.group, result.variant, result.method) for result in results)
-    lines = head(["group", "variant", "method", "targets", *TITLES])
+    lines = head(["group", "variant", "method", "targets", *TITLES, "the same person"])
     for kind in kinds:
         qualities = [r.quality for r in results if (r.group, r.variant, r.method) == kind]
-        lines.append(row([*kind, str(len(qualities)), *_cells(qualities)]))
+        same = same_person(qualities)
+        lines.append(row([*kind, str(len(qualities)), *_cells(qualities), f"{sum(same)} of {len(same)}"]))
     return "\n".join(lines)
+
+
+def edited(results: Sequence[Result], full: Mapping[str, float]) -> str:
+    """A table of edits: a row per group and method; empty if nothing was edited."""
+    lines = head(["edits of", "method", "targets", *edits.titles()])
+    for group, method in dict.fromkeys((r.group, r.method) for r in results if r.edits):
+        found = [r.edits for r in results if (r.group, r.method) == (group, method) and r.edits]
+        lines.append(row([group, method, str(len(found)), *edits.cells(found, full)]))
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def details(results: Sequence[Result]) -> str:
@@ -93,7 +135,7 @@ def derived(results: Sequence[Result]) -> str:
     variants = list(dict.fromkeys(variant for _, variant, _ in fast))
     lines = head(["of `fast`", *groups])
 
-    def compare(title: str, form: str, others: Mapping[Place, Quality]) -> None:
+    def compare(title: str, form: str, others: Mapping[Place, Likeness]) -> None:
         """Add a row: mean distances over those of ``others`` at the same places."""
         if others:
             pairs = {g: [(fast[p], other) for p, other in others.items() if p[0] == g] for g in groups}
@@ -114,11 +156,22 @@ def derived(results: Sequence[Result]) -> str:
 
 
 def strips(rows: Sequence[Row]) -> Image.Image:
-    """A contact sheet: a row of captioned pictures per target; all rows have the same length."""
-    return Image.fromarray(np.concatenate([np.asarray(sheet(row).reduce(2)) for row in rows]))
+    """A contact sheet: a row of captioned pictures per target, and its eyes at full size."""
+    strips = []
+    for each in rows:
+        strip = np.asarray(sheet([*each.pictures, *each.edits]).reduce(2))
+        if each.eyes is not None:
+            high, wide = each.eyes.shape[:2]
+            beside = np.full((len(strip), wide + 2 * MARGIN, 3), 255, np.uint8)
+            beside[MARGIN : MARGIN + high, MARGIN : MARGIN + wide] = each.eyes
+            strip = np.concatenate([strip, beside], axis=1)
+        strips.append(strip)
+    widest = max(strip.shape[1] for strip in strips)
+    padded = [np.pad(s, ((0, 0), (0, widest - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
+    return Image.fromarray(np.concatenate(padded))
 
 
-def _ratio(pairs: Sequence[tuple[Quality, Quality]], field: str, form: str) -> str:
+def _ratio(pairs: Sequence[tuple[Likeness, Likeness]], field: str, form: str) -> str:
     """Ratio of two means; their relative difference if the format has a sign."""
     if not pairs:
         return "-"
@@ -126,10 +179,10 @@ def _ratio(pairs: Sequence[tuple[Quality, Quality]], field: str, form: str) -> s
     return format(value / base - form.startswith("+"), form) if base else "-"
 
 
-def same_person(qualities: Sequence[Quality]) -> list[bool]:
+def same_person(qualities: Sequence[Likeness]) -> list[bool]:
     """Whether each shows the same person. Without a face it does not; targets without a face do not count."""
     return [(q.identity or 0) >= SAME_PERSON for q in qualities if q.face is not None]
 
 
-def _cells(qualities: Sequence[Quality]) -> list[str]:
+def _cells(qualities: Sequence[Likeness]) -> list[str]:
     return [mean((getattr(q, field) for q in qualities), form) for field, (_, form) in COLUMNS.items()]

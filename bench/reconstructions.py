@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from assets.paths import ROOT
+from assets.paths import DIRECTIONS, ROOT
+from bench.edits import EDITS, STRENGTH, EditQuality
+from bench.likeness import Likeness
 from bench.targets import Image8
 from client.api import DEFAULT_DOMAIN, Inverter
 from client.atomic import write_all
@@ -29,15 +31,19 @@ from client.files.sheet import TILE, png
 from client.sidecar.resume import Checkpoint, Refined
 from client.triton.transport import Transport
 from client.wire.timeout import Timeout
-from judges.reconstruction import Quality
+from judges.faces import Face
+from judges.reconstruction import Quality, shrunk
 from protocol.messages import Floats, Progress
 from sidecar.optimise.recipe import PRESETS
 
 METHODS = ("mean", "fast", "refined")
+EYES = (128, 448)  # height and width of the eyes' part of a picture
 # Identifies the judges: their code, and the pins of their models.
 _JUDGES = (
     *sorted((ROOT / "judges").glob("*.py")),
-    *(ROOT / "assets" / f"{name}.py" for name in ("models", "perceptual", "wheels")),
+    *(ROOT / "assets" / f"{name}.py" for name in ("face_net", "models", "perceptual", "wheels")),
+    *(ROOT / "bench" / f"{name}.py" for name in ("edits", "likeness")),
+    ROOT / "export" / "directions" / "scorers.py",
     ROOT / "networks" / "perceptual.py",
 )
 JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
@@ -45,7 +51,7 @@ JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
 
 @dataclass(frozen=True)
 class Measurement:
-    """A cached measurement: the quality of a reconstruction, and its picture, uint8 RGB [512, 512, 3] or smaller."""
+    """A cached measurement: numbers, and the picture that they are of, uint8 RGB [512, 512, 3] or smaller."""
 
     path: Path
 
@@ -54,61 +60,100 @@ class Measurement:
         """Whether it is in the cache."""
         return self.path.with_suffix(".json").exists()
 
-    def quality(self) -> Quality:
-        """Read the quality."""
-        return Quality(**json.loads(self.path.with_suffix(".json").read_text()))
+    def quality(self) -> Likeness:
+        """Read the quality of a reconstruction."""
+        return Likeness(**json.loads(self.path.with_suffix(".json").read_text()))
+
+    def edit(self) -> EditQuality:
+        """Read the quality of an edit."""
+        return EditQuality(**json.loads(self.path.with_suffix(".json").read_text()))
 
     def picture(self) -> Image8:
         """Read the picture."""
         with Image.open(self.path.with_suffix(".png")) as picture:
             return np.asarray(picture)
 
-    def write(self, quality: Quality, reconstruction: Image8) -> None:
+    def write(self, found: Quality | EditQuality, shown: Image8) -> None:
         """Write or replace it."""
-        picture = Image.fromarray(reconstruction).reduce(max(1, len(reconstruction) // TILE))
+        picture = Image.fromarray(shown).reduce(max(1, len(shown) // TILE))
         # The numbers are written last: they mark the measurement as complete.
-        numbers = json.dumps(asdict(quality)).encode()
+        numbers = json.dumps(asdict(found)).encode()
         write_all({self.path.with_suffix(".png"): png(picture), self.path.with_suffix(".json"): numbers})
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Who judges.
+
+    Attributes:
+        quality: compares a target with its reconstruction.
+        edit: compares a target with an edit along a direction, both at 256 px.
+        face: finds a face.
+    """
+
+    quality: Callable[[Image8, Image8], Quality]
+    edit: Callable[[str, Image8, Image8], EditQuality]
+    face: Callable[[Image8], Face | None]
+
+
 class Reconstructions:
-    """Reconstructs images by the running servers and judges them, each once.
+    """Reconstructs and edits images by the running servers and judges the results, each once.
 
     Args:
         inverter: connected to the servers.
         style: float32 [512], the mean of W.
-        judge: compares a target with its reconstruction.
+        judges: of the results.
         options: options of the refinements.
         folder: the cache.
     """
 
-    def __init__(
-        self,
-        inverter: Inverter,
-        style: Floats,
-        judge: Callable[[Image8, Image8], Quality],
-        options: RefineOptions,
-        folder: Path,
-    ) -> None:
-        self._inverter, self._style, self._judge = inverter, style, judge
+    def __init__(self, inverter: Inverter, style: Floats, judges: Judges, options: RefineOptions, folder: Path) -> None:
+        self._inverter, self._style, self._judges = inverter, style, judges
         self._options, self._folder = options, folder
 
-    def __call__(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Measurement]]:
-        """Yield each method with its measurement of an image, uint8 RGB [1024, 1024, 3]."""
+    def codes(self, image: Image8, methods: Sequence[str]) -> Iterator[tuple[str, Inversion]]:
+        """Yield each method with its code of an image, uint8 RGB [1024, 1024, 3]."""
         encoded = png(image)
         fast = self._inverter.invert(Photo.decode(encoded, name="target.png")).inversion
         for method in methods:
             if method == "mean":
-                code = replace(fast, w_m_plus=np.tile(self._style, (len(fast.w_m_plus), 1)))
+                yield method, replace(fast, w_m_plus=np.tile(self._style, (len(fast.w_m_plus), 1)))
             elif method == "fast":
-                code = fast
+                yield method, fast
             else:
-                code = self._refined(replace(fast, target=encoded), image)
-            kept = Measurement(self._folder / digest(image, code, JUDGES))
-            if not kept.exists:
-                reconstruction = self._inverter.render(code)
-                kept.write(self._judge(image, reconstruction), reconstruction)
-            yield method, kept
+                yield method, self._refined(replace(fast, target=encoded), image)
+
+    def judged(self, image: Image8, code: Inversion) -> Measurement:
+        """The measurement of the picture of a code against its image."""
+        kept = Measurement(self._folder / digest(image, code, JUDGES))
+        if not kept.exists:
+            reconstruction = self._inverter.render(code)
+            kept.write(self._judges.quality(image, reconstruction), reconstruction)
+        return kept
+
+    def edited(self, image: Image8, code: Inversion) -> dict[str, tuple[Measurement, Measurement]]:
+        """The measurements of edits of an image, the image plus the change: of each direction, both ends."""
+        photo = Photo.decode(png(image), name="target.png")
+        found = {}
+        for name in EDITS:
+            other = JUDGES + (DIRECTIONS / DEFAULT_DOMAIN / f"{name}.safetensors").read_bytes()
+            other += b"" if code.face is None else code.face.w_coarse.tobytes()
+            ends = [Measurement(self._folder / digest(image, code, other + end)) for end in (b"-", b"+")]
+            if not all(kept.exists for kept in ends):
+                pictures = self._inverter.edit(code, name, (-STRENGTH, STRENGTH), photo)
+                for kept, picture in zip(ends, pictures, strict=True):
+                    kept.write(self._judges.edit(name, shrunk(image), shrunk(picture)), picture)
+            found[name] = (ends[0], ends[1])
+        return found
+
+    def eyes(self, image: Image8, code: Inversion) -> Image8:
+        """The eyes of an image and, below, of the picture of its code, without scaling: uint8 [..., EYES[1], 3]."""
+        face = self._judges.face(image)
+        middle = np.array([0.5, 0.47]) * len(image) if face is None else face.landmarks[:2].mean(axis=0)
+        high, wide = EYES
+        x, y = (max(0, int(min(v - size / 2, len(image) - size))) for v, size in zip(middle, (wide, high), strict=True))
+        both = image, self._inverter.render(code)
+        return np.concatenate([picture[y : y + high, x : x + wide] for picture in both])
 
     def _refined(self, start: Inversion, image: Image8) -> Inversion:
         """Refine, or continue a refinement that is not finished."""

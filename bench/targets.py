@@ -1,4 +1,4 @@
-"""Images to reconstruct: photos and generator samples, plain and moved."""
+"""Images to reconstruct: photos, held-out faces and generator samples, plain and moved."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from client.errors import PhotoError
 from client.files.photo import Photo
 from client.frames.frame import Frame
+from export.training.looks.faces import read_faces
+from networks.pixels import to_array
+from networks.similarity import IDENTITY
 
 Image8 = NDArray[np.uint8]
 
@@ -81,6 +85,21 @@ def targets(images: Sequence[tuple[str, str, Image8]], variants: Sequence[str]) 
     for name, group, image in images:
         for variant in variants:
             yield TargetImage(name, group, variant, moved(image, VARIANTS[variant]))
+
+
+def heldout(path: Path, count: int) -> Iterator[tuple[str, Image8]]:
+    """Name and picture, uint8 [1024, 1024, 3], of held-out faces of a set, as nearly aligned as they reach.
+
+    Raises:
+        FacesError: the set cannot be read.
+    """
+    faces = read_faces(path)
+    for number in faces.heldout[:: max(1, len(faces.heldout) // max(1, count))][:count].tolist():
+        place = IDENTITY[None].clone()
+        place[:, :, :2] /= max(1.0, 1.2 * faces.zooms(number)[0])
+        view, _ = faces.views(torch.tensor([number]), place, torch.tensor([False]))
+        picture = Image.fromarray(to_array(view)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        yield f"{path.stem} {number}", np.asarray(picture)
 
 
 def photos(folder: Path) -> Iterator[tuple[str, Image8]]:

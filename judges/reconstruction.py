@@ -101,5 +101,5 @@ def psnr(a: Image8, b: Image8) -> float:
 
 
 def shrunk(image: Image8) -> Image8:
-    """The image at 256 px, by area average."""
-    return np.asarray(Image.fromarray(image).reduce(image.shape[0] // SMALL))
+    """The image at 256 px, by area average; smaller ones stay."""
+    return np.asarray(Image.fromarray(image).reduce(max(1, image.shape[0] // SMALL)))

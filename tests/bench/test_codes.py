@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import torch
 
-from bench.codes import CodeQuality, EditQuality, eyes, table
-from judges.reconstruction import Quality
+from bench.codes import CodeQuality, eyes, table
+from bench.edits import EditQuality
+from bench.likeness import Likeness
 from networks.similarity import IDENTITY
 
-FOUND = Quality(0.1, 0.2, 20.0, 18.0, identity=0.5, landmarks=0.01, face=1.0)
-LOST = Quality(0.3, 0.4, 10.0, 8.0, identity=None, landmarks=None, face=0.0)
+FOUND = Likeness(0.1, 0.2, 20.0, 18.0, identity=0.5, landmarks=0.01, face=1.0, second=0.4, skin=3.0)
+LOST = Likeness(0.3, 0.4, 10.0, 8.0, identity=None, landmarks=None, face=0.0)
 FULL = {"age": 40.0, "smile": 1.0, "yaw": 60.0}
 
 
 def edits(low: float | None, high: float | None) -> dict[str, tuple[EditQuality, EditQuality]]:
-    ends = [EditQuality(None if s is None else 0.8, None if s is None else 0.6, s, 0.0) for s in (low, high)]
+    lost = EditQuality(None, None, None, None, 0.0)
+    ends = [lost if score is None else EditQuality(0.8, 0.6, score, 0.02, 0.0) for score in (low, high)]
     return dict.fromkeys(FULL, (ends[0], ends[1]))
 
 
@@ -24,8 +26,8 @@ def cells(results: list[CodeQuality]) -> dict[str, str]:
 
 def test_means_are_over_what_was_found_and_shares_over_everything() -> None:
     results = [
-        CodeQuality("encoder", "photos", "a", FOUND, 0.4, 3.0, edits(0.0, 20.0)),
-        CodeQuality("encoder", "photos", "b", LOST, None, None, edits(None, 5.0)),
+        CodeQuality("encoder", "photos", "a", FOUND, edits(0.0, 20.0)),
+        CodeQuality("encoder", "photos", "b", LOST, edits(None, 5.0)),
     ]
     found = cells(results)
     assert (found["n"], found["Alex"], found["identity"], found["second"]) == ("2", "0.300", "0.50", "0.40")
@@ -33,13 +35,14 @@ def test_means_are_over_what_was_found_and_shares_over_everything() -> None:
     assert found["skin"] == "3.0"
     # Only where both ends show a face is the effect known: 20 of 40.
     assert found["age: identity, effect"] == "0.80 / 0.60, 50%"
-    assert found["edits without a face"] == "3 of 12"
+    assert found["edits with a face"] == found["identity from 0.8"] == "9 of 12"
+    assert found["landmarks after edits"] == "0.020"
 
 
 def test_a_group_without_edits_says_so() -> None:
-    found = cells([CodeQuality("encoder", "photos", "a", FOUND, 0.4, 3.0)])
+    found = cells([CodeQuality("encoder", "photos", "a", FOUND)])
     assert found["smile: identity, effect"] == "-"
-    assert found["edits without a face"] == "0 of 0"
+    assert found["edits with a face"] == "0 of 0"
 
 
 def test_the_eyes_are_cut_where_the_face_lies() -> None:

