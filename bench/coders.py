@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from assets.paths import coarse_look_file, detail_file, encoder_file, looks_file, short_head_file
 from export.serve.looks import PreviewGraph
 from export.training.looks.weights import read_parts, renamed, start_from
+from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_detail, load_encoder
 from networks.looks import CoarseStyles, CodeLooks, TwoLooks
@@ -93,7 +94,7 @@ class LooksCoder:
     def __init__(
         self,
         generator: Generator,
-        networks: tuple[CodeLooks, ShortHead, CoarseStyles | None],
+        networks: tuple[CodeLooks | DrawnLooks, ShortHead, CoarseStyles | None],
         *,
         name: str,
         files: tuple[Path, ...],
@@ -105,7 +106,7 @@ class LooksCoder:
 
     @classmethod
     def of_folder(cls, generator: Generator, folder: Path) -> LooksCoder:
-        """With weights as a training leaves them."""
+        """With weights as a training leaves them; the codes are the looks' own."""
         looks, head = TwoLooks(), ShortHead()
         missing = start_from(looks, renamed(read_parts(folder, "looks")), new=("coarse_look.",))
         start_from(head, renamed(read_parts(folder, "head")))
@@ -116,15 +117,14 @@ class LooksCoder:
 
     @classmethod
     def shipped(cls, generator: Generator, *, domain: str = "ffhq") -> LooksCoder:
-        """With the weights that ship."""
+        """As they are served."""
         both, head, coarse = (file(domain, 16) for file in (looks_file, short_head_file, coarse_look_file))
+        encoder, detail = encoder_file(domain, 16), detail_file(domain, 16)
         name = generator.fingerprint
-        networks = (
-            load_looks(both, generator=name),
-            load_short_head(head, generator=name),
-            load_coarse_styles(coarse, generator=name),
-        )
-        return cls(generator, networks, name="looks", files=(both, head))
+        looks = load_looks(both, generator=name)
+        drawn = DrawnLooks(looks, load_encoder(encoder, generator=name), load_detail(detail, generator=name))
+        networks = drawn, load_short_head(head, generator=name), load_coarse_styles(coarse, generator=name)
+        return cls(generator, networks, name="looks", files=(both, head, encoder, detail))
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""

@@ -49,7 +49,7 @@ from protocol.messages import State
 from protocol.terms import Terms
 from sidecar.job import Start
 from sidecar.optimise.engine import TorchEngine, load_engine
-from sidecar.optimise.recipe import FULL, NEAR, PAPER_WEIGHTS, PRESETS, SHORT_FIRST, Recipe, Stage
+from sidecar.optimise.recipe import FULL, PAPER_WEIGHTS, PRESETS, SHORT_FIRST, Recipe, Stage
 
 MARKS = (0, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
 BATCHES = (1, 4)
@@ -66,7 +66,6 @@ RECIPES: Mapping[str, Recipe] = {
     "default on w": replace(_DEFAULT, whitened=False, rate_w=0.02),
     "default at full size": replace(_DEFAULT, stages=()),
     "default, small steps first": replace(_DEFAULT, stages=SHORT_FIRST),
-    "near": NEAR,
     "default without the face": replace(_DEFAULT, weights={**PAPER_WEIGHTS, "mse": 20.0}),
 }
 

@@ -118,7 +118,7 @@ class FrameOptions:
 class MethodOptions:
     """Which method makes the inversion."""
 
-    fast: bool = switch("--fast", "only run the encoder: one request, no side-car, no refinement")
+    fast: bool = switch("--fast", "one pass of the networks: one request, no side-car, no refinement")
     method: str = option(
         "--method",
         f"{', '.join(f'{name} ({method.space})' for name, method in METHODS.items())} (default: {DEFAULT})",

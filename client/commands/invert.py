@@ -38,7 +38,7 @@ from client.frames.frame import Frame
 from client.text import quoted
 from client.triton.status import InversionResult
 
-MORE = f"Triton's encoder makes the start, and the side-car refines it. {STOPPED} {PHOTOS}"
+MORE = f"Triton's networks make the start, and the side-car refines it. {STOPPED} {PHOTOS}"
 
 
 @dataclass(frozen=True, kw_only=True)

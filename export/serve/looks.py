@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from assets.paths import coarse_look_file, generator_file, looks_file, short_head_file
+from assets.paths import coarse_look_file, detail_file, encoder_file, generator_file, looks_file, short_head_file
 from export.serve.graph import Graph, received, sent
+from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
-from networks.looks import PHOTO, CoarseStyles, CodeLooks
+from networks.learned_file import BACKBONE, load_detail, load_encoder
+from networks.looks import PHOTO, CoarseStyles
 from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
@@ -22,6 +24,8 @@ from protocol.roles import ROLES
 CODE = (
     "export/serve/looks.py",
     "networks/detail.py",
+    "networks/drawn_looks.py",
+    "networks/encoder.py",
     "networks/looks.py",
     "networks/looks_file.py",
     "networks/short_head.py",
@@ -69,7 +73,7 @@ class PreviewGraph(nn.Module):
 class LooksGraph(nn.Module):
     """image uint8 [B, 256, 256, 3] -> f [B, C, 16, 16], w_m_plus [B, m, 512], by the two looks and the short head."""
 
-    def __init__(self, looks: CodeLooks, preview: PreviewGraph) -> None:
+    def __init__(self, looks: DrawnLooks, preview: PreviewGraph) -> None:
         super().__init__()
         self.looks, self.preview = looks, preview
 
@@ -132,7 +136,7 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
     if not moves_f(domain, cut):
         return []
     weights, look, head = generator_file(domain), coarse_look_file(domain, cut), short_head_file(domain, cut)
-    both = looks_file(domain, cut)
+    both, encoder, detail = (file(domain, cut) for file in (looks_file, encoder_file, detail_file))
     before = shape.coarse_styles(cut)
     f = torch.zeros(2, shape.f_channels(cut), cut, cut)
     w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
@@ -144,13 +148,20 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
         assert isinstance(made.synthesis, MobileStyleGAN)
         return PreviewGraph(made.synthesis, load_short_head(head, generator=made.fingerprint))
 
+    def looks() -> LooksGraph:
+        own = generator().fingerprint
+        drawn = DrawnLooks(
+            load_looks(both, generator=own), load_encoder(encoder, generator=own), load_detail(detail, generator=own)
+        )
+        return LooksGraph(drawn, preview())
+
     return [
         Graph(
             name=f"{name}_looks",
-            build=lambda: LooksGraph(load_looks(both, generator=generator().fingerprint), preview()),
+            build=looks,
             inputs={"image": image},
             outputs=("f", "w_m_plus"),
-            weights=(weights, both, head),
+            weights=(weights, both, head, encoder, detail, BACKBONE),
             code=CODE,
         ),
         Graph(

@@ -173,10 +173,6 @@ PRESETS: Mapping[str, Recipe] = {
     "idinvert": replace(_IM2S, from_mean=False, weights={**IMAGE_WEIGHTS, "domain": 40.0}),
 }
 
-# For a start that already lies on the photo, as the two looks give it. Its styles are far out on axes that the default
-# clips, and mean something there. No preset has it.
-NEAR = replace(PRESETS["default"], rate_f=0.005, rate_w=0.02, clip=None, stages=())
-
 
 def chosen(options: Options, *, cut: int = DEFAULT_CUT) -> Recipe:
     """The recipe of a request for codes whose f has the side ``cut``.

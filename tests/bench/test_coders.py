@@ -11,7 +11,10 @@ from bench import coders
 from bench.coders import LooksCoder, shipped
 from export.serve.looks import LooksGraph
 from export.training.looks.weights import write_parts
+from networks.detail import Detail
+from networks.encoder import Encoder
 from networks.generator_file import Generator
+from networks.learned_file import save_learned
 from networks.looks import CoarseStyles, TwoLooks
 from networks.looks_file import save_coarse_styles, save_looks, save_short_head
 from networks.mapping import MappingNetwork
@@ -20,7 +23,7 @@ from networks.pixels import from_array
 from networks.short_head import ShortHead
 from networks.similarity import IDENTITY
 
-FILES = ("looks_file", "short_head_file", "coarse_look_file")
+FILES = ("looks_file", "short_head_file", "coarse_look_file", "encoder_file", "detail_file")
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +56,19 @@ def test_the_codes_are_those_of_the_served_graph(
     save_looks(looks, files / FILES[0], generator=generator.fingerprint)
     save_short_head(head, files / FILES[1], generator=generator.fingerprint)
     save_coarse_styles(CoarseStyles.of(looks), files / FILES[2], generator=generator.fingerprint)
+    save_learned(Encoder(cut=16), files / FILES[3], generator=generator.fingerprint)
+    save_learned(Detail(cut=16, count=12), files / FILES[4], generator=generator.fingerprint)
     write_parts(looks, files / "trained", "looks")
     write_parts(head, files / "trained", "head")
     served, trained = shipped(generator)[-1], LooksCoder.of_folder(generator, files / "trained")
     assert [coder.name for coder in (served, trained)] == ["looks", "trained"]
     assert isinstance(served, LooksCoder)
     image = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8)
-    expected = LooksGraph(served.looks, served.preview)(image)
-    for coder in (served, trained):
-        code = coder(from_array(image[0].numpy()), IDENTITY[None])
-        torch.testing.assert_close((code.f, code.w), expected)
+    photo = from_array(image[0].numpy())
+    drawn = LooksGraph(served.looks, served.preview)(image)
+    for coder, expected in ((served, drawn), (trained, looks(photo, trained.preview.paint))):
+        code = coder(photo, IDENTITY[None])
+        torch.testing.assert_close((code.f, code.w), expected, rtol=0, atol=1e-4)  # the files are in float16
         assert code.w_coarse is not None and code.w_coarse.shape == (1, 4, 512)
         assert all(file.exists() for file in coder.files)
 

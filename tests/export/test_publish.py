@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from assets.paths import coarse_look_file
 from export import publish
 from export.__main__ import main
-from export.training.looks.weights import START, read_parts, renamed, start_from, write_parts
+from export.training.looks.weights import start_from, start_states, write_parts
 from networks.looks import CoarseStyles, TwoLooks
 from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mobilestylegan import MobileStyleGAN
@@ -97,6 +98,14 @@ def test_weights_of_another_shape_are_refused(
     assert not target.exists()
 
 
-def test_the_weights_of_the_last_training_fit() -> None:
-    assert start_from(TwoLooks(), renamed(read_parts(START, "looks"))) == []
-    assert start_from(ShortHead(), renamed(read_parts(START, "head"))) == []
+def test_a_run_starts_from_what_ships() -> None:
+    states = start_states(None, "ffhq")
+    assert states is not None
+    looks, head = TwoLooks(), ShortHead()
+    assert start_from(looks, states[0]) == []
+    assert start_from(head, states[1]) == []
+    shipped = load_coarse_styles(coarse_look_file("ffhq", 16)).state_dict()
+    for name, value in CoarseStyles.of(looks).state_dict().items():
+        torch.testing.assert_close(value, shipped[name])
+    assert start_states(None, "cats") is None
+    assert start_states(Path("none"), "ffhq") is None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from assets.descriptor import descriptor
 from assets.face_net import face_net
@@ -33,10 +34,8 @@ from export.training.looks.step import Step
 from export.training.looks.weights import (
     measure_statistics,
     read_directions,
-    read_parts,
-    renamed,
-    start_folder,
     start_from,
+    start_states,
 )
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
@@ -76,7 +75,7 @@ def add_arguments(parser: Arguments) -> None:
         "--start-from",
         type=Path,
         metavar="FOLDER",
-        help="weights to start from, looks-*.safetensors and head-*, or `none` (default: those of the last training)",
+        help="weights to start from, looks-*.safetensors and head-*, or `none` (default: those that ship)",
     )
     parser.add_argument(
         "--code-steps", type=int, help="steps that first teach the codes of samples (default: 300, on a GPU 400)"
@@ -143,9 +142,13 @@ def found_faces(path: Path) -> Faces:
 
 
 def make(
-    generator: Generator, run: Run, sets: list[tuple[Faces, float]], *, start: Path | None
+    generator: Generator,
+    run: Run,
+    sets: list[tuple[Faces, float]],
+    *,
+    start: tuple[dict[str, Tensor], dict[str, Tensor]] | None,
 ) -> tuple[Step, Batches]:
-    """The networks of a run on the generator's device, and its batches."""
+    """The networks of a run on the generator's device, and its batches; ``start`` is of `start_states`."""
     synthesis = generator.synthesis
     if not isinstance(synthesis, MobileStyleGAN):
         raise ValueError(  # noqa: TRY004
@@ -157,8 +160,8 @@ def make(
     head = ShortHead().to(device)
     measure_statistics(looks, generator, torch.Generator().manual_seed(run.seed + 1))
     if start is not None:
-        start_from(looks, renamed(read_parts(start, "looks")), new=NEW)
-        start_from(head, renamed(read_parts(start, "head")))
+        start_from(looks, start[0], new=NEW)
+        start_from(head, start[1])
     on_a_gpu = device.type == "cuda"
     alex = stlpips("alex").to(device)
     person = Person(descriptor(), face_net()).to(device)
@@ -191,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
     generator.mapping.to(device)
     generator.synthesis.to(device)
     sets = read_sets(args.photos, args.shares)
-    step, batches = make(generator, wanted, sets, start=start_folder(args.start_from, args.domain))
+    step, batches = make(generator, wanted, sets, start=start_states(args.start_from, args.domain))
     trainer = Trainer(step, batches, wanted, folder=folder, say=lambda line: print(line, flush=True))
     print(f"{'continues' if trainer.resume() else 'starts'} in {folder}: {json.dumps(asdict(wanted))}", flush=True)
     trainer.fit()

@@ -22,7 +22,7 @@ from assets.descriptor import descriptor, descriptor_file
 from assets.face_net import face_net_file
 from assets.paths import build_dir, generator_file, project_root
 from assets.perceptual import stlpips_file
-from export.training.looks.weights import start_folder
+from export.training.looks.weights import NONE, start_files
 
 PART = 58_000_000
 CODE = ("assets", "export", "judges", "networks", "protocol", "server")
@@ -56,14 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start-from", type=Path, metavar="FOLDER",
-        help="weights to start from, or `none` (default: those of the last training)",
+        help="weights to start from, or `none` (default: those that ship)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=build_dir() / "kit", help="for part-*; default: build/kit")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the parts."""
-    parts = pack(args.out, photos=args.photos, start=start_folder(args.start_from, args.domain), domain=args.domain)
+    parts = pack(args.out, photos=args.photos, start=args.start_from, domain=args.domain)
     for part in parts:
         print(f"{part}: {part.stat().st_size / 1e6:.1f} MB")
 
@@ -80,7 +80,9 @@ def contents(*, photos: list[Path], start: Path | None, domain: str) -> dict[str
     directions = root / "client" / "directions" / domain
     files |= {str(path.relative_to(root)): path for path in sorted(directions.glob("*.safetensors"))}
     files |= {f"faces/{path.name}": path for path in photos}
-    if start is not None:
+    if start is None:
+        files |= {str(path.relative_to(root)): path for path in start_files(domain)}
+    elif start != NONE:
         files |= {f"start/{path.name}": path for path in sorted(start.glob("*-[0-9].safetensors"))}
     return files
 
@@ -95,7 +97,7 @@ def pack(out: Path, *, photos: list[Path], start: Path | None, domain: str) -> l
     for path in photos:
         if path.suffix != ".zip":
             raise ValueError(f"cannot pack `{path}`: expected a zip file of faces")
-    if start is not None and not any(start.glob("*-[0-9].safetensors")):
+    if start not in {None, NONE} and not any(start.glob("*-[0-9].safetensors")):
         raise ValueError(f"no weights to start from in `{start}`")
     files = contents(photos=photos, start=start, domain=domain)
     halved = {stlpips_file("alex"), stlpips_file("vgg"), descriptor_file()}

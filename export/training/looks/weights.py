@@ -10,12 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from assets.paths import coarse_look_file, looks_file, short_head_file
 from export.training.looks.draws import draw_styles
 from networks.generator_file import Generator
 from networks.looks import TwoLooks
+from protocol.cuts import DEFAULT_CUT
 
 PART = 15_000_000  # bytes of a file of weights
-START = Path(__file__).parent / "start"  # what an earlier training left, for the generator ffhq
 NONE = Path("none")
 # Names in the first published weights, and ours.
 _EARLIER = (
@@ -37,16 +38,28 @@ class StartError(ValueError):
     """Weights to start from do not fit."""
 
 
-def start_folder(given: Path | None, domain: str) -> Path | None:
-    """The folder of weights to start from; None to start from nothing.
+def start_files(domain: str) -> list[Path]:
+    """The weights that ship, if all of them do: those of the looks, the coarse look and the short head."""
+    files = [file(domain, DEFAULT_CUT) for file in (looks_file, coarse_look_file, short_head_file)]
+    return files if all(path.exists() for path in files) else []
+
+
+def start_states(given: Path | None, domain: str) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    """The tensors of the looks and of the short head to start from; None to start from nothing.
 
     Args:
-        given: what the user named: a folder, or ``none``; None if nothing.
-        domain: for ``ffhq`` there are weights of an earlier training.
+        given: what the user named: a folder, or ``none``; None for the weights that ship.
+        domain: whose weights ship.
     """
-    if given is None:
-        return START if domain == "ffhq" and START.is_dir() else None
-    return None if given == NONE else given
+    if given is not None:
+        return None if given == NONE else (renamed(read_parts(given, "looks")), renamed(read_parts(given, "head")))
+    if not (files := start_files(domain)):
+        return None
+    looks, coarse, head = (
+        {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()} for path in files
+    )
+    coarse = {name.replace("look.", "coarse_look.", 1): value for name, value in coarse.items()}
+    return coarse | looks, head
 
 
 def read_parts(folder: Path, name: str) -> dict[str, Tensor]:

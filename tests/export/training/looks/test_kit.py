@@ -42,6 +42,17 @@ def test_parts_of_an_earlier_kit_do_not_stay(world: dict[str, Path]) -> None:
     assert not (world["out"] / "part-99").exists()
 
 
+def test_a_kit_has_weights_to_start_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kit, "descriptor", lambda: None)
+    (tmp_path / "looks-0.safetensors").write_bytes(b"")
+    shipped, none, own = (
+        kit.contents(photos=[], start=start, domain="ffhq") for start in (None, Path("none"), tmp_path)
+    )
+    assert "networks/weights/ffhq/looks16.safetensors" in shipped
+    assert not any("looks16" in name or name.startswith("start/") for name in none)
+    assert set(own) - set(none) == {"start/looks-0.safetensors"}
+
+
 def test_what_cannot_be_packed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a zip file"):
         kit.pack(tmp_path, photos=[tmp_path], start=None, domain="ffhq")

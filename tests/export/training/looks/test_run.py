@@ -11,13 +11,12 @@ from export.training.looks.draws import Batches
 from export.training.looks.faces import Faces
 from export.training.looks.run import Run, Trainer
 from export.training.looks.weights import (
-    START,
     StartError,
     measure_statistics,
     read_parts,
     renamed,
-    start_folder,
     start_from,
+    start_states,
     write_parts,
 )
 from networks.generator_file import Generator
@@ -94,11 +93,13 @@ def test_a_run_leaves_weights_to_start_from(generator: Generator, faces: Faces, 
             assert torch.allclose(value, kept[name], rtol=1e-3, atol=1e-3), name
 
 
-def test_a_run_starts_from_the_last_training(tmp_path: Path) -> None:
-    assert start_folder(None, "ffhq") == START
-    assert start_folder(None, "cats") is None
-    assert start_folder(Path("none"), "ffhq") is None
-    assert start_folder(tmp_path, "ffhq") == tmp_path
+def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
+    write_parts(TwoLooks(), tmp_path, "looks")
+    write_parts(ShortHead(), tmp_path, "head")
+    states = start_states(tmp_path, "ffhq")
+    assert states is not None
+    assert start_from(TwoLooks(), states[0]) == []
+    assert start_from(ShortHead(), states[1]) == []
 
 
 def test_weights_come_in_parts(tmp_path: Path) -> None:
