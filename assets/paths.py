@@ -50,6 +50,16 @@ def looks_file(domain: str, cut: int) -> Path:
     return LEARNED / domain / f"looks{cut}.safetensors"
 
 
+def faithful_looks_file(domain: str, cut: int) -> Path:
+    """Two looks trained for the picture alone, whose codes are rendered and not edited, fp16 safetensors."""
+    return LEARNED / domain / f"faithful_looks{cut}.safetensors"
+
+
+def faithful_head_file(domain: str, cut: int) -> Path:
+    """Their short head, fp16 safetensors."""
+    return LEARNED / domain / f"faithful_head{cut}.safetensors"
+
+
 def coarse_look_file(domain: str, cut: int) -> Path:
     """The trained coarse look that ships with the project, fp16 safetensors."""
     return LEARNED / domain / f"coarse_look{cut}.safetensors"

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from assets.paths import coarse_look_file, detail_file, encoder_file, looks_file, short_head_file
+from assets.paths import (
+    coarse_look_file,
+    detail_file,
+    encoder_file,
+    faithful_head_file,
+    faithful_looks_file,
+    looks_file,
+    short_head_file,
+)
 from export.serve.looks import PreviewGraph
 from export.training.looks.weights import read_parts, renamed, start_from
 from networks.drawn_looks import DrawnLooks
@@ -32,12 +40,19 @@ class Code:
         w: float32 [1, m, 512], w_m_plus.
         w_coarse: float32 [1, coarse, 512]; None if the code has none; edits then leave f.
         theta: float32 [1, 2, 3], how the aligned face lies in the photo.
+        faithful: f and w_m_plus to render, if those above are for edits alone.
     """
 
     f: Tensor
     w: Tensor
     w_coarse: Tensor | None
     theta: Tensor
+    faithful: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def rendered(self) -> tuple[Tensor, Tensor]:
+        """f and w_m_plus to render."""
+        return self.faithful or (self.f, self.w)
 
     def edited(self, synthesis: MobileStyleGAN, step: Tensor) -> tuple[Tensor, Tensor]:
         """f and w_m_plus, moved by ``step``, float32 [num_styles, 512]."""
@@ -89,6 +104,7 @@ class LooksCoder:
         networks: the looks, the short head and the coarse look, in evaluation mode.
         name: what the tables call them.
         files: their weights.
+        faithful: looks and a short head for the codes that are rendered, if those of ``networks`` are for edits alone.
     """
 
     def __init__(
@@ -98,11 +114,15 @@ class LooksCoder:
         *,
         name: str,
         files: tuple[Path, ...],
+        faithful: tuple[CodeLooks, ShortHead] | None = None,
     ) -> None:
         assert isinstance(generator.synthesis, MobileStyleGAN)
         self.name, self.files = name, files
         self.looks, head, self.coarse = networks
         self.preview = PreviewGraph(generator.synthesis, head)
+        self.faithful = None
+        if faithful is not None:
+            self.faithful = faithful[0], PreviewGraph(generator.synthesis, faithful[1])
 
     @classmethod
     def of_folder(cls, generator: Generator, folder: Path) -> LooksCoder:
@@ -119,17 +139,22 @@ class LooksCoder:
     def shipped(cls, generator: Generator, *, domain: str = "ffhq") -> LooksCoder:
         """As they are served."""
         both, head, coarse = (file(domain, 16) for file in (looks_file, short_head_file, coarse_look_file))
-        encoder, detail = encoder_file(domain, 16), detail_file(domain, 16)
-        name = generator.fingerprint
-        looks = load_looks(both, generator=name)
-        drawn = DrawnLooks(looks, load_encoder(encoder, generator=name), load_detail(detail, generator=name))
+        encoder, name = encoder_file(domain, 16), generator.fingerprint
+        drawn = DrawnLooks(load_looks(both, generator=name), load_encoder(encoder, generator=name))
         networks = drawn, load_short_head(head, generator=name), load_coarse_styles(coarse, generator=name)
-        return cls(generator, networks, name="looks", files=(both, head, encoder, detail))
+        own = faithful_looks_file(domain, 16), faithful_head_file(domain, 16)
+        faithful = load_looks(own[0], generator=name), load_short_head(own[1], generator=name)
+        files = both, head, encoder, *own
+        return cls(generator, networks, name="looks", files=files, faithful=faithful)
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""
         f, w = self.looks(photo, self.preview.paint)
-        return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta)
+        rendered = None
+        if self.faithful is not None:
+            looks, preview = self.faithful
+            rendered = looks(photo, preview.paint)
+        return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta, rendered)
 
 
 def shipped(generator: Generator, *, domain: str = "ffhq") -> list[Coder]:

@@ -132,12 +132,12 @@ class Bench:
         """Judge a coder on a target; give the pictures too: photo, render, its eyes at full size, then the edits."""
         photo = from_array(target.image)
         code = coder(photo, target.theta)
-        big = self.synthesis.fine(code.f, code.w)
-        plain = reduced(big.clamp(-1, 1), SIDE)
-        shown = to_array(plain)
+        big = self.synthesis.fine(*code.rendered)
+        shown = to_array(reduced(big.clamp(-1, 1), SIDE))
         result = CodeQuality(coder.name, target.group, target.name, self.judge(target.image, shown))
         pictures = [target.image, shown, eyes(big, target.theta)]
         if edits:
+            plain = self.render(code.f, code.w)
             for name, step in self.steps.items():
                 ends = []
                 for strength in (-STRENGTH, STRENGTH):

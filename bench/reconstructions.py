@@ -117,7 +117,7 @@ class Reconstructions:
         fast = self._inverter.invert(Photo.decode(encoded, name="target.png")).inversion
         for method in methods:
             if method == "mean":
-                yield method, replace(fast, w_m_plus=np.tile(self._style, (len(fast.w_m_plus), 1)))
+                yield method, replace(fast.editable, w_m_plus=np.tile(self._style, (len(fast.w_m_plus), 1)))
             elif method == "fast":
                 yield method, fast
             else:
@@ -190,7 +190,8 @@ def mean_style(transport: Transport) -> Floats:
 def digest(image: Image8, code: Inversion, other: bytes) -> str:
     """A name for a result of a target, a latent code, and other inputs."""
     found = hashlib.sha256(code.generator.encode())
-    for part in (image, code.f, code.w_m_plus):
+    rendered = code.faithful or code
+    for part in (image, code.f, code.w_m_plus, rendered.f, rendered.w_m_plus):
         found.update(np.ascontiguousarray(part).data)
     found.update(other)
     return found.hexdigest()[:20]

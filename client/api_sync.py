@@ -148,7 +148,7 @@ class Inverter:
         return framing(wanted, opened.size, faces, name=opened.name)
 
     def render(self, inversion: Inversion) -> NDArray[np.uint8]:
-        """Return the image of an inversion: uint8 RGB [1024, 1024, 3].
+        """Return the image of an inversion: uint8 RGB [1024, 1024, 3]. Of its faithful code, if it has one.
 
         Raises:
             GeneratorMismatch: the server runs another generator.
@@ -238,7 +238,8 @@ class Inverter:
         """Return one image per strength: the whole photo with the change in it, uint8 RGB [n, H, W, 3].
 
         Args:
-            inversion: what to edit. ``w_m_plus`` is moved, and with ``inversion.face`` also ``f``.
+            inversion: what to edit. ``w_m_plus`` is moved, and with ``inversion.face`` also ``f``. A faithful code
+                takes no part: at strength 0 the image is that of ``inversion.editable``.
             direction: a direction, its name, or the path of a ``.safetensors`` file.
             strengths: in the direction's units, from -100 to 100; any number of them.
             photo: the photo that was inverted; without it, the images are the generator's, uint8 RGB
@@ -254,7 +255,7 @@ class Inverter:
         images = self._session.edit(inversion, chosen, strengths)
         if photo is None:
             return images
-        plain = self._session.render(inversion)
+        plain = self._session.render(inversion.editable)
         return _pasted(photo, inversion, plain, images)
 
     def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:

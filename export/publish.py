@@ -7,7 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from assets.paths import LEARNED, coarse_look_file, generator_file, looks_file, short_head_file
+from assets.paths import (
+    LEARNED,
+    coarse_look_file,
+    faithful_head_file,
+    faithful_looks_file,
+    generator_file,
+    looks_file,
+    short_head_file,
+)
 from export.training.looks.weights import StartError, read_parts, renamed, start_from
 from networks.generator_file import generator_metadata, read_shape
 from networks.looks import CoarseStyles, TwoLooks
@@ -16,12 +24,16 @@ from networks.short_head import ShortHead
 from protocol.cuts import DEFAULT_CUT
 
 PARTS = ("looks", "coarse_look", "short_head")
+FAITHFUL = ("faithful_looks", "faithful_head")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export publish``."""
     parser.add_argument("folder", type=Path, help="with looks-*.safetensors and head-*.safetensors")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the files to write (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*PARTS, *FAITHFUL), default=PARTS, metavar="PART",
+        help=f"the files to write, of {', '.join((*PARTS, *FAITHFUL))} (default: the first three)",
+    )  # fmt: skip
     parser.add_argument("--training", default="", metavar="TEXT", help="how they were trained, for the files' metadata")
     parser.add_argument("--weights", type=Path, help="folder for the files (default: networks/weights/DOMAIN)")
 
@@ -41,11 +53,13 @@ def run(args: argparse.Namespace) -> None:
         state = renamed(read_parts(args.folder, name))
         if not state:
             raise StartError(f"no weights in `{args.folder}`: expected `{name}-0.safetensors`")
-        start_from(network, state)
+        start_from(network, state, new=() if "coarse_look" in args.only else ("coarse_look.",))
     parts: dict[str, tuple[Path, Callable[..., None]]] = {
         "looks": (looks_file(domain, DEFAULT_CUT), partial(save_looks, looks)),
         "coarse_look": (coarse_look_file(domain, DEFAULT_CUT), partial(save_coarse_styles, CoarseStyles.of(looks))),
         "short_head": (short_head_file(domain, DEFAULT_CUT), partial(save_short_head, head)),
+        "faithful_looks": (faithful_looks_file(domain, DEFAULT_CUT), partial(save_looks, looks)),
+        "faithful_head": (faithful_head_file(domain, DEFAULT_CUT), partial(save_short_head, head)),
     }
     for part in args.only:
         file, save = parts[part]

@@ -186,7 +186,11 @@ class Plan:
                 for strength, image in zip(strengths, images, strict=True):
                     yield self._name(name, strength), partial(save, image, self.format)
             return
-        whole = Together(photo, [(inversion.frame, image) for inversion, image in faces])
+        plain = [
+            (each.frame, image if each.faithful is None else await inverter.render(each.editable))
+            for each, image in faces
+        ]
+        whole = Together(photo, plain)
         for name, strengths in self.edits:
             for part, pictures in whole.pictures(strengths):
                 failed = []

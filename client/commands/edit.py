@@ -90,7 +90,7 @@ def run(options: EditFlags) -> Report:
         Inverter(**connection(options.output, options.server)) as inverter,
         progress("editing", 2, json=options.output.json) as bar,
     ):
-        plain = inverter.render(inversion)
+        plain = inverter.render(inversion.editable)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
         edited = Edited(direction, strengths, shown_in(place, plain, list(images)))

@@ -141,13 +141,15 @@ class _Making:
             result = self._start(frame)
             bar.update()
             plain = result.reconstruction
+            if edits and result.inversion.faithful is not None:
+                plain = self.inverter.render(result.inversion.editable)
             done = []
             for each in edits:
                 images = self.inverter.edit(result.inversion, *each)
                 done.append(Edited(*each, shown_in(place, plain, list(images))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
-            return written(path, result.inversion, plain, tile=tile, edits=done, form=form)
+            return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)
 
     def refined(
         self, frames: Sequence[Frame], goals: Sequence[Goal], wanted: RefineOptions

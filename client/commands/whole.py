@@ -93,7 +93,7 @@ def edited_together(
     with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
         faces = []
         for inversion in inversions:
-            faces.append((inversion.frame, inverter.render(inversion)))
+            faces.append((inversion.frame, inverter.render(inversion.editable)))
             bar.update()
         whole = Together(photo, faces)
 

@@ -6,7 +6,8 @@ for older versions, where it is a square of whole pixels; files of theirs have `
 Schema 1 holds ``f``, ``w_m_plus`` and ``f_o``. Schema 2 adds what a refinement leaves, each optional: the square of the
 photo as the bytes of a PNG file (``target``, uint8), the tensors of the optimiser (``optimiser.NAME``, float32), and an
 account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds what edits need to move ``f``
-(``w_coarse`` and ``transform``, float32).
+(``w_coarse`` and ``transform``, float32). Schema 4 adds the code that is rendered where another is edited
+(``faithful_f`` and ``faithful_w_m_plus``, float32).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from PIL import Image
 from client.errors import GeneratorMismatch, InversionError, ParameterError, PhotoError
 from client.files import tensors
 from client.files.face_styles import FaceStyles
+from client.files.faithful import Faithful
 from client.files.photo import Photo
 from client.files.record import Refinement
 from client.frames.frame import Frame
@@ -35,7 +37,8 @@ from protocol.cuts import W_PLUS
 SCHEMA: Final = "unaligned.inversion/1"
 REFINED_SCHEMA: Final = "unaligned.inversion/2"
 FACE_SCHEMA: Final = "unaligned.inversion/3"
-SCHEMAS: Final = (SCHEMA, REFINED_SCHEMA, FACE_SCHEMA)
+FAITHFUL_SCHEMA: Final = "unaligned.inversion/4"
+SCHEMAS: Final = (SCHEMA, REFINED_SCHEMA, FACE_SCHEMA, FAITHFUL_SCHEMA)
 SUFFIX: Final = ".inversion.safetensors"
 CUTS: Final = (W_PLUS, *cuts.CUTS)
 STYLE_DIM: Final = 512
@@ -71,6 +74,7 @@ class Inversion:
         target: the photo's square as a PNG file, RGB, of the generator's resolution; None if it was not kept.
         refinement: how far a refinement got; None without one.
         face: what edits need to move ``f``; None if they leave it.
+        faithful: the code that is rendered, if ``f`` and ``w_m_plus`` are only for edits and refinements to start from.
 
     Raises:
         InversionError: on creation, when a tensor has another shape or dtype or is not finite, or the target is not
@@ -92,9 +96,15 @@ class Inversion:
     target: bytes | None = None
     refinement: Refinement | None = None
     face: FaceStyles | None = None
+    faithful: Faithful | None = None
 
     def __post_init__(self) -> None:
         _validate(self, "the inversion")
+
+    @property
+    def editable(self) -> Inversion:
+        """The same without its faithful code: what edits change, as it is rendered before they do."""
+        return replace(self, faithful=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole or not at all, replacing an existing one.
@@ -121,7 +131,7 @@ class Inversion:
         if schema is None:
             raise InversionError(f"{what} is a safetensors file, but not an inversion")
         if schema not in SCHEMAS:
-            raise InversionError(f"{what} has the schema {quoted(schema)}: expected {SCHEMA} to {FACE_SCHEMA[-1]}")
+            raise InversionError(f"{what} has the schema {quoted(schema)}: expected {SCHEMA} to {FAITHFUL_SCHEMA[-1]}")
         f, w_m_plus, f_o = (
             tensors.require(found, name, what=what, error=InversionError) for name in ("f", "w_m_plus", "f_o")
         )
@@ -138,11 +148,13 @@ class Inversion:
             raise InversionError(f"{what} has an unreadable cut, frame or photo size") from problem
         texts = {key: shown(metadata[key]) for key in _TEXTS}
         versions = {side: texts.pop(f"{side}_version") for side in ("client", "server")}
-        target = refinement = face = None
+        target = refinement = face = faithful = None
         if schema != SCHEMA:
             target, refinement = _target(found, what), _refinement(found, metadata, what)
-        if schema == FACE_SCHEMA:
+        if schema in (FACE_SCHEMA, FAITHFUL_SCHEMA):
             face = FaceStyles.found(found, what)
+        if schema == FAITHFUL_SCHEMA:
+            faithful = Faithful.found(found, what)
         try:
             inversion = cls(
                 f,
@@ -155,6 +167,7 @@ class Inversion:
                 target=target,
                 refinement=refinement,
                 face=face,
+                faithful=faithful,
                 **texts,
             )
             if target is not None:
@@ -217,10 +230,14 @@ class Inversion:
             found |= {f"{_OPTIMISER}{name}": value for name, value in self.refinement.optimiser.items()}
         if self.face is not None:
             found |= self.face.named()
+        if self.faithful is not None:
+            found |= self.faithful.named()
         return found
 
     @property
     def _schema(self) -> str:
+        if self.faithful is not None:
+            return FAITHFUL_SCHEMA
         if self.face is not None:
             return FACE_SCHEMA
         return SCHEMA if self.target is None and self.refinement is None else REFINED_SCHEMA
@@ -261,6 +278,8 @@ def _validate(inversion: Inversion, what: str) -> None:
         raise InversionError(f"tensor 'w_m_plus' of {what} is {list(styles)}, not [styles, {STYLE_DIM}]")
     if inversion.face is not None:
         inversion.face.check(what, dim=STYLE_DIM)
+    if inversion.faithful is not None:
+        inversion.faithful.check(what, f=shape, w_m_plus=styles)
     frame, (width, height) = inversion.frame, inversion.photo_size
     if not frame.shows((width, height)):
         raise InversionError(f"the {frame} of {what} does not lie within its photo of {width}x{height} pixels")

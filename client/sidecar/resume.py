@@ -221,7 +221,8 @@ class Refiner:
 
     def _moved(self, state: State, refinement: Refinement) -> Inversion:
         method = f"refined:{self._options.preset}"
-        return replace(self._inversion, f=state.f, w_m_plus=state.w_m_plus, method=method, refinement=refinement)
+        moved = replace(self._inversion.editable, f=state.f, w_m_plus=state.w_m_plus)
+        return replace(moved, method=method, refinement=refinement)
 
 
 def refine(refiner: Refiner, transport: RefineTransport) -> Generator[RefineEvent, None, None]:

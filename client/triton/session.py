@@ -20,6 +20,7 @@ from client.errors import (
 )
 from client.files.direction import Direction
 from client.files.face_styles import FaceStyles
+from client.files.faithful import Faithful
 from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.frames.face import LOOK_SIDE, LOOKS, Face, aligned_in, faces_of, look_at, seen_again, shrunk
@@ -119,6 +120,7 @@ class AsyncSession:
             method=start,
             versions={"client": version(), "server": server.version},
             face=styles,
+            faithful=Faithful.answered(answer),
         )
         return InversionResult(inversion, answer["reconstruction"])
 
@@ -173,7 +175,8 @@ class AsyncSession:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""
         config = await self._config("fine", inversion.cut)
         self._require(inversion, config)
-        answer = await self._infer(config, {"f": inversion.f, "w_m_plus": inversion.w_m_plus}, ("image",))
+        code = inversion.faithful or inversion
+        answer = await self._infer(config, {"f": code.f, "w_m_plus": code.w_m_plus}, ("image",))
         image: Image8 = answer["image"]
         return image
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from assets.paths import coarse_look_file, detail_file, encoder_file, generator_file, looks_file, short_head_file
+from assets.paths import (
+    coarse_look_file,
+    encoder_file,
+    faithful_head_file,
+    faithful_looks_file,
+    generator_file,
+    looks_file,
+    short_head_file,
+)
 from export.serve.graph import Graph, received, sent
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
-from networks.learned_file import BACKBONE, load_detail, load_encoder
-from networks.looks import PHOTO, CoarseStyles
+from networks.learned_file import load_encoder
+from networks.looks import PHOTO, CoarseStyles, CodeLooks
 from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
@@ -23,7 +32,6 @@ from protocol.roles import ROLES
 
 CODE = (
     "export/serve/looks.py",
-    "networks/detail.py",
     "networks/drawn_looks.py",
     "networks/encoder.py",
     "networks/looks.py",
@@ -71,16 +79,22 @@ class PreviewGraph(nn.Module):
 
 
 class LooksGraph(nn.Module):
-    """image uint8 [B, 256, 256, 3] -> f [B, C, 16, 16], w_m_plus [B, m, 512], by the two looks and the short head."""
+    """Two codes of a photo, each by two looks and their short head: one to edit, and one that shows the person best.
 
-    def __init__(self, looks: DrawnLooks, preview: PreviewGraph) -> None:
+    image uint8 [B, 256, 256, 3] -> f [B, C, 16, 16], w_m_plus [B, m, 512], faithful_f and faithful_w_m_plus alike.
+    """
+
+    def __init__(
+        self, looks: DrawnLooks, preview: PreviewGraph, faithful: CodeLooks, faithful_preview: PreviewGraph
+    ) -> None:
         super().__init__()
         self.looks, self.preview = looks, preview
+        self.faithful, self.faithful_preview = faithful, faithful_preview
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        code: tuple[Tensor, Tensor] = self.looks(received(image), self.preview.paint)
-        return code
+        photo = received(image)
+        return *self.looks(photo, self.preview.paint), *self.faithful(photo, self.faithful_preview.paint)
 
 
 class MoveGraph(nn.Module):
@@ -136,32 +150,31 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
     if not moves_f(domain, cut):
         return []
     weights, look, head = generator_file(domain), coarse_look_file(domain, cut), short_head_file(domain, cut)
-    both, encoder, detail = (file(domain, cut) for file in (looks_file, encoder_file, detail_file))
+    both, encoder = looks_file(domain, cut), encoder_file(domain, cut)
+    faithful, faithful_head = faithful_looks_file(domain, cut), faithful_head_file(domain, cut)
     before = shape.coarse_styles(cut)
     f = torch.zeros(2, shape.f_channels(cut), cut, cut)
     w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
     image = torch.zeros(2, PHOTO, PHOTO, 3, dtype=torch.uint8)
     still = IDENTITY.expand(2, 2, 3).contiguous()
 
-    def preview() -> PreviewGraph:
+    def preview(head: Path = head) -> PreviewGraph:
         made = generator()
         assert isinstance(made.synthesis, MobileStyleGAN)
         return PreviewGraph(made.synthesis, load_short_head(head, generator=made.fingerprint))
 
     def looks() -> LooksGraph:
         own = generator().fingerprint
-        drawn = DrawnLooks(
-            load_looks(both, generator=own), load_encoder(encoder, generator=own), load_detail(detail, generator=own)
-        )
-        return LooksGraph(drawn, preview())
+        drawn = DrawnLooks(load_looks(both, generator=own), load_encoder(encoder, generator=own))
+        return LooksGraph(drawn, preview(), load_looks(faithful, generator=own), preview(faithful_head))
 
     return [
         Graph(
             name=f"{name}_looks",
             build=looks,
             inputs={"image": image},
-            outputs=("f", "w_m_plus"),
-            weights=(weights, both, head, encoder, detail, BACKBONE),
+            outputs=("f", "w_m_plus", "faithful_f", "faithful_w_m_plus"),
+            weights=(weights, both, head, encoder, faithful, faithful_head),
             code=CODE,
         ),
         Graph(

@@ -24,6 +24,7 @@ from protocol.cuts import prefix
 from protocol.roles import FACE_FINDER, FACES, ROLES, Role
 
 VERSION = "1"
+FAITHFUL = "faithful_"  # begins the names of the tensors of a code that is only rendered
 
 
 class RepositoryError(ValueError):
@@ -119,16 +120,21 @@ def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str])
 def _invert(
     name: str, served: dict[str, ServedModel], parameters: dict[str, str], coders: Sequence[str]
 ) -> ServedModel:
-    """image -> f, w_m_plus, reconstruction; with a coarse look: image, transform -> those and w_coarse."""
+    """image -> f, w_m_plus, reconstruction; with a coarse look: image, transform -> those and w_coarse.
+
+    Where a coder gives a faithful code as well, that is what the reconstruction shows.
+    """
     fine = served[f"{name}_fine"]
     image = fine.outputs[0]
     readers = [served[model] for model in (*coders, f"{name}_styles") if model in served]
     inputs = {tensor.name: tensor for model in readers for tensor in model.inputs}
+    found = [tensor for model in readers for tensor in model.outputs]
+    kind = FAITHFUL if any(tensor.name.startswith(FAITHFUL) for tensor in found) else ""
     return ServedModel(
         name=f"{name}_invert",
         inputs=tuple(inputs.values()),
         outputs=(
-            *(tensor for model in readers for tensor in model.outputs),
+            *found,
             Tensor(name="reconstruction", dtype=image.dtype, dims=image.dims),
         ),
         max_batch_size=fine.max_batch_size,
@@ -144,7 +150,7 @@ def _invert(
             ),
             EnsembleStep(
                 model=fine.name,
-                inputs={"f": "f", "w_m_plus": "w_m_plus"},
+                inputs={name: f"{kind}{name}" for name in ("f", "w_m_plus")},
                 outputs={"image": "reconstruction"},
             ),
         ),

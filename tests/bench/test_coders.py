@@ -11,7 +11,7 @@ from bench import coders
 from bench.coders import LooksCoder, shipped
 from export.serve.looks import LooksGraph
 from export.training.looks.weights import write_parts
-from networks.detail import Detail
+from networks.drawn_looks import DrawnLooks
 from networks.encoder import Encoder
 from networks.generator_file import Generator
 from networks.learned_file import save_learned
@@ -23,7 +23,14 @@ from networks.pixels import from_array
 from networks.short_head import ShortHead
 from networks.similarity import IDENTITY
 
-FILES = ("looks_file", "short_head_file", "coarse_look_file", "encoder_file", "detail_file")
+FILES = (
+    "looks_file",
+    "short_head_file",
+    "coarse_look_file",
+    "encoder_file",
+    "faithful_looks_file",
+    "faithful_head_file",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,10 @@ def test_the_codes_are_those_of_the_served_graph(
     save_short_head(head, files / FILES[1], generator=generator.fingerprint)
     save_coarse_styles(CoarseStyles.of(looks), files / FILES[2], generator=generator.fingerprint)
     save_learned(Encoder(cut=16), files / FILES[3], generator=generator.fingerprint)
-    save_learned(Detail(cut=16, count=12), files / FILES[4], generator=generator.fingerprint)
+    torch.manual_seed(2)
+    faithful = TwoLooks().eval(), ShortHead().eval()
+    save_looks(faithful[0], files / FILES[4], generator=generator.fingerprint)
+    save_short_head(faithful[1], files / FILES[5], generator=generator.fingerprint)
     write_parts(looks, files / "trained", "looks")
     write_parts(head, files / "trained", "head")
     served, trained = shipped(generator)[-1], LooksCoder.of_folder(generator, files / "trained")
@@ -65,10 +75,13 @@ def test_the_codes_are_those_of_the_served_graph(
     assert isinstance(served, LooksCoder)
     image = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8)
     photo = from_array(image[0].numpy())
-    drawn = LooksGraph(served.looks, served.preview)(image)
-    for coder, expected in ((served, drawn), (trained, looks(photo, trained.preview.paint))):
+    own = looks(photo, trained.preview.paint)
+    assert isinstance(served.looks, DrawnLooks) and served.faithful is not None
+    f, w, *rendered = LooksGraph(served.looks, served.preview, *served.faithful)(image)
+    for coder, expected, shown in ((served, (f, w), tuple(rendered)), (trained, own, own)):
         code = coder(photo, IDENTITY[None])
-        torch.testing.assert_close((code.f, code.w), expected, rtol=0, atol=1e-4)  # the files are in float16
+        for found, wanted in (((code.f, code.w), expected), (code.rendered, shown)):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)  # the files are in float16
         assert code.w_coarse is not None and code.w_coarse.shape == (1, 4, 512)
         assert all(file.exists() for file in coder.files)
 

@@ -14,6 +14,8 @@ from export.serve.graph import Graph
 from export.serve.looks import LooksGraph, MoveGraph, PreviewGraph, StylesGraph, looks_graphs, moves_f, usable
 from export.serve.repository import ensembles
 from export.serve.triton_config import ServedModel, Tensor
+from networks.drawn_looks import DrawnLooks
+from networks.encoder import Encoder
 from networks.generator_file import Generator
 from networks.looks import CoarseStyles, TwoLooks
 from networks.mapping import MappingNetwork
@@ -97,18 +99,21 @@ def test_a_preview_is_what_the_short_head_paints(synthesis: MobileStyleGAN) -> N
 
 
 @torch.no_grad()
-def test_a_code_is_that_of_the_training(synthesis: MobileStyleGAN) -> None:
+def test_the_faithful_code_is_that_of_its_training(synthesis: MobileStyleGAN) -> None:
     torch.manual_seed(3)
     looks, head = TwoLooks().eval(), ShortHead().eval()
+    others = DrawnLooks(TwoLooks().eval(), Encoder(cut=16).eval())
     image = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
     photo = image.permute(0, 3, 1, 2).float() / 127.5 - 1
     first = looks.look(photo)
     f, w = looks.denormalise_f(first[0]), looks.denormalise_w(first[1])
     painted = head(synthesis.features(f, w), w[:, -7:]).clamp(-1.5, 1.5)
     expected = looks.look_again(photo, painted, *first)
-    found = LooksGraph(looks, PreviewGraph(synthesis, head))(image)
-    torch.testing.assert_close(found[0], looks.denormalise_f(expected[0]))
-    torch.testing.assert_close(found[1], looks.denormalise_w(expected[1]))
+    preview = PreviewGraph(synthesis, ShortHead().eval())
+    found = LooksGraph(others, preview, looks, PreviewGraph(synthesis, head))(image)
+    torch.testing.assert_close(found[2], looks.denormalise_f(expected[0]))
+    torch.testing.assert_close(found[3], looks.denormalise_w(expected[1]))
+    torch.testing.assert_close(found[:2], others(photo, preview.paint))
 
 
 @pytest.mark.parametrize("number", WRONG)
@@ -163,6 +168,7 @@ def served(name: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tup
 
 F, W, IMAGE = (512, 16, 16), (12, 512), (256, 256, 3)
 CODE = {"f": F, "w_m_plus": W}
+FAITHFUL = {f"faithful_{name}": dims for name, dims in CODE.items()}
 
 
 def parts(*, styles: bool, looks: bool = False) -> dict[str, ServedModel]:
@@ -173,7 +179,7 @@ def parts(*, styles: bool, looks: bool = False) -> dict[str, ServedModel]:
         served("d_shift", {**CODE, "strengths": (-1,)}, {"f_batch": (-1, *F), "w_m_plus_batch": (-1, *W)}),
     ]
     if looks:
-        found.append(served("d_looks", {"image": IMAGE}, CODE))
+        found.append(served("d_looks", {"image": IMAGE}, CODE | FAITHFUL))
     if styles:
         found.append(served("d_styles", {"image": IMAGE, "transform": (2, 3)}, {"w_coarse": (4, 512)}))
     return {model.name: model for model in found}
@@ -193,10 +199,13 @@ def test_an_inversion_has_coarse_styles_where_they_are_served(*, styles: bool) -
 def test_the_two_looks_give_the_code_where_they_are_served() -> None:
     invert = ensembles("d", parts(styles=True, looks=True), parameters={})[0]
     plain = ensembles("d", parts(styles=True), parameters={})[0]
-    assert (invert.inputs, invert.outputs) == (plain.inputs, plain.outputs)
+    assert invert.inputs == plain.inputs
+    assert {t.name for t in invert.outputs} - {t.name for t in plain.outputs} == set(FAITHFUL)
     assert [step.model for step in plain.steps] == ["d_encoder", "d_detail", "d_styles", "d_fine"]
     assert [step.model for step in invert.steps] == ["d_looks", "d_styles", "d_fine"]
-    assert invert.steps[0].outputs == {"f": "f", "w_m_plus": "w_m_plus"}
+    assert invert.steps[0].outputs == {name: name for name in CODE | FAITHFUL}
+    # What the reconstruction shows is not what is edited.
+    assert invert.steps[-1].inputs == {name: f"faithful_{name}" for name in CODE}
 
 
 @pytest.mark.parametrize("missing", ["encoder", "detail"])

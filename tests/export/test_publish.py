@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from assets.paths import coarse_look_file
 from export import publish
 from export.__main__ import main
-from export.training.looks.weights import start_from, start_states, write_parts
+from export.training.looks.weights import read_parts, start_from, start_states, write_parts
 from networks.looks import CoarseStyles, TwoLooks
 from networks.looks_file import load_coarse_styles, load_looks, load_short_head
 from networks.mobilestylegan import MobileStyleGAN
@@ -69,6 +70,20 @@ def test_three_files_hold_what_was_trained(
 def test_some_of_the_files_can_be_left_out(trained: Path, tmp_path: Path) -> None:
     assert main(["publish", str(trained), "--weights", str(tmp_path), "--only", "coarse_look", "short_head"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[0], FILES[2]]
+
+
+def test_looks_for_the_picture_alone_need_no_coarse_look(trained: Path, tmp_path: Path) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    looks = {name: value for name, value in read_parts(trained, "looks").items() if not name.startswith("coarse_look.")}
+    folder.mkdir()
+    save_file(looks, folder / "looks-0.safetensors")
+    (folder / "head-0.safetensors").symlink_to(trained / "head-0.safetensors")
+    faithful = ["faithful_looks", "faithful_head"]
+    assert main(["publish", str(folder), "--weights", str(target), "--only", *faithful]) == 0
+    both, head = (target / f"{name}16.safetensors" for name in faithful)
+    torch.testing.assert_close(load_looks(both).f_mean, looks["f_mean"])
+    assert load_short_head(head) is not None
+    assert main(["publish", str(folder), "--weights", str(target)]) == 1
 
 
 @pytest.mark.parametrize("missing", ["looks", "head"])

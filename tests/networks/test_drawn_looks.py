@@ -10,16 +10,16 @@ from networks.drawn_looks import LENGTH, DrawnLooks
 from networks.looks import CodeLooks
 
 
-class Fixed(nn.Module):
-    """An encoder or a detail head that gives one answer."""
+class Zeros(nn.Module):
+    """An encoder that finds zeros."""
 
-    def __init__(self, answer: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.answer, self.input_size, self.seen = answer, 128, (0, 0)
+        self.input_size, self.seen = 128, (0, 0)
 
     def forward(self, image: Tensor) -> Tensor:
         self.seen = tuple(image.shape[2:])
-        return self.answer.expand(len(image), *self.answer.shape[1:])
+        return torch.zeros(len(image), 512, 16, 16)
 
 
 @pytest.fixture
@@ -31,18 +31,16 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> DrawnLooks:
     lengths = torch.tensor([0.2, 0.4, 0.8])
     w = looks.denormalise_w(lengths[:, None, None].expand(3, 12, 512))
     monkeypatch.setattr(looks, "forward", lambda _photo, _paint: (torch.ones(3, 512, 16, 16), w))
-    return DrawnLooks(looks, Fixed(torch.zeros(1, 512, 16, 16)), Fixed(torch.full((1, 12, 512), 3.0)))  # type: ignore[arg-type]
+    return DrawnLooks(looks, Zeros())  # type: ignore[arg-type]
 
 
 def test_codes_with_long_styles_are_drawn_to_the_encoders(drawn: DrawnLooks) -> None:
     f, w = drawn(torch.zeros(3, 3, 256, 256), lambda _f, _w: torch.zeros(3, 3, 256, 256))
     for number, kept in enumerate((1.0, 1.0, 0.5)):
         torch.testing.assert_close(f[number], torch.full((512, 16, 16), kept))
-    # The centre is the mean style here, so that the styles end at the length.
     found = drawn.looks.normalise_w(w).square().mean(2).sqrt()
     torch.testing.assert_close(found, torch.tensor([0.2, LENGTH, LENGTH])[:, None].expand(3, 12))
     assert drawn.encoder.seen == (128, 128)  # type: ignore[comparison-overlap]
-    assert drawn.detail.seen == (256, 256)
 
 
 def test_a_code_without_styles_is_left(drawn: DrawnLooks, monkeypatch: pytest.MonkeyPatch) -> None:
