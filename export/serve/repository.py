@@ -10,7 +10,7 @@ import argparse
 import filecmp
 import os
 import shutil
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from assets.paths import REPOSITORY
@@ -92,6 +92,12 @@ def coders_of(name: str, models: Container[str]) -> list[str]:
     return []
 
 
+def rendered(outputs: Iterable[str]) -> dict[str, str]:
+    """The code that the fine half renders, of what the coders give: by its inputs, the names of their outputs."""
+    kind = FAITHFUL if any(name.startswith(FAITHFUL) for name in outputs) else ""
+    return {name: f"{kind}{name}" for name in ("f", "w_m_plus")}
+
+
 def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
     """One code, many strengths -> images."""
     fine, shift = (served[f"{name}_{role}"] for role in ("fine", "shift"))
@@ -129,7 +135,7 @@ def _invert(
     readers = [served[model] for model in (*coders, f"{name}_styles") if model in served]
     inputs = {tensor.name: tensor for model in readers for tensor in model.inputs}
     found = [tensor for model in readers for tensor in model.outputs]
-    kind = FAITHFUL if any(tensor.name.startswith(FAITHFUL) for tensor in found) else ""
+    shown = rendered(tensor.name for tensor in found)
     return ServedModel(
         name=f"{name}_invert",
         inputs=tuple(inputs.values()),
@@ -150,7 +156,7 @@ def _invert(
             ),
             EnsembleStep(
                 model=fine.name,
-                inputs={name: f"{kind}{name}" for name in ("f", "w_m_plus")},
+                inputs=shown,
                 outputs={"image": "reconstruction"},
             ),
         ),

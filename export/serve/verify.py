@@ -30,7 +30,7 @@ from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph, sent
 from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs
 from export.serve.looks import moves_f
-from export.serve.repository import coders_of
+from export.serve.repository import coders_of, rendered
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
@@ -193,7 +193,8 @@ def references(domain: str, feeds: dict[str, Arrays], cuts: Sequence[int] = EVER
             feed = feeds[f"{name}_invert"]
             code = {output: value for coder in coders for output, value in part(coder, feed).items()}
             styles = part(f"{name}_styles", feed) if f"{name}_styles" in built else {}
-            expected[f"{name}_invert"] = code | styles | {"reconstruction": part(f"{name}_fine", code)["image"]}
+            shown = {key: code[output] for key, output in rendered(code).items()}
+            expected[f"{name}_invert"] = code | styles | {"reconstruction": part(f"{name}_fine", shown)["image"]}
         moved = part(f"{name}_shift", feeds[f"{name}_edit"])
         batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
         expected[f"{name}_edit"] = {"images": part(f"{name}_fine", batch)["image"]}
