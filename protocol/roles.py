@@ -34,6 +34,8 @@ MAX_FACES: Final = 64
 # The face finder; models of domains that show faces name it in their parameter FACE_FINDER.
 FACES: Final = "faces"
 FACE_FINDER: Final = "face_finder"
+# Begins the names of the tensors of a code that is rendered and not edited.
+FAITHFUL: Final = "faithful_"
 ROLES: Final[Mapping[str, Role]] = {
     "mapping": Role(largest_batch=64, each_cut=False),
     "coarse": Role(largest_batch=16, each_cut=False),

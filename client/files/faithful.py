@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from client.errors import InversionError
 from client.files import tensors
+from protocol.roles import FAITHFUL
 
 Floats = NDArray[np.float32]
-PREFIX: Final = "faithful_"
 _NAMES: Final = ("f", "w_m_plus")
 
 
@@ -42,22 +42,22 @@ class Faithful:
         for name, shape in (("f", f), ("w_m_plus", w_m_plus)):
             tensor = getattr(self, name)
             if wrong := tensors.fault(tensor):
-                raise InversionError(f"tensor '{PREFIX}{name}' of {what} {wrong}")
+                raise InversionError(f"tensor '{FAITHFUL}{name}' of {what} {wrong}")
             if tensor.shape != shape:
                 raise InversionError(
-                    f"tensor '{PREFIX}{name}' of {what} is {list(tensor.shape)}, not {list(shape)} like '{name}'"
+                    f"tensor '{FAITHFUL}{name}' of {what} is {list(tensor.shape)}, not {list(shape)} like '{name}'"
                 )
 
     def named(self) -> dict[str, Floats]:
         """Return the tensors by their names in a file."""
-        return {f"{PREFIX}{name}": getattr(self, name) for name in _NAMES}
+        return {f"{FAITHFUL}{name}": getattr(self, name) for name in _NAMES}
 
     @classmethod
     def answered(cls, answer: Mapping[str, Floats]) -> Faithful | None:
         """Return what a server's answer holds; None where it has no such code."""
-        if not all(f"{PREFIX}{name}" in answer for name in _NAMES):
+        if not all(f"{FAITHFUL}{name}" in answer for name in _NAMES):
             return None
-        return cls(**{name: answer[f"{PREFIX}{name}"] for name in _NAMES})
+        return cls(**{name: answer[f"{FAITHFUL}{name}"] for name in _NAMES})
 
     @classmethod
     def found(cls, stored: Mapping[str, NDArray[np.generic]], what: str) -> Faithful | None:
@@ -66,9 +66,9 @@ class Faithful:
         Raises:
             InversionError: one of the two is missing, or is not float32.
         """
-        if not any(f"{PREFIX}{name}" in stored for name in _NAMES):
+        if not any(f"{FAITHFUL}{name}" in stored for name in _NAMES):
             return None
-        named = {name: f"{PREFIX}{name}" for name in _NAMES}
+        named = {name: f"{FAITHFUL}{name}" for name in _NAMES}
         return cls(
             **{key: tensors.require(stored, name, what=what, error=InversionError) for key, name in named.items()}
         )

@@ -21,10 +21,9 @@ from export.serve.triton_config import EnsembleStep, ServedModel, Tensor
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from protocol.cuts import prefix
-from protocol.roles import FACE_FINDER, FACES, ROLES, Role
+from protocol.roles import FACE_FINDER, FACES, FAITHFUL, ROLES, Role
 
 VERSION = "1"
-FAITHFUL = "faithful_"  # begins the names of the tensors of a code that is only rendered
 
 
 class RepositoryError(ValueError):
