@@ -40,7 +40,7 @@ right and down by 12 % of the side; `smaller` and `larger` are scaled by 0.8 and
 reflected border. The sheet has plain targets, each with its edits at the upper ends, and the eyes at full size, the
 target's above.
 
-Methods: `mean` is f^o with the mean style, the paper's starting point. `fast` is the code that one pass gives, as from
+Methods: `mean` is the f that a refinement starts from, with the mean style. `fast` is what one pass shows, as from
 `client invert --fast`. `refined` is what the side-car makes of `fast`, as from `client invert`.
 
 ST-LPIPS is shift-tolerant LPIPS, computed at 256 px. Ratios of distances are ratios of means over the same targets,
