@@ -35,14 +35,17 @@ class Moments:
         """float64 [512]."""
         return self._centre + self._sum / self._count
 
+    def covariance(self) -> Tensor:
+        """float64 [512, 512]."""
+        mean = self._sum / self._count
+        return (self._outer - self._count * mean.outer(mean)) / (self._count - 1)
+
     def principal(self) -> tuple[Tensor, Tensor]:
         """Variances, float64 [512], in descending order, and directions, float64 [512, 512], one per column.
 
         The largest entry of each direction is positive, so that a re-run gives the same signs.
         """
-        mean = self._sum / self._count
-        covariance = (self._outer - self._count * mean.outer(mean)) / (self._count - 1)
-        variances, vectors = torch.linalg.eigh(covariance)
+        variances, vectors = torch.linalg.eigh(self.covariance())
         variances, vectors = variances.flip(0), vectors.flip(1)
         largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
         return variances, vectors * largest.sign()

@@ -1,9 +1,12 @@
-"""Linear boundaries in W, as InterfaceGAN (Shen et al., CVPR 2020) finds semantic directions.
+"""Linear boundaries in W, and the steps that cross them at the least cost.
 
-InterfaceGAN fits a linear SVM to the extremes of a score; its normal is the direction. Here the normal comes from a
-ridge regression on all scores, which uses every sample and needs a tenth as many. Entanglement between scores is
-taken out before the fit: the other scores, weighted by least squares, are subtracted from each score. InterfaceGAN's
-own way, to project the finished directions off each other, is the same idea after the fit.
+InterfaceGAN (Shen et al., CVPR 2020) fits a linear SVM to the extremes of a score; its normal is the direction. Here a
+ridge regression on all scores gives the gradient of each score. It uses every sample and needs a tenth as many.
+
+A gradient is no good direction: the shortest step across a boundary also changes the person. So a direction is the
+step that changes its score, leaves the other scores as they are, and among all such steps costs least
+(:func:`cheapest`). InterfaceGAN's own way with other scores, to project the finished directions off each other, is the
+case in which all steps of one length cost the same.
 """
 
 from __future__ import annotations
@@ -14,46 +17,35 @@ import torch
 from torch import Tensor
 
 FOLDS = 5
-TOLERANCE = 0.03  # loss of correlation, as a share of the best, allowed for a stronger penalty
 EXTREME = 0.2  # share of samples at either end of a score, for the accuracy
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """A fitted direction, and its cross-validated quality.
+    """The gradient of a score, and its cross-validated quality.
 
     Attributes:
-        direction: float64 [512], of unit length, along which the score grows.
+        gradient: float64 [512], change of the score per unit of W.
         ridge: the penalty, in units of the mean variance of W.
         correlation: Pearson's, of projections and scores.
         accuracy: share of the samples with the 20 % highest and lowest scores that lie on their side.
     """
 
-    direction: Tensor
+    gradient: Tensor
     ridge: float
     correlation: float
     accuracy: float
 
 
-def independent(scores: Tensor) -> Tensor:
-    """Each score without what the others explain: float64 [N, K] -> [N, K].
-
-    Scores enter by rank, as normal quantiles: an outlier (landmarks of a profile) then weighs no more than its rank.
-    """
+def ranked(scores: Tensor) -> Tensor:
+    """Scores by rank, as normal quantiles: float64 [N, K] -> [N, K]. An outlier then weighs no more than its rank."""
     ranks = scores.argsort(dim=0).argsort(dim=0).double()
-    y = torch.special.ndtri((ranks + 0.5) / len(ranks))
-    out = torch.empty_like(y)
-    for k in range(y.shape[1]):
-        others = torch.cat([y[:, :k], y[:, k + 1 :]], dim=1)
-        out[:, k] = y[:, k] - others @ torch.linalg.lstsq(others, y[:, k, None]).solution[:, 0]
-    return out
+    quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(ranks))
+    return quantiles
 
 
 def fit(w: Tensor, score: Tensor) -> Boundary:
-    """Fit a boundary.
-
-    The penalty is the strongest whose cross-validated correlation is within 3 % of the best: a stronger penalty turns
-    the direction towards where W varies, away from directions that no sample goes, and 3 % are a fair price for it.
+    """Fit a boundary, with the penalty whose cross-validated correlation is best.
 
     Args:
         w: float [N, 512], N at least 100.
@@ -71,15 +63,28 @@ def fit(w: Tensor, score: Tensor) -> Boundary:
         inside = folds != fold
         held_out[:, ~inside] = _ridge(x[inside], y[inside], ridges) @ x[~inside].T
     correlations = torch.stack([_correlation(projection, y) for projection in held_out])
-    best = correlations.max()
-    chosen = int((correlations >= best - TOLERANCE * best.abs()).nonzero()[-1])
-    direction = _ridge(x, y, ridges[chosen : chosen + 1])[0]
+    chosen = int(correlations.argmax())
     return Boundary(
-        direction=direction / direction.norm(),
+        gradient=_ridge(x, y, ridges[chosen : chosen + 1])[0],
         ridge=float(ridges[chosen]),
         correlation=float(correlations[chosen]),
         accuracy=_accuracy(held_out[chosen], y),
     )
+
+
+def cheapest(gradients: Tensor, cost: Tensor) -> Tensor:
+    """For each score, the step that changes it by one and no other, and of these costs least.
+
+    Args:
+        gradients: float64 [K, 512], of K scores.
+        cost: float64 [512, 512], positive definite: a step d costs d' cost d.
+
+    Returns:
+        float64 [K, 512]. The least of a quadratic form under linear constraints.
+    """
+    across = torch.linalg.solve(cost, gradients.T)  # [512, K]
+    steps: Tensor = torch.linalg.solve(gradients @ across, across.T)
+    return steps
 
 
 def _ridge(x: Tensor, y: Tensor, ridges: Tensor) -> Tensor:

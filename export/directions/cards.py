@@ -12,7 +12,6 @@ from torch import Tensor
 from export.directions.effects import PSI, STRENGTH, Effects
 from export.latents import Statistics
 
-UNIT = "one standard deviation of W along it"
 UNITS = {
     "age": "age, years",
     "male": "male, probability",
@@ -26,11 +25,15 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``."""
+    """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``.
+
+    ``unit`` is what strength 1 is, as text.
+    """
 
     name: str
     description: str
     method: str
+    unit: str
     samples: int
     metrics: dict[str, float]
     effects: Effects | None
@@ -45,7 +48,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "name": card.name,
         "description": card.description,
         "generator": generator,
-        "unit": UNIT,
+        "unit": card.unit,
         "scale": f"{scale:.6g}",
         "suggested_range": f"{-card.reach:g},{card.reach:g}",
         "layers": f"0-{styles - 1}",
@@ -60,7 +63,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "",
         f"{card.description[0].upper()}{card.description[1:]}. In W of generator `{generator}`, float32 [512].",
         "",
-        f"- strength 1 is {UNIT}: {scale:.3f}; believable from {-card.reach:g} to {card.reach:g}",
+        f"- strength 1 is {card.unit}, {scale:.3f} in W; believable from {-card.reach:g} to {card.reach:g}",
         f"- method: {card.method}",
         f"- made by `python -m export directions` from {card.samples} samples",
         *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),

@@ -1,10 +1,9 @@
 """P-norm+ statistics and directions of W: ``python -m export directions``.
 
 From 1 000 000 mapped latents come the P-norm+ statistics and GANSpace's components (Härkönen et al., NeurIPS 2020).
-From the samples of ``python -m export samples`` (moved ones included, because the scores ignore where a face is;
-style-mixed ones left out) come age, smile, yaw and gender: every image is scored (`scorers`) and a
-boundary is fitted (`boundary`). Then both ends of each direction are rendered and scored for its card.
-Everything is small and kept in git beside its card.
+From unmixed samples come age, smile, yaw and gender: every image is scored (`scorers`), and the gradients of the scores
+are fitted (`boundary`). A direction is the step that changes its score alone and costs least (`cost`). Both ends of
+each are then rendered and scored for its scale and its card. Everything is small and kept in git beside its card.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from assets.paths import DIRECTIONS, LEARNED, samples_folder
-from export.directions.boundary import Boundary, fit, independent
+from export.directions.boundary import Boundary, cheapest, fit, ranked
 from export.directions.cards import Card, write_direction, write_pnorm
-from export.directions.effects import Effects, effects
+from export.directions.cost import cost
+from export.directions.effects import effect, effects
 from export.directions.scorers import Scorer, Scores
 from export.generator import load_generator
 from export.latents import Statistics, statistics
@@ -29,7 +29,11 @@ from networks.generator_file import Generator
 
 MAPPED = 1_000_000
 COMPONENTS = 10
+CORRECTIONS = 3  # of the scale of a direction
+METHOD = "the step that changes its score alone and costs least"
+DEVIATION = "one standard deviation of W along it"
 LEAST = 500  # samples with a face
+SPLIT = "unmixed"
 SCORES = tuple(field.name for field in fields(Scores))
 
 
@@ -39,24 +43,41 @@ class DirectionsError(ValueError):
 
 @dataclass(frozen=True)
 class Attribute:
-    """A direction fitted to a score, and the largest strength at which faces stay believable with f kept."""
+    """A direction that changes a score.
+
+    Attributes:
+        name: of the direction.
+        score: of ``SCORES``.
+        description: what it does.
+        unit: change of the score at strength 1.
+        measure: what the unit counts.
+        keeps: share of the cost that is what happens to the person and to what lies around the face; the rest is how
+            unlikely the step is in W. A head that turns is another person to any descriptor, so yaw keeps nothing.
+        reach: the largest strength at which faces stay believable with f kept.
+    """
 
     name: str
     score: str
     description: str
+    unit: float
+    measure: str
+    keeps: float = 0.5
     reach: float = 3.0
 
 
 ATTRIBUTES = (
-    Attribute("age", "age", "older (above 0) or younger"),
-    Attribute("smile", "smile", "a wider smile (above 0) or a narrower mouth"),
+    Attribute("age", "age", "older (above 0) or younger", 10.0, "years"),
+    Attribute("smile", "smile", "a wider smile (above 0) or a narrower mouth", 0.03, "eye distances of mouth width"),
     Attribute(
         "yaw",
         "yaw",
         "turns the face to the right of the image (above 0) or to the left; an inversion's f holds it back",
-        reach=1.5,
+        0.15,
+        "eye distances of the nose's tip",
+        keeps=0.0,
+        reach=2.0,
     ),
-    Attribute("gender", "male", "what a classifier calls male (above 0) or female"),
+    Attribute("gender", "male", "what a classifier calls male (above 0) or female", 0.25, "of probability"),
 )
 
 
@@ -64,13 +85,13 @@ def score_samples(folder: Path, scorer: Scorer, *, count: int) -> tuple[Tensor, 
     """Score the first ``count`` shards of a folder.
 
     Returns:
-        w: float32 [N, 512], and scores: float32 [N, 4] in the order of ``SCORES``, of the unmixed samples with a face.
+        w: float32 [N, 512], and scores: float32 [N, 4] in the order of ``SCORES``, of the samples with a face.
     """
     latents, scores = [], []
     with tqdm(total=count, desc="scored samples", unit=f"x{SHARD}", disable=None) as progress:
-        for _, shard in zip(range(count), shards(folder, "train"), strict=False):
-            for w, layers, image in zip(shard["w"], shard["layers"], shard["image"], strict=True):
-                if not layers.any() and (found := scorer(image.numpy())):
+        for _, shard in zip(range(count), shards(folder, SPLIT), strict=False):
+            for w, image in zip(shard["w"], shard["image"], strict=True):
+                if found := scorer(image.numpy()):
                     latents.append(w[0])
                     scores.append(torch.tensor(astuple(found)))
             progress.update()
@@ -79,22 +100,54 @@ def score_samples(folder: Path, scorer: Scorer, *, count: int) -> tuple[Tensor, 
     return torch.stack(latents), torch.stack(scores)
 
 
-def fit_attributes(w: Tensor, scores: Tensor) -> dict[str, Boundary]:
-    """A boundary for each of ``ATTRIBUTES``, from w [N, 512] and scores [N, 4]."""
-    alone = independent(scores)
-    return {a.name: fit(w, alone[:, SCORES.index(a.score)]) for a in ATTRIBUTES}
+def fit_scores(w: Tensor, scores: Tensor) -> dict[str, Boundary]:
+    """The boundary of each of ``SCORES``, from w [N, 512] and scores [N, 4]."""
+    ranks = ranked(scores)
+    return {name: fit(w, ranks[:, k]) for k, name in enumerate(SCORES)}
 
 
-def scale_of(direction: Tensor, moments: Statistics) -> float:
-    """One standard deviation of W along a direction."""
-    variances, axes = moments.w.principal()
-    return float(((axes.T @ direction).square() * variances).sum().sqrt())
+def directions(boundaries: dict[str, Boundary], kept: Tensor, covariance: Tensor) -> dict[str, Tensor]:
+    """The direction of each of ``ATTRIBUTES``, float64 [512], of unit length.
+
+    Args:
+        boundaries: of all scores.
+        kept: float64 [512, 512], :func:`export.directions.cost.cost`.
+        covariance: float64 [512, 512], of W.
+    """
+    gradients = torch.stack([boundaries[name].gradient for name in SCORES])
+    unlikely = torch.linalg.inv(covariance) / len(covariance)
+    found = {}
+    for a in ATTRIBUTES:
+        step = cheapest(gradients, a.keeps * kept + (1 - a.keeps) * unlikely)[SCORES.index(a.score)]
+        found[a.name] = step / step.norm()
+    return found
+
+
+def scale_of(generator: Generator, scorer: Scorer, direction: Tensor, attribute: Attribute, *, faces: int) -> float:
+    """How far to go along a direction, float64 [512], to change the score by ``attribute.unit``.
+
+    It is found on rendered faces, because a fitted gradient promises too much far from the samples.
+
+    Raises:
+        DirectionsError: the score does not grow along the direction.
+    """
+    styles, scale = generator.synthesis.num_styles, 2.0
+    for _ in range(CORRECTIONS):
+        step = (direction * scale).float().expand(styles, -1)
+        change = float(getattr(effect(generator, scorer, step, faces=faces), attribute.score))
+        if change <= 0:
+            raise DirectionsError(f"`{attribute.name}` does not raise its score: score more samples with `--shards`")
+        scale *= attribute.unit / change
+    return scale
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export directions``."""
     parser.add_argument("--shards", type=int, default=40, help=f"shards of {SHARD} samples to score (default: 40)")
     parser.add_argument("--faces", type=int, default=12, help="faces to measure the effects on (default: 12)")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="samples on which to measure what a step costs (default: 300)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,37 +157,30 @@ def run(args: argparse.Namespace) -> None:
     write_pnorm(LEARNED / args.domain, moments, generator=generator.fingerprint)
 
     samples = samples_folder(args.domain)
-    render(generator, samples, split="train", shards=range(args.shards))
+    render(generator, samples, split=SPLIT, shards=range(args.shards))
     scorer = Scorer()
     w, scores = score_samples(samples, scorer, count=args.shards)
-    target = DIRECTIONS / args.domain
-    _write_attributes(target, generator, moments, w, scores, scorer=scorer, faces=args.faces)
-    styles = generator.synthesis.num_styles
-    write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)
-
-
-def _write_attributes(
-    target: Path, generator: Generator, moments: Statistics, w: Tensor, scores: Tensor, *, scorer: Scorer, faces: int
-) -> None:
-    boundaries = fit_attributes(w, scores)
+    covariance = moments.w.covariance()
+    kept = cost(generator, covariance, count=args.steps)
+    target, styles = DIRECTIONS / args.domain, generator.synthesis.num_styles
+    boundaries = fit_scores(w, scores)
+    found = directions(boundaries, kept, covariance)
     for attribute in tqdm(ATTRIBUTES, desc="measured directions", disable=None):
-        boundary = boundaries[attribute.name]
-        scale = scale_of(boundary.direction, moments)
-        step = (boundary.direction * scale).float()
-        measured: Effects = effects(generator, scorer, step, faces=faces)
+        boundary, direction = boundaries[attribute.score], found[attribute.name]
+        scale = scale_of(generator, scorer, direction, attribute, faces=args.faces)
         card = Card(
             name=attribute.name,
             description=attribute.description,
-            method=f"linear boundary (ridge {boundary.ridge:.3g}) of the score, less what the other scores explain",
+            method=METHOD
+            + (f"; what happens to the person is {attribute.keeps:.0%} of the cost" if attribute.keeps else ""),
+            unit=f"{attribute.unit:g} {attribute.measure}",
             samples=len(w),
             metrics={"held-out correlation": boundary.correlation, "held-out accuracy": boundary.accuracy},
-            effects=measured,
+            effects=effects(generator, scorer, (direction * scale).float(), faces=args.faces),
             reach=attribute.reach,
         )
-        write_direction(
-            target, boundary.direction, scale, card,
-            generator=generator.fingerprint, styles=generator.synthesis.num_styles,
-        )  # fmt: skip
+        write_direction(target, direction, scale, card, generator=generator.fingerprint, styles=styles)
+    write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)
 
 
 def write_components(
@@ -161,6 +207,7 @@ def write_components(
             name=f"pca_{i:02}",
             description=f"principal component {i} of W",
             method="GANSpace: principal component analysis of mapped latents",
+            unit=DEVIATION,
             samples=moments.count,
             metrics=metrics,
             effects=None,
