@@ -23,7 +23,7 @@ from assets.allocator import keep_freed
 from assets.paths import ROOT
 from bench import page
 from bench.coders import Coder, LooksCoder, shipped
-from bench.edits import SIDE, STRENGTH, EditJudge, EditQuality, cells, full_effects, latents, steps, titles
+from bench.edits import SIDE, STRENGTH, EditJudge, EditQuality, cells, full_effects, latents, own_edits, steps, titles
 from bench.likeness import Likeness, LikenessJudge
 from bench.quality_report import same_person
 from bench.table import head, mean, row
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     coders = [*shipped(generator), *(LooksCoder.of_folder(generator, folder) for folder in args.looks)]
     bench = Bench(generator)
     wanted = list(targets(generator, args))
-    full = full_effects(generator, args.count)
+    full = full_effects(own_edits(generator, bench.judge_edit, args.count))
     results: list[CodeQuality] = []
     rows: dict[str, list[Image8]] = {}
     for target in tqdm(wanted, desc="targets", disable=None):

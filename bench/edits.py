@@ -48,6 +48,9 @@ class EditQuality:
 
 # The edits of a photo: of each direction, both ends.
 Ends = Mapping[str, tuple[EditQuality, EditQuality]]
+# The edits of samples by their own codes, at each strength.
+OwnEdits = Mapping[float, Sequence[Ends]]
+SHARES = (1.0, 0.7)
 
 
 class EditJudge:
@@ -94,7 +97,7 @@ def cells(photos: Sequence[Ends], full: Mapping[str, float]) -> list[str]:
     for name in EDITS:
         pairs = [ends[name] for ends in photos]
         both = [end for pair in pairs for end in pair]
-        changes = [b.score - a.score for a, b in pairs if a.score is not None and b.score is not None]
+        changes = _changes(photos, name)
         first, second = (mean([getattr(end, key) for end in both], ".2f") for key in ("identity", "second"))
         found.append(f"{first} / {second}, {fmean(changes) / full[name]:.0%}" if changes else "-")
     every = [end for ends in photos for pair in ends.values() for end in pair]
@@ -119,13 +122,30 @@ def latents(generator: Generator, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def full_effects(generator: Generator, count: int) -> dict[str, float]:
-    """What each edit changes from end to end when all styles of a sample move: means over samples."""
-    scorer, changes = Scorer(), dict[str, list[float]]()
+def own_edits(generator: Generator, judge: EditJudge, count: int) -> OwnEdits:
+    """Samples, edited by their own codes, all styles, at full strength and at less: what no inversion can surpass."""
+    every = steps(generator)
+
+    def draw(w: Tensor) -> Image8:
+        return to_array(reduced(generator.synthesis(w[None]).clamp(-1, 1), SIDE))
+
+    found: dict[float, list[Ends]] = {share * STRENGTH: [] for share in SHARES}
     for w in latents(generator, count):
-        for name, step in steps(generator).items():
-            images = (generator.synthesis((w + s * step)[None]) for s in (-STRENGTH, STRENGTH))
-            low, high = (scorer(to_array(reduced(image.clamp(-1, 1), SIDE))) for image in images)
-            if low and high:
-                changes.setdefault(name, []).append(getattr(high, EDITS[name]) - getattr(low, EDITS[name]))
-    return {name: fmean(found) for name, found in changes.items()}
+        sample = draw(w)
+        for strength, edited in found.items():
+            ends = (
+                (judge(name, sample, draw(w + s * step)) for s in (-strength, strength)) for name, step in every.items()
+            )
+            edited.append({name: (low, high) for name, (low, high) in zip(every, ends, strict=True)})
+    return found
+
+
+def full_effects(own: OwnEdits) -> dict[str, float]:
+    """What each edit changes from end to end when all styles of a sample move: means over samples."""
+    return {name: fmean(changes) for name in EDITS if (changes := _changes(own[STRENGTH], name))}
+
+
+def _changes(photos: Sequence[Ends], name: str) -> list[float]:
+    """What an edit changes in each photo, from end to end, where both ends show a face."""
+    pairs = [ends[name] for ends in photos]
+    return [b.score - a.score for a, b in pairs if a.score is not None and b.score is not None]

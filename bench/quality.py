@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from assets.paths import BUILD, ROOT
 from bench import page
-from bench.edits import EditJudge, full_effects
+from bench.edits import EditJudge, OwnEdits, own_edits
 from bench.likeness import LikenessJudge
 from bench.quality_report import SHEET, Result, Row, markdown, strips
 from bench.reconstructions import METHODS, Judges, Measurement, Reconstructions, mean_style
@@ -107,8 +107,10 @@ def run(args: argparse.Namespace) -> None:
     steps = options.steps or PRESETS[options.preset].steps
     budget = f" and {options.seconds:g} s" if options.seconds else ""
     note = f"Refined with the preset {options.preset}, at most {steps} steps{budget} each."
-    full = full_effects(load_generator(DEFAULT_DOMAIN), EFFECTS) if any(r.edits for r in results) else {}
-    text = markdown(results, full, note=note if "refined" in args.methods else "")
+    own: OwnEdits = {}
+    if any(r.edits for r in results):
+        own = own_edits(load_generator(DEFAULT_DOMAIN), EditJudge(LikenessJudge().judge), EFFECTS)
+    text = markdown(results, own, note=note if "refined" in args.methods else "")
     sheet = jpeg(strips(rows), quality=88)
     write_all({args.out / "quality.md": text.encode(), args.out / SHEET: sheet})
     if args.write:

@@ -44,16 +44,17 @@ Methods: `mean` is the f that a refinement starts from, with the mean style. `fa
 `client invert --fast`. `refined` is what the side-car makes of `fast`, as from `client invert`.
 
 ST-LPIPS is shift-tolerant LPIPS, computed at 256 px. Ratios of distances are ratios of means over the same targets,
-VGG / Alex. Identity is the cosine of SFace embeddings, `second` that of MobileFaceNet's, which the refinement and the
-training of the two looks know. Landmarks are the mean distance between landmarks, in eye distances of the target;
-`skin` is the distance of the mean colours inside the face, in Lab. These are means over the reconstructions in which a
-face is detected, so read them together with the share of faces. Two faces count as the same person from an identity of
-{SAME_PERSON} (the threshold of SFace's authors); a reconstruction without a face counts as another person. The detector
-also accepts faces with smeared eyes: look at the sheet.
+VGG / Alex. Identity is the cosine of SFace embeddings, `second` that of MobileFaceNet's, which the refinement, the
+training of the two looks and the directions know. Landmarks are the mean distance between landmarks, in eye distances
+of the target; `skin` is the distance of the mean colours inside the face, in Lab. These are means over the
+reconstructions in which a face is detected, so read them together with the share of faces. Two faces count as the same
+person from an identity of {SAME_PERSON} (the threshold of SFace's authors); a reconstruction without a face counts as
+another person. The detector also accepts faces with smeared eyes: look at the sheet.
 
 An edit is the photo plus the change, as from `client edit`, at strengths of -2 and +2. Identities are to the photo, by
 SFace / MobileFaceNet. The effect is what the judged age, smile (width of the mouth) and yaw change from end to end, as
-a share of what they change in samples whose styles all move. `outside` is ST-LPIPS (Alex) where the face is not."""
+a share of what they change in other samples whose own styles all move. The last rows show these, at strengths of 2 and
+of 1.4: no inversion surpasses them. `outside` is ST-LPIPS (Alex) where the face is not."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,16 @@ class Row:
     eyes: Image8 | None = None
 
 
-def markdown(results: Sequence[Result], full: Mapping[str, float], *, note: str) -> str:
+def markdown(results: Sequence[Result], own: edits.OwnEdits, *, note: str) -> str:
     """The sheet, the means, edits, the comparisons, and a row per target.
 
     Args:
         results: what was measured.
-        full: the full effect of each edit.
+        own: edits of samples by their own codes; may be empty if nothing was edited.
         note: how it was made.
     """
     picture = f"![Targets, their reconstructions and edits]({SHEET})"
-    parts = [picture, summary(results), edited(results, full), derived(results), LEGEND, note]
+    parts = [picture, summary(results), edited(results, own), derived(results), LEGEND, note]
     return "\n\n".join(part for part in (*parts, details(results)) if part) + "\n"
 
 
@@ -107,13 +108,18 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def edited(results: Sequence[Result], full: Mapping[str, float]) -> str:
-    """A table of edits: a row per group and method; empty if nothing was edited."""
+def edited(results: Sequence[Result], own: edits.OwnEdits) -> str:
+    """A table of edits: a row per group and method, and of samples' own codes; empty if nothing was edited."""
+    if not any(r.edits for r in results):
+        return ""
+    full = edits.full_effects(own)
     lines = head(["edits of", "method", "targets", *edits.titles()])
     for group, method in dict.fromkeys((r.group, r.method) for r in results if r.edits):
         found = [r.edits for r in results if (r.group, r.method) == (group, method) and r.edits]
         lines.append(row([group, method, str(len(found)), *edits.cells(found, full)]))
-    return "\n".join(lines) if len(lines) > 2 else ""
+    for strength, samples in own.items():
+        lines.append(row(["other samples", f"own codes, {strength:g}", str(len(samples)), *edits.cells(samples, full)]))
+    return "\n".join(lines)
 
 
 def details(results: Sequence[Result]) -> str:

@@ -41,6 +41,16 @@ ENDS = {
     name: (EditQuality(0.7, 0.6, 0.0, 0.02, 0.0), EditQuality(0.9, 0.8, 0.5 * all_of_it, 0.02, 0.0))
     for name, all_of_it in FULL.items()
 }
+# Samples with their own codes: all of the effect at a strength of 2, half of it at 1.4.
+OWN = {
+    strength: [
+        {
+            name: (EditQuality(0.5, 0.4, 0.0, 0.1, 0.0), EditQuality(0.5, 0.4, share * all_of_it, 0.1, 0.0))
+            for name, all_of_it in FULL.items()
+        }
+    ]
+    for strength, share in ((2.0, 1.0), (1.4, 0.5))
+}
 
 
 def result(name: str, variant: str, method: str, vgg: float, *, group: str = "photos", **other: float | None) -> Result:
@@ -97,7 +107,7 @@ def test_each_distance_is_compared_separately() -> None:
 
 def test_the_report_begins_with_the_means() -> None:
     results = [replace(result("a", "plain", "fast", 0.1), edits=ENDS)]
-    text = markdown(results, FULL, note="Refined somehow.")
+    text = markdown(results, OWN, note="Refined somehow.")
     parts = ("quality.jpg", "| photos | plain", "| edits of", "| of `fast`", "SFace", "somehow", "| a |")
     order = [text.index(part) for part in parts]
     assert order == sorted(order)
@@ -138,12 +148,14 @@ def test_edits_are_averaged_by_group_and_method_with_counts() -> None:
     lost = EditQuality(None, None, None, None, 0.0)
     cut = ENDS | {"age": (lost, ENDS["age"][1])}
     kept = [replace(result(name, "plain", "fast", 0.1), edits=ends) for name, ends in (("a", ENDS), ("b", cut))]
-    rows = edited([*kept, result("a", "plain", "mean", 0.1), result("a", "shifted", "fast", 0.1)], FULL).splitlines()
+    rows = edited([*kept, result("a", "plain", "mean", 0.1), result("a", "shifted", "fast", 0.1)], OWN).splitlines()
     # An effect is known where both ends show a face.
     assert rows[2].startswith("| photos | fast | 2 | 0.83 / 0.73, 50% | 0.80 / 0.70, 50% | 0.80 / 0.70, 50% | 6 of 12 ")
     assert "| 11 of 12 |" in rows[2]
-    assert len(rows) == 3
-    assert edited([result("a", "plain", "fast", 0.1)], FULL) == ""
+    assert rows[3].startswith("| other samples | own codes, 2 | 1 | 0.50 / 0.40, 100% | 0.50 / 0.40, 100% |")
+    assert rows[4].startswith("| other samples | own codes, 1.4 | 1 | 0.50 / 0.40, 50% | 0.50 / 0.40, 50% |")
+    assert len(rows) == 5
+    assert edited([result("a", "plain", "fast", 0.1)], {}) == ""
 
 
 def test_people_are_edited_and_samples_are_not(tmp_path: Path) -> None:
