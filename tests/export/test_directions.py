@@ -201,7 +201,7 @@ def test_strength_one_of_a_component_is_one_standard_deviation(name: str) -> Non
 
 @built
 @pytest.mark.parametrize(
-    ("name", "score", "least"), [("age", "age", 5), ("smile", "smile", 0.015), ("yaw", "yaw", 0.1)]
+    ("name", "score", "least"), [("age", "age", 5.4), ("smile", "smile", 0.015), ("yaw", "yaw", 0.1)]
 )
 @pytest.mark.slow
 def test_shipped_direction_does_what_it_says(name: str, score: str, least: float) -> None:
