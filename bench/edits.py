@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -122,8 +122,8 @@ def latents(generator: Generator, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def own_edits(generator: Generator, judge: EditJudge, count: int) -> OwnEdits:
-    """Samples, edited by their own codes, all styles, at full strength and at less: what no inversion can surpass."""
+def own_edits(generator: Generator, judge: Callable[[str, Image8, Image8], EditQuality], count: int) -> OwnEdits:
+    """Samples, edited by their own codes, all styles, at full strength and at less: nothing is lost to an inversion."""
     every = steps(generator)
 
     def draw(w: Tensor) -> Image8:

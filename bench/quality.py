@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     page.check(args.write, MARK)
     if args.write and args.write.resolve() == (args.out / "quality.md").resolve():
         raise ValueError(f"`--write {args.write}` and `--out` name the same file")
-    transport = TritonTransport(args.url)
+    transport, judged_by = TritonTransport(args.url), judges()
     with Inverter(args.url, transport=transport, refine_url=args.refine_url) as inverter:
         images: list[Picture] = [(f"photo {name}", "photos", image) for name, image in photos(args.photos)]
         for path in args.faces if args.heldout else []:
@@ -102,14 +102,14 @@ def run(args: argparse.Namespace) -> None:
         if not images:
             raise ValueError(f"nothing to measure: no photo in {args.photos}, no faces, and no samples")
         folder = BUILD / "bench" / "quality"
-        measured = Reconstructions(inverter, mean_style(transport), judges(), options, folder)
+        measured = Reconstructions(inverter, mean_style(transport), judged_by, options, folder)
         results, rows = measure(measured, images, plan)
     steps = options.steps or PRESETS[options.preset].steps
     budget = f" and {options.seconds:g} s" if options.seconds else ""
     note = f"Refined with the preset {options.preset}, at most {steps} steps{budget} each."
     own: OwnEdits = {}
     if any(r.edits for r in results):
-        own = own_edits(load_generator(DEFAULT_DOMAIN), EditJudge(LikenessJudge().judge), EFFECTS)
+        own = own_edits(load_generator(DEFAULT_DOMAIN), judged_by.edit, EFFECTS)
     text = markdown(results, own, note=note if "refined" in args.methods else "")
     sheet = jpeg(strips(rows), quality=88)
     write_all({args.out / "quality.md": text.encode(), args.out / SHEET: sheet})
