@@ -54,7 +54,7 @@ another person. The detector also accepts faces with smeared eyes: look at the s
 An edit is the photo plus the change, as from `client edit`, at strengths of -2 and +2. Identities are to the photo, by
 SFace / MobileFaceNet. The effect is what the judged age, smile (width of the mouth) and yaw change from end to end, as
 a share of what they change in other samples whose own styles all move. The last rows show these, at strengths of 2 and
-of 1.4: no inversion surpasses them. `outside` is ST-LPIPS (Alex) where the face is not."""
+of 1.4: nothing is lost to an inversion there. `outside` is ST-LPIPS (Alex) where the face is not."""
 
 
 @dataclass(frozen=True)

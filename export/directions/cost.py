@@ -1,8 +1,8 @@
 """What a step of W costs beside what it is for: how much of the person it changes, and of what lies around the face.
 
 A small step d costs d' A d, where A is the mean over samples of J' J, and J is the Jacobian, by w, of two face
-descriptors and of the picture around the face. Neither descriptor judges results. Each sample gives one random
-projection of the rows of J: the mean of (J' v) (J' v)' is J' J where v is white.
+descriptors and of the picture around the face. SFace, which judges results, is not among them. Each sample gives one
+random projection of the rows of J: the mean of (J' v) (J' v)' is J' J where v is white.
 """
 
 from __future__ import annotations

@@ -172,7 +172,11 @@ def run(args: argparse.Namespace) -> None:
             name=attribute.name,
             description=attribute.description,
             method=METHOD
-            + (f"; what happens to the person is {attribute.keeps:.0%} of the cost" if attribute.keeps else ""),
+            + (
+                f"; what happens to the person and around the face is {attribute.keeps:.0%} of the cost"
+                if attribute.keeps
+                else ""
+            ),
             unit=f"{attribute.unit:g} {attribute.measure}",
             samples=len(w),
             metrics={"held-out correlation": boundary.correlation, "held-out accuracy": boundary.accuracy},
