@@ -19,7 +19,7 @@ from assets.paths import (
     looks_file,
     short_head_file,
 )
-from export.serve.looks import PreviewGraph
+from export.serve.looks import PictureGraph, PreviewGraph
 from export.training.looks.weights import read_parts, renamed, start_from
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
@@ -40,7 +40,7 @@ class Code:
         w: float32 [1, m, 512], w_m_plus.
         w_coarse: float32 [1, coarse, 512]; None if the code has none; edits then leave f.
         theta: float32 [1, 2, 3], how the aligned face lies in the photo.
-        faithful: f and w_m_plus to render, if those above are for edits alone.
+        faithful: f and w_m_plus of what the picture shows, if those above are for edits alone.
     """
 
     f: Tensor
@@ -48,11 +48,6 @@ class Code:
     w_coarse: Tensor | None
     theta: Tensor
     faithful: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def rendered(self) -> tuple[Tensor, Tensor]:
-        """f and w_m_plus to render."""
-        return self.faithful or (self.f, self.w)
 
     def edited(self, synthesis: MobileStyleGAN, step: Tensor) -> tuple[Tensor, Tensor]:
         """f and w_m_plus, moved by ``step``, float32 [num_styles, 512]."""
@@ -79,12 +74,15 @@ class Coder(Protocol):
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """float32 [1, 3, 256, 256] in [-1, 1], and how its face lies, [1, 2, 3] -> its code."""
 
+    def picture(self, code: Code) -> Tensor:
+        """What a code shows, float32 [1, 3, S, S]."""
+
 
 class EncoderCoder:
     """The encoder and the detail head that ship, and the coarse look, by which edits move f."""
 
     def __init__(self, generator: Generator, *, domain: str = "ffhq") -> None:
-        self.name = "encoder"
+        self.name, self.synthesis = "encoder", generator.synthesis
         files = encoder_file(domain, 16), detail_file(domain, 16)
         self.files: tuple[Path, ...] = files
         self.encoder = load_encoder(files[0], generator=generator.fingerprint)
@@ -95,6 +93,10 @@ class EncoderCoder:
         """See :class:`Coder`."""
         return Code(self.encoder(F.avg_pool2d(photo, 2)), self.detail(photo), self.coarse(photo, theta), theta)
 
+    def picture(self, code: Code) -> Tensor:
+        """See :class:`Coder`."""
+        return self.synthesis.fine(code.f, code.w)
+
 
 class LooksCoder:
     """The two looks, which paint with a short head, and the coarse look, if there is one.
@@ -104,7 +106,7 @@ class LooksCoder:
         networks: the looks, the short head and the coarse look, in evaluation mode.
         name: what the tables call them.
         files: their weights.
-        faithful: looks and a short head for the codes that are rendered, if those of ``networks`` are for edits alone.
+        faithful: looks and a short head for what the pictures show, if the codes of ``networks`` are for edits alone.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class LooksCoder:
         self.preview = PreviewGraph(generator.synthesis, head)
         self.faithful = None
         if faithful is not None:
-            self.faithful = faithful[0], PreviewGraph(generator.synthesis, faithful[1])
+            self.faithful = faithful[0], PictureGraph(PreviewGraph(generator.synthesis, faithful[1]))
 
     @classmethod
     def of_folder(cls, generator: Generator, folder: Path) -> LooksCoder:
@@ -150,11 +152,17 @@ class LooksCoder:
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:
         """See :class:`Coder`."""
         f, w = self.looks(photo, self.preview.paint)
-        rendered = None
+        faithful = None
         if self.faithful is not None:
-            looks, preview = self.faithful
-            rendered = looks(photo, preview.paint)
-        return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta, rendered)
+            looks, picture = self.faithful
+            faithful = looks(photo, picture.faithful_preview.paint)
+        return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta, faithful)
+
+    def picture(self, code: Code) -> Tensor:
+        """See :class:`Coder`."""
+        if self.faithful is None or code.faithful is None:
+            return self.preview.synthesis.fine(code.f, code.w)
+        return self.faithful[1].paint((code.f, code.w), code.faithful)
 
 
 def shipped(generator: Generator, *, domain: str = "ffhq") -> list[Coder]:

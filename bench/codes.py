@@ -132,7 +132,7 @@ class Bench:
         """Judge a coder on a target; give the pictures too: photo, render, its eyes at full size, then the edits."""
         photo = from_array(target.image)
         code = coder(photo, target.theta)
-        big = self.synthesis.fine(*code.rendered)
+        big = coder.picture(code)
         shown = to_array(reduced(big.clamp(-1, 1), SIDE))
         result = CodeQuality(coder.name, target.group, target.name, self.judge(target.image, shown))
         pictures = [target.image, shown, eyes(big, target.theta)]

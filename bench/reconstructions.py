@@ -1,8 +1,8 @@
 """Reconstructions by the running servers, judged and cached.
 
 The name of a cached result is a hash of its inputs: the target, the latent code, the generator and the judges. So
-nothing is measured twice, an interrupted refinement continues from its last checkpoint, and another encoder or detail
-head has its own results.
+nothing is measured twice, an interrupted refinement continues from its last checkpoint, and another encoder or head
+has its own results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from assets.paths import DIRECTIONS, ROOT
+from assets.paths import DIRECTIONS, ROOT, faithful_head_file
 from bench.edits import EDITS, STRENGTH, EditQuality
 from bench.likeness import Likeness
 from bench.targets import Image8
@@ -125,7 +125,7 @@ class Reconstructions:
 
     def judged(self, image: Image8, code: Inversion) -> Measurement:
         """The measurement of the picture of a code against its image."""
-        kept = Measurement(self._folder / digest(image, code, JUDGES))
+        kept = Measurement(self._folder / digest(image, code, JUDGES + painter(code)))
         if not kept.exists:
             reconstruction = self._inverter.render(code)
             kept.write(self._judges.quality(image, reconstruction), reconstruction)
@@ -185,6 +185,14 @@ def mean_style(transport: Transport) -> Floats:
     inputs = {"z": np.ones((1, 512), np.float32), "psi": np.zeros((1, 1), np.float32)}
     answer = transport.infer(f"{DEFAULT_DOMAIN}_mapping", inputs, ("w",), timeout=Timeout().request)
     return np.asarray(answer["w"][0], np.float32)
+
+
+def painter(code: Inversion) -> bytes:
+    """What makes the picture of two codes: code and weights. Of one it is the generator."""
+    if code.faithful is None:
+        return b""
+    files = ROOT / "networks" / "back_projection.py", faithful_head_file(code.domain, code.cut)
+    return b"".join(file.read_bytes() for file in files)
 
 
 def digest(image: Image8, code: Inversion, other: bytes) -> str:

@@ -151,7 +151,7 @@ class AsyncInverter:
         return framing(wanted, opened.size, faces, name=opened.name)
 
     async def render(self, inversion: Inversion) -> NDArray[np.uint8]:
-        """Return the image of an inversion: uint8 RGB [1024, 1024, 3]. Of its faithful code, if it has one.
+        """Return the image of an inversion: uint8 RGB [1024, 1024, 3]. Of both codes, if it has a faithful one.
 
         Raises:
             GeneratorMismatch: the server runs another generator.

@@ -45,6 +45,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "looks": Role(largest_batch=16, each_cut=False, each_domain=False),
     "styles": Role(largest_batch=16, each_cut=False, each_domain=False),
     "preview": Role(largest_batch=16, each_cut=False, each_domain=False),
+    "picture": Role(largest_batch=8, each_cut=False, each_domain=False),
     "invert": Role(largest_batch=8),
     "shift": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),
     "edit": Role(largest_batch=0, largest={"strengths": MAX_STRENGTHS}),

@@ -1,7 +1,8 @@
 """``Faithful``: the code that shows a photo best, where another one is edited.
 
 A code that lies far from the generator's own can show a person well and break when it is edited. The inversion then
-holds two: ``f`` and ``w_m_plus``, which edits and refinements start from, and this one, which is rendered.
+holds two: ``f`` and ``w_m_plus``, which edits and refinements start from, and this one. The picture shows this one,
+with detail of the other.
 """
 
 from __future__ import annotations

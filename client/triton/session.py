@@ -173,10 +173,12 @@ class AsyncSession:
 
     async def render(self, inversion: Inversion) -> Image8:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""
-        config = await self._config("fine", inversion.cut)
+        code, model = {"f": inversion.f, "w_m_plus": inversion.w_m_plus}, "fine"
+        if inversion.faithful is not None:
+            code, model = code | inversion.faithful.named(), "picture"
+        config = await self._config(model, inversion.cut)
         self._require(inversion, config)
-        code = inversion.faithful or inversion
-        answer = await self._infer(config, {"f": code.f, "w_m_plus": code.w_m_plus}, ("image",))
+        answer = await self._infer(config, code, ("image",))
         image: Image8 = answer["image"]
         return image
 

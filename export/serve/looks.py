@@ -1,4 +1,4 @@
-"""Graphs of the looks and the short head: codes, coarse styles, edits that move ``f``, and previews."""
+"""Graphs of the looks and the short head: codes, coarse styles, edits that move ``f``, previews, and pictures."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from assets.paths import (
     short_head_file,
 )
 from export.serve.graph import Graph, received, sent
+from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_encoder
@@ -28,10 +29,11 @@ from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
 from networks.short_head import ShortHead
 from networks.similarity import IDENTITY, move
 from networks.synthesis import Synthesis
-from protocol.roles import ROLES
+from protocol.roles import FAITHFUL, ROLES
 
 CODE = (
     "export/serve/looks.py",
+    "networks/back_projection.py",
     "networks/drawn_looks.py",
     "networks/encoder.py",
     "networks/looks.py",
@@ -76,6 +78,25 @@ class PreviewGraph(nn.Module):
         """The image before it is rounded, float32 [B, 3, 256, 256]."""
         image: Tensor = self.head(self.synthesis.features(f, w_m_plus), w_m_plus[:, -LATE_STYLES:])
         return image
+
+
+class PictureGraph(nn.Module):
+    """Two codes of a photo to one picture: the faithful one at 256 px, with the detail of the other's render.
+
+    f [B, C, 16, 16], w_m_plus [B, m, 512], faithful_f and faithful_w_m_plus alike -> image uint8 [B, S, S, 3].
+    """
+
+    def __init__(self, faithful_preview: PreviewGraph) -> None:
+        super().__init__()
+        self.faithful_preview = faithful_preview
+
+    def forward(self, f: Tensor, w_m_plus: Tensor, faithful_f: Tensor, faithful_w_m_plus: Tensor) -> Tensor:
+        """See the class."""
+        return sent(self.paint((f, w_m_plus), (faithful_f, faithful_w_m_plus)))
+
+    def paint(self, code: tuple[Tensor, Tensor], faithful: tuple[Tensor, Tensor]) -> Tensor:
+        """The image before it is rounded, float32 [B, 3, S, S]."""
+        return back_projected(self.faithful_preview.synthesis.fine(*code), self.faithful_preview.paint(*faithful))
 
 
 class LooksGraph(nn.Module):
@@ -191,6 +212,14 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             inputs={"f": f, "w_m_plus": w_m_plus},
             outputs=("image",),
             weights=(weights, head),
+            code=CODE,
+        ),
+        Graph(
+            name=f"{name}_picture",
+            build=lambda: PictureGraph(preview(faithful_head)),
+            inputs={"f": f, "w_m_plus": w_m_plus, f"{FAITHFUL}f": f.clone(), f"{FAITHFUL}w_m_plus": w_m_plus.clone()},
+            outputs=("image",),
+            weights=(weights, faithful_head),
             code=CODE,
         ),
         Graph(

@@ -91,10 +91,15 @@ def coders_of(name: str, models: Container[str]) -> list[str]:
     return []
 
 
-def rendered(outputs: Iterable[str]) -> dict[str, str]:
-    """The code that the fine half renders, of what the coders give: by its inputs, the names of their outputs."""
-    kind = FAITHFUL if any(name.startswith(FAITHFUL) for name in outputs) else ""
-    return {name: f"{kind}{name}" for name in ("f", "w_m_plus")}
+def painter_of(name: str, outputs: Iterable[str]) -> str:
+    """The model that makes a picture of what the coders give: of two codes, or of one.
+
+    Args:
+        name: what the names of the cut's models begin with.
+        outputs: names of what the coders give.
+    """
+    both = any(output.startswith(FAITHFUL) for output in outputs)
+    return f"{name}_{'picture' if both else 'fine'}"
 
 
 def _edit(name: str, served: dict[str, ServedModel], parameters: dict[str, str]) -> ServedModel:
@@ -127,14 +132,13 @@ def _invert(
 ) -> ServedModel:
     """image -> f, w_m_plus, reconstruction; with a coarse look: image, transform -> those and w_coarse.
 
-    Where a coder gives a faithful code as well, that is what the reconstruction shows.
+    Where a coder gives a faithful code as well, the reconstruction is the picture of both.
     """
-    fine = served[f"{name}_fine"]
-    image = fine.outputs[0]
     readers = [served[model] for model in (*coders, f"{name}_styles") if model in served]
     inputs = {tensor.name: tensor for model in readers for tensor in model.inputs}
     found = [tensor for model in readers for tensor in model.outputs]
-    shown = rendered(tensor.name for tensor in found)
+    painter = served[painter_of(name, [tensor.name for tensor in found])]
+    image = painter.outputs[0]
     return ServedModel(
         name=f"{name}_invert",
         inputs=tuple(inputs.values()),
@@ -142,7 +146,7 @@ def _invert(
             *found,
             Tensor(name="reconstruction", dtype=image.dtype, dims=image.dims),
         ),
-        max_batch_size=fine.max_batch_size,
+        max_batch_size=painter.max_batch_size,
         parameters=parameters,
         steps=(
             *(
@@ -154,8 +158,8 @@ def _invert(
                 for model in readers
             ),
             EnsembleStep(
-                model=fine.name,
-                inputs=shown,
+                model=painter.name,
+                inputs={t.name: t.name for t in painter.inputs},
                 outputs={"image": "reconstruction"},
             ),
         ),

@@ -30,12 +30,12 @@ from export.serve.exporters import load_torchscript
 from export.serve.graph import Graph, sent
 from export.serve.graphs import CUT, EVERY_CUT, add_cuts, graphs
 from export.serve.looks import moves_f
-from export.serve.repository import coders_of, rendered
+from export.serve.repository import coders_of, painter_of
 from export.serve.variant import PLAIN, Variant, variant_of
 from export.serve.variant import add_arguments as add_variant
 from networks.mapping import STYLE_DIM
 from protocol.cuts import prefix
-from protocol.roles import FACES
+from protocol.roles import FACES, FAITHFUL
 from server.triton import LocalTriton
 
 Array = NDArray[np.generic]
@@ -134,6 +134,8 @@ def inputs(domain: str, cuts: Sequence[int] = EVERY_CUT) -> dict[str, Arrays]:
         if has_styles := moves_f(domain, cut):
             photo["transform"] = torch.tensor(TRANSFORM).expand(2, 2, 3)
         tensors |= {f"{name}_{role}": {"f": f, "w_m_plus": w_m_plus} for role in ("fine", "preview")}
+        other = {f"{FAITHFUL}f": f.flip(0), f"{FAITHFUL}w_m_plus": w_m_plus.flip(0)}
+        tensors[f"{name}_picture"] = {"f": f, "w_m_plus": w_m_plus, **other}
         tensors |= {f"{name}_{role}": photo for role in ("styles", "invert")}
         tensors |= {f"{name}_{role}": {"image": image} for role in ("encoder", "detail", "looks")}
         if has_styles:
@@ -193,8 +195,8 @@ def references(domain: str, feeds: dict[str, Arrays], cuts: Sequence[int] = EVER
             feed = feeds[f"{name}_invert"]
             code = {output: value for coder in coders for output, value in part(coder, feed).items()}
             styles = part(f"{name}_styles", feed) if f"{name}_styles" in built else {}
-            shown = {key: code[output] for key, output in rendered(code).items()}
-            expected[f"{name}_invert"] = code | styles | {"reconstruction": part(f"{name}_fine", shown)["image"]}
+            image = part(painter_of(name, code), code)["image"]
+            expected[f"{name}_invert"] = code | styles | {"reconstruction": image}
         moved = part(f"{name}_shift", feeds[f"{name}_edit"])
         batch = {"f": moved["f_batch"], "w_m_plus": moved["w_m_plus_batch"]}
         expected[f"{name}_edit"] = {"images": part(f"{name}_fine", batch)["image"]}

@@ -69,7 +69,7 @@ def test_status(inverter, triton):
     others = [model.name for model in status.models if model.ready and not model.needed]
     cuts = [f"ffhq_cut{cut}_{model}" for cut in (8, 4) for model in MORE]
     looks = ["ffhq_looks"] if looks_file("ffhq", 16).exists() else []
-    assert others == [*looks, "ffhq_styles", "ffhq_preview", *cuts, "faces"]
+    assert others == [*looks, "ffhq_styles", "ffhq_preview", "ffhq_picture", *cuts, "faces"]
     assert status.cut == 16
     assert len(status.generator) == 16
 

@@ -11,6 +11,7 @@ from bench import coders
 from bench.coders import LooksCoder, shipped
 from export.serve.looks import LooksGraph
 from export.training.looks.weights import write_parts
+from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.encoder import Encoder
 from networks.generator_file import Generator
@@ -77,11 +78,18 @@ def test_the_codes_are_those_of_the_served_graph(
     photo = from_array(image[0].numpy())
     own = looks(photo, trained.preview.paint)
     assert isinstance(served.looks, DrawnLooks) and served.faithful is not None
-    f, w, *rendered = LooksGraph(served.looks, served.preview, *served.faithful)(image)
-    for coder, expected, shown in ((served, (f, w), tuple(rendered)), (trained, own, own)):
+    paint = served.faithful[1]
+    f, w, *shown = LooksGraph(served.looks, served.preview, served.faithful[0], paint.faithful_preview)(image)
+    painted = faithful[1](generator.synthesis.features(*shown), shown[1][:, -7:])
+    both = back_projected(generator.synthesis.fine(f, w), painted)
+    for coder, expected, theirs, picture in (
+        (served, (f, w), tuple(shown), both),
+        (trained, own, None, generator.synthesis.fine(*own)),
+    ):
         code = coder(photo, IDENTITY[None])
-        for found, wanted in (((code.f, code.w), expected), (code.rendered, shown)):
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)  # the files are in float16
+        torch.testing.assert_close((code.f, code.w), expected, rtol=0, atol=1e-4)  # the files are in float16
+        torch.testing.assert_close(code.faithful, theirs, rtol=0, atol=1e-4)
+        torch.testing.assert_close(coder.picture(code), picture, rtol=0, atol=0.01)
         assert code.w_coarse is not None and code.w_coarse.shape == (1, 4, 512)
         assert all(file.exists() for file in coder.files)
 

@@ -21,7 +21,7 @@ from judges.faces import Face
 from protocol.messages import Message, RefineRequest
 from tests.client.calls import Call, Infer
 from tests.client.fakes import SIDE as FAKE_SIDE
-from tests.client.fakes import FakeTransport, compute
+from tests.client.fakes import FakeTransport, add_faithful, compute
 from tests.client.sidecar_fakes import STEPS, FakeRefineTransport, simulated
 
 GOOD = Likeness(0.1, 0.2, 20, 18, identity=0.5, landmarks=0.01, face=1.0, second=0.6, skin=2.0)
@@ -114,6 +114,19 @@ def test_methods_differ_in_their_codes(tmp_path: Path) -> None:
     assert code.refinement is not None and code.refinement.step == STEPS
     np.testing.assert_array_equal(refined["f"][0], code.f)
     np.testing.assert_array_equal(code.target_pixels(), TARGET)
+
+
+def test_another_head_paints_a_faithful_code_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_faithful(monkeypatch)
+    head = tmp_path / "head"
+    head.write_bytes(b"one")
+    monkeypatch.setattr("bench.reconstructions.faithful_head_file", lambda _domain, _cut: head)
+    rig = Rig(tmp_path)
+    rig("mean", "fast")
+    assert rig.judge.calls == 2
+    head.write_bytes(b"two")
+    rig("mean", "fast")
+    assert rig.judge.calls == 3
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:

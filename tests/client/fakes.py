@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
@@ -63,6 +64,8 @@ for _cut, (_f, _w) in SHAPES.items():
             "edit": (0, _edit, {"images": (U8, (-1, SIDE, SIDE, 3))}),
         }.items()
     }
+FAITHFUL = {"faithful_f": (F32, F), "faithful_w_m_plus": (F32, M_PLUS)}
+TABLE["picture"] = (8, {**TABLE["fine"][1], **FAITHFUL}, {"image": IMAGE})
 
 
 def cut_of(model: str) -> int:
@@ -113,12 +116,32 @@ def compute(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         case "fine":
             level = np.tanh(inputs["f"].mean() + inputs["w_m_plus"].std()) * 100 + 128
             return {"image": np.full((1, SIDE, SIDE, 3), level, np.uint8)}
+        case "picture":
+            level = np.tanh(inputs["faithful_f"].mean() + inputs["f"].mean()) * 100 + 128
+            return {"image": np.full((1, SIDE, SIDE, 3), level, np.uint8)}
         case "edit":
             moved = inputs["strengths"] * np.abs(inputs["direction"]).max() * 10 + 128
             return {
                 "images": np.ones((len(moved), SIDE, SIDE, 3), np.uint8) * moved.astype(np.uint8)[:, None, None, None]
             }
     raise AssertionError(model)
+
+
+def add_faithful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `invert` give a faithful code, too, of ones, and reconstruct that."""
+    before = compute
+
+    def computed(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answers = before(model, inputs)
+        if model == "ffhq_invert":
+            code = {"f": np.ones((1, *F), np.float32), "w_m_plus": np.ones((1, *M_PLUS), np.float32)}
+            answers |= {f"faithful_{name}": value for name, value in code.items()}
+            answers["reconstruction"] = before("ffhq_picture", answers)["image"]
+        return answers
+
+    batch, inputs, outputs = TABLE["invert"]
+    monkeypatch.setitem(TABLE, "invert", (batch, inputs, {**outputs, **FAITHFUL}))
+    monkeypatch.setattr(sys.modules[__name__], "compute", computed)
 
 
 def marked(image: np.ndarray) -> dict[str, np.ndarray]:

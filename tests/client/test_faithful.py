@@ -15,7 +15,7 @@ from client.errors import InversionError
 from client.files.faithful import Faithful
 from client.files.inversion import FAITHFUL_SCHEMA
 from tests.client import fakes
-from tests.client.fakes import F32, GENERATOR, M_PLUS, SIDE, F, FakeTransport, check_sentence
+from tests.client.fakes import GENERATOR, M_PLUS, SIDE, F, FakeTransport, check_sentence
 from tests.client.inversions import made, parts, target
 from tests.client.running import opened
 from tests.client.sidecar_fakes import FakeRefineTransport
@@ -30,24 +30,8 @@ def faithful(**changes: np.ndarray) -> Faithful:
 
 @pytest.fixture
 def add_faithful(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let the pretended server give a faithful code, too, of ones, and reconstruct that."""
-    compute = fakes.compute
-
-    def computed(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        answers = compute(model, inputs)
-        if model == "ffhq_invert":
-            code = {"f": np.ones((1, *F), np.float32), "w_m_plus": np.ones((1, *M_PLUS), np.float32)}
-            answers |= {f"faithful_{name}": value for name, value in code.items()}
-            answers["reconstruction"] = compute("ffhq_fine", code)["image"]
-        return answers
-
-    def add() -> None:
-        batch, inputs, outputs = fakes.TABLE["invert"]
-        more = {"faithful_f": (F32, F), "faithful_w_m_plus": (F32, M_PLUS)}
-        monkeypatch.setitem(fakes.TABLE, "invert", (batch, inputs, {**outputs, **more}))
-        monkeypatch.setattr(fakes, "compute", computed)
-
-    return add
+    """Let the pretended server give a faithful code, too; see `fakes`."""
+    return lambda: fakes.add_faithful(monkeypatch)
 
 
 def test_it_is_kept_whole(tmp_path: Path) -> None:
@@ -86,7 +70,7 @@ def test_half_a_code_is_refused(tmp_path: Path) -> None:
     check_sentence(caught.value)
 
 
-def test_it_is_rendered_and_the_other_is_edited(add_faithful: Callable[[], None], taken: Photo) -> None:
+def test_the_picture_is_of_both_and_the_other_is_edited(add_faithful: Callable[[], None], taken: Photo) -> None:
     add_faithful()
     transport = FakeTransport()
     with Inverter(transport=transport) as inverter:
@@ -96,6 +80,8 @@ def test_it_is_rendered_and_the_other_is_edited(add_faithful: Callable[[], None]
         assert (inversion.faithful.f == 1).all() and (inversion.f != 1).all()
         np.testing.assert_array_equal(inverter.render(inversion), result.reconstruction)
         assert (inverter.render(inversion.editable) != result.reconstruction).all()
+        detailed = Inversion(**{**vars(inversion), "f": inversion.f + 1})
+        assert (inverter.render(detailed) != result.reconstruction).all()
         inverter.edit(inversion, direction(), [1.0])
     (edit,) = (call for call in transport.inferences if call.model == "ffhq_edit")
     np.testing.assert_array_equal(edit.inputs["f"], inversion.f)

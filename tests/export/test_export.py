@@ -30,8 +30,9 @@ from networks.pnorm import load_pnorm
 
 built = pytest.mark.skipif(not PLAIN.file("ffhq_fine").exists(), reason="the graphs are not built: make invert")
 TWO_LOOKS = looks_file("ffhq", 16).exists()
-MODELS = 23 + TWO_LOOKS
-ROLES = ("mapping", "coarse", "fine", "encoder", "detail", "styles", "preview", "shift") + TWO_LOOKS * ("looks",)
+MODELS = 24 + TWO_LOOKS
+OWN = ("mapping", "coarse", "fine", "encoder", "detail", "styles", "preview", "picture", "shift")
+ROLES = OWN + TWO_LOOKS * ("looks",)
 
 tensors = st.builds(
     Tensor,

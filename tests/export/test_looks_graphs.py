@@ -1,4 +1,4 @@
-"""Codes, coarse styles, edits that move ``f``, and previews: what the graphs compute, also of odd numbers."""
+"""Codes, coarse styles, edits that move ``f``, previews and pictures: what the graphs compute, also of odd numbers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ import torch
 
 from export.serve.exporters import to_onnx
 from export.serve.graph import Graph
-from export.serve.looks import LooksGraph, MoveGraph, PreviewGraph, StylesGraph, looks_graphs, moves_f, usable
+from export.serve.looks import (
+    LooksGraph,
+    MoveGraph,
+    PictureGraph,
+    PreviewGraph,
+    StylesGraph,
+    looks_graphs,
+    moves_f,
+    usable,
+)
 from export.serve.repository import ensembles
 from export.serve.triton_config import ServedModel, Tensor
+from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.encoder import Encoder
 from networks.generator_file import Generator
@@ -99,6 +109,19 @@ def test_a_preview_is_what_the_short_head_paints(synthesis: MobileStyleGAN) -> N
 
 
 @torch.no_grad()
+def test_a_picture_is_the_faithful_preview_with_the_detail_of_the_other(synthesis: MobileStyleGAN) -> None:
+    torch.manual_seed(1)
+    preview = PreviewGraph(synthesis, ShortHead().eval())
+    one, two = edit(synthesis, IDENTITY, [0.0]), edit(synthesis, TURNED, [0.0])
+    code, faithful = (one["f"][None], one["w_m_plus"][None]), (-two["f"][None], 2 * two["w_m_plus"][None])
+    image = PictureGraph(preview)(*code, *faithful)
+    assert image.shape == (1, 1024, 1024, 3)
+    made = back_projected(synthesis.fine(*code), preview.paint(*faithful))
+    expected = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(image, expected)
+
+
+@torch.no_grad()
 def test_the_faithful_code_is_that_of_its_training(synthesis: MobileStyleGAN) -> None:
     torch.manual_seed(3)
     looks, head = TwoLooks().eval(), ShortHead().eval()
@@ -180,6 +203,7 @@ def parts(*, styles: bool, looks: bool = False) -> dict[str, ServedModel]:
     ]
     if looks:
         found.append(served("d_looks", {"image": IMAGE}, CODE | FAITHFUL))
+        found.append(served("d_picture", CODE | FAITHFUL, {"image": (1024, 1024, 3)}))
     if styles:
         found.append(served("d_styles", {"image": IMAGE, "transform": (2, 3)}, {"w_coarse": (4, 512)}))
     return {model.name: model for model in found}
@@ -202,10 +226,10 @@ def test_the_two_looks_give_the_code_where_they_are_served() -> None:
     assert invert.inputs == plain.inputs
     assert {t.name for t in invert.outputs} - {t.name for t in plain.outputs} == set(FAITHFUL)
     assert [step.model for step in plain.steps] == ["d_encoder", "d_detail", "d_styles", "d_fine"]
-    assert [step.model for step in invert.steps] == ["d_looks", "d_styles", "d_fine"]
+    assert [step.model for step in invert.steps] == ["d_looks", "d_styles", "d_picture"]
     assert invert.steps[0].outputs == {name: name for name in CODE | FAITHFUL}
-    # What the reconstruction shows is not what is edited.
-    assert invert.steps[-1].inputs == {name: f"faithful_{name}" for name in CODE}
+    # The reconstruction is the picture of both codes.
+    assert invert.steps[-1].inputs == {name: name for name in CODE | FAITHFUL}
 
 
 @pytest.mark.parametrize("missing", ["encoder", "detail"])
