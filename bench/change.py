@@ -87,13 +87,13 @@ class Bench:
         (frame,) = self._inverter.frames(photo).frames
         self._spent("find", began)
         began = time.perf_counter()
-        result = self._inverter.invert(photo, frame)
-        inversion, plain = result.inversion, result.reconstruction
+        inversion = self._inverter.invert(photo, frame).inversion
         if self._steps:
             *_, last = self._inverter.refine(inversion, photo, RefineOptions(steps=self._steps))
             assert isinstance(last, Refined)
-            inversion, plain = last.inversion, self._inverter.render(last.inversion)
+            inversion = last.inversion
         self._spent("invert", began)
+        plain = self._inverter.render(inversion.editable)  # what edits start from
         began = time.perf_counter()
         paste = Paste(photo, frame, plain)
         self._spent("register", began)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.change import Measured, add_arguments, markdown, mouth_edges, pasted, seam
+from bench.change import Bench, Measured, add_arguments, markdown, mouth_edges, pasted, seam
+from client.api import Inverter
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
-from judges.faces import Face
+from judges.faces import Face, Image8
+from tests.client.fakes import FakeTransport, add_faithful
 
 FRAME = Frame("aligned", 160.0, 120.0, 427.0, 20.0)
 
@@ -57,6 +59,22 @@ def test_the_tables() -> None:
     assert "| age | render | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | - | - |" in lines
     assert "| age | photo | 0.50 | -, -2.0, -, -, +2.0, - | 0.100 | 1.00 | 2.00 | 3.00 |" in lines
     assert lines[-1] == "| 0.25 | - |"
+
+
+def test_the_change_is_to_what_edits_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_faithful(monkeypatch)
+    for name in ("Scorer", "Identity"):
+        monkeypatch.setattr(f"bench.change.{name}", lambda: None)
+    monkeypatch.setattr(Bench, "_seen", lambda _bench, picture: (picture, None, None))
+    plain: list[Image8] = []
+    monkeypatch.setattr("bench.change.Paste", lambda _photo, _frame, image: plain.append(image))
+    photo = Photo(Image.new("RGB", (80, 80), (90, 100, 110)), "a.png", "0" * 64)
+    with Inverter(transport=FakeTransport()) as inverter:
+        assert list(Bench(inverter)(photo, [], [])) == []
+        result = inverter.invert(photo)
+        expected = inverter.render(result.inversion.editable)
+    assert (expected != result.reconstruction).all()
+    np.testing.assert_array_equal(plain[0], expected)
 
 
 def test_it_asks_the_server_that_server_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
