@@ -65,7 +65,6 @@ for _cut, (_f, _w) in SHAPES.items():
         }.items()
     }
 FAITHFUL = {"faithful_f": (F32, F), "faithful_w_m_plus": (F32, M_PLUS)}
-TABLE["picture"] = (8, {**TABLE["fine"][1], **FAITHFUL}, {"image": IMAGE})
 
 
 def cut_of(model: str) -> int:
@@ -141,6 +140,7 @@ def add_faithful(monkeypatch: pytest.MonkeyPatch) -> None:
 
     batch, inputs, outputs = TABLE["invert"]
     monkeypatch.setitem(TABLE, "invert", (batch, inputs, {**outputs, **FAITHFUL}))
+    monkeypatch.setitem(TABLE, "picture", (8, {**TABLE["fine"][1], **FAITHFUL}, {"image": IMAGE}))
     monkeypatch.setattr(sys.modules[__name__], "compute", computed)
 
 

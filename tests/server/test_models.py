@@ -47,7 +47,8 @@ def test_a_repository_of_other_models_is_served_as_a_whole(tmp_path: Path) -> No
 
 def test_the_projects_own_models() -> None:
     repository = project_root() / "model_repository"
-    coders = ["ffhq_looks"] if (repository / "ffhq_looks").exists() else ["ffhq_detail", "ffhq_encoder"]
+    looks = (repository / "ffhq_looks").exists()
+    coders = ["ffhq_looks", "ffhq_picture"] if looks else ["ffhq_detail", "ffhq_encoder"]
     assert served(repository, ["default"]) == sorted(
         [*coders, "faces", "ffhq_edit", "ffhq_fine", "ffhq_invert", "ffhq_shift", "ffhq_styles"]
     )
