@@ -217,6 +217,7 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
         Graph(
             name=f"{name}_picture",
             build=lambda: PictureGraph(preview(faithful_head)),
+            # Copies: an exporter takes one tensor for one input.
             inputs={"f": f, "w_m_plus": w_m_plus, f"{FAITHFUL}f": f.clone(), f"{FAITHFUL}w_m_plus": w_m_plus.clone()},
             outputs=("image",),
             weights=(weights, faithful_head),
