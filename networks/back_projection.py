@@ -8,6 +8,7 @@ when it is reduced.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,16 +19,26 @@ def back_projected(render: Tensor, image: Tensor, *, steps: int = STEPS) -> Tens
     """A render, corrected towards an image of a lower resolution.
 
     Args:
-        render: float32 [B, 3, n S, n S].
+        render: float32 [B, 3, n S, n S], n even.
         image: float32 [B, 3, S, S].
-        steps: how often what is wrong at the lower resolution is added.
+        steps: how often what is wrong at the lower resolution is added, once or more.
 
     Returns:
         float32 [B, 3, n S, n S].
     """
     times, rest = divmod(render.shape[-1], image.shape[-1])
-    assert rest == 0 and render.shape[:2] == image.shape[:2]
-    for _ in range(steps):
-        wrong = image - F.avg_pool2d(render, times)
-        render = render + F.interpolate(wrong, scale_factor=float(times), mode="bilinear", align_corners=False)
-    return render
+    assert rest == 0 and times % 2 == 0 and render.shape[:2] == image.shape[:2]
+    wrong = image - F.avg_pool2d(render, times)
+    added = wrong
+    for _ in range(steps - 1):
+        wrong = wrong - seen_again(wrong)
+        added = added + wrong
+    return render + F.interpolate(added, scale_factor=float(times), mode="bilinear", align_corners=False)
+
+
+def seen_again(image: Tensor) -> Tensor:
+    """The area average of a bilinear enlargement, by any even factor: [B, C, S, S] -> the same, far cheaper."""
+    channels = image.shape[1]
+    row = torch.tensor([0.125, 0.75, 0.125], dtype=image.dtype, device=image.device)
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, torch.outer(row, row).expand(channels, 1, 3, 3), groups=channels)

@@ -22,10 +22,20 @@ def pair() -> tuple[Tensor, Tensor]:
 
 def test_each_step_shows_the_image_better(pair: tuple[Tensor, Tensor]) -> None:
     render, image = pair
-    apart = [float((F.avg_pool2d(back_projected(render, image, steps=n), 4) - image).square().mean()) for n in range(4)]
+    shown = [render, *(back_projected(render, image, steps=n) for n in (1, 2, 3))]
+    apart = [float((F.avg_pool2d(picture, 4) - image).square().mean()) for picture in shown]
     assert apart[1] < 0.2 * apart[0]
     assert all(after < before for before, after in pairwise(apart))
-    assert torch.equal(back_projected(render, image, steps=0), render)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_steps_add_what_is_still_wrong(pair: tuple[Tensor, Tensor], times: int) -> None:
+    render, image = pair
+    render = expected = render[:, :, : 32 * times, : 32 * times]
+    for _ in range(3):
+        wrong = image - F.avg_pool2d(expected, times)
+        expected = expected + F.interpolate(wrong, scale_factor=float(times), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(back_projected(render, image, steps=3), expected)
 
 
 def test_the_detail_stays_the_renders(pair: tuple[Tensor, Tensor]) -> None:
