@@ -60,6 +60,11 @@ def faithful_head_file(domain: str, cut: int) -> Path:
     return LEARNED / domain / f"faithful_head{cut}.safetensors"
 
 
+def picture_head_file(domain: str, cut: int) -> Path:
+    """The head that paints their codes clean, with an eye on the other code's render, fp16 safetensors."""
+    return LEARNED / domain / f"picture_head{cut}.safetensors"
+
+
 def coarse_look_file(domain: str, cut: int) -> Path:
     """The trained coarse look that ships with the project, fp16 safetensors."""
     return LEARNED / domain / f"coarse_look{cut}.safetensors"

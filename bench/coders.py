@@ -17,6 +17,7 @@ from assets.paths import (
     faithful_head_file,
     faithful_looks_file,
     looks_file,
+    picture_head_file,
     short_head_file,
 )
 from export.serve.looks import PictureGraph, PreviewGraph
@@ -25,8 +26,9 @@ from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_detail, load_encoder
 from networks.looks import CoarseStyles, CodeLooks, TwoLooks
-from networks.looks_file import load_coarse_styles, load_looks, load_short_head
+from networks.looks_file import load_coarse_styles, load_looks, load_picture_head, load_short_head
 from networks.mobilestylegan import MobileStyleGAN
+from networks.picture_head import PictureHead
 from networks.short_head import ShortHead
 from networks.similarity import move
 
@@ -106,7 +108,8 @@ class LooksCoder:
         networks: the looks, the short head and the coarse look, in evaluation mode.
         name: what the tables call them.
         files: their weights.
-        faithful: looks and a short head for what the pictures show, if the codes of ``networks`` are for edits alone.
+        faithful: looks, their short head and the picture head, for what the pictures show, if the codes of ``networks``
+            are for edits alone.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class LooksCoder:
         *,
         name: str,
         files: tuple[Path, ...],
-        faithful: tuple[CodeLooks, ShortHead] | None = None,
+        faithful: tuple[CodeLooks, ShortHead, PictureHead] | None = None,
     ) -> None:
         assert isinstance(generator.synthesis, MobileStyleGAN)
         self.name, self.files = name, files
@@ -124,7 +127,9 @@ class LooksCoder:
         self.preview = PreviewGraph(generator.synthesis, head)
         self.faithful = None
         if faithful is not None:
-            self.faithful = faithful[0], PictureGraph(PreviewGraph(generator.synthesis, faithful[1]))
+            looks, head, picture = faithful
+            preview = PreviewGraph(generator.synthesis, head)
+            self.faithful = looks, preview, PictureGraph(generator.synthesis, picture)
 
     @classmethod
     def of_folder(cls, generator: Generator, folder: Path) -> LooksCoder:
@@ -144,8 +149,12 @@ class LooksCoder:
         encoder, name = encoder_file(domain, 16), generator.fingerprint
         drawn = DrawnLooks(load_looks(both, generator=name), load_encoder(encoder, generator=name))
         networks = drawn, load_short_head(head, generator=name), load_coarse_styles(coarse, generator=name)
-        own = faithful_looks_file(domain, 16), faithful_head_file(domain, 16)
-        faithful = load_looks(own[0], generator=name), load_short_head(own[1], generator=name)
+        own = tuple(file(domain, 16) for file in (faithful_looks_file, faithful_head_file, picture_head_file))
+        faithful = (
+            load_looks(own[0], generator=name),
+            load_short_head(own[1], generator=name),
+            load_picture_head(own[2], generator=name),
+        )
         files = both, head, encoder, *own
         return cls(generator, networks, name="looks", files=files, faithful=faithful)
 
@@ -154,15 +163,15 @@ class LooksCoder:
         f, w = self.looks(photo, self.preview.paint)
         faithful = None
         if self.faithful is not None:
-            looks, picture = self.faithful
-            faithful = looks(photo, picture.faithful_preview.paint)
+            looks, preview, _ = self.faithful
+            faithful = looks(photo, preview.paint)
         return Code(f, w, None if self.coarse is None else self.coarse(photo, theta), theta, faithful)
 
     def picture(self, code: Code) -> Tensor:
         """See :class:`Coder`."""
         if self.faithful is None or code.faithful is None:
             return self.preview.synthesis.fine(code.f, code.w)
-        return self.faithful[1].paint((code.f, code.w), code.faithful)
+        return self.faithful[2].paint((code.f, code.w), code.faithful)
 
 
 def shipped(generator: Generator, *, domain: str = "ffhq") -> list[Coder]:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from assets.paths import DIRECTIONS, ROOT, faithful_head_file
+from assets.paths import DIRECTIONS, ROOT, picture_head_file
 from bench.edits import EDITS, STRENGTH, EditQuality
 from bench.likeness import Likeness
 from bench.targets import Image8
@@ -191,7 +191,7 @@ def painter(code: Inversion) -> bytes:
     """What makes the picture of two codes: code and weights. Of one it is the generator."""
     if code.faithful is None:
         return b""
-    files = ROOT / "networks" / "back_projection.py", faithful_head_file(code.domain, code.cut)
+    files = ROOT / "networks" / "back_projection.py", picture_head_file(code.domain, code.cut)
     return b"".join(file.read_bytes() for file in files)
 
 

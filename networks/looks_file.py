@@ -1,4 +1,4 @@
-"""The looks and the short head as safetensors: float16 in the file, float32 in memory."""
+"""The looks, the short head and the picture head as safetensors: float16 in the file, float32 in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from networks.looks import CoarseStyles, CodeLooks
+from networks.picture_head import PictureHead
 from networks.short_head import ShortHead
 from networks.weights_file import check, halved, read, read_metadata, write
 
-LOOKS, COARSE_LOOK, SHORT_HEAD = "looks", "coarse_look", "short_head"
+LOOKS, COARSE_LOOK, SHORT_HEAD, PICTURE_HEAD = "looks", "coarse_look", "short_head", "picture_head"
 
 
 def save_looks(network: CodeLooks, path: Path, *, generator: str, training: str = "") -> None:
@@ -35,6 +36,11 @@ def save_coarse_styles(network: CoarseStyles, path: Path, *, generator: str, tra
 def save_short_head(network: ShortHead, path: Path, *, generator: str, training: str = "") -> None:
     """Write a short head, as :func:`save_looks` writes the looks."""
     _save(network, path, {"network": SHORT_HEAD, "generator": generator}, training)
+
+
+def save_picture_head(network: PictureHead, path: Path, *, generator: str, training: str = "") -> None:
+    """Write a picture head, as :func:`save_looks` writes the looks."""
+    _save(network, path, {"network": PICTURE_HEAD, "generator": generator}, training)
 
 
 def load_looks(path: Path, *, generator: str | None = None) -> CodeLooks:
@@ -62,6 +68,12 @@ def load_short_head(path: Path, *, generator: str | None = None) -> ShortHead:
     """Read a short head, as :func:`load_looks` reads the looks."""
     _metadata(path, SHORT_HEAD, generator)
     return read(path, ShortHead())
+
+
+def load_picture_head(path: Path, *, generator: str | None = None) -> PictureHead:
+    """Read a picture head, as :func:`load_looks` reads the looks."""
+    _metadata(path, PICTURE_HEAD, generator)
+    return read(path, PictureHead())
 
 
 def _save(network: nn.Module, path: Path, metadata: dict[str, str], training: str) -> None:

@@ -51,10 +51,23 @@ class ShortHead(nn.Module):
         assert features.shape[2:] == (SIDE, SIDE)
         assert late.shape[1:] == (self.late, STYLE_DIM)
         style = self.style(late.flatten(1))
-        x = F.leaky_relu(self.enter(scaled(features, self.enter_scale(style))), 0.2)
+        x = self.blocks(self.enter(scaled(features, self.enter_scale(style))), style)
+        return F.pixel_shuffle(self.image(x), SIZE // SIDE).float()
+
+    def blocks(self, x: Tensor, style: Tensor) -> Tensor:
+        """The residual blocks.
+
+        Args:
+            x: float [B, width, 64, 64], not yet rectified.
+            style: float [B, 256].
+
+        Returns:
+            float [B, width, 64, 64].
+        """
+        x = F.leaky_relu(x, 0.2)
         for scale, conv1, conv2 in zip(self.scales, self.conv1, self.conv2, strict=True):
             x = F.leaky_relu(x + conv2(F.leaky_relu(conv1(scaled(x, scale(style))), 0.2)), 0.2)
-        return F.pixel_shuffle(self.image(x), SIZE // SIDE).float()
+        return x
 
 
 def scaled(x: Tensor, change: Tensor) -> Tensor:

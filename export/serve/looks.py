@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from assets.paths import (
     coarse_look_file,
@@ -15,6 +15,7 @@ from assets.paths import (
     faithful_looks_file,
     generator_file,
     looks_file,
+    picture_head_file,
     short_head_file,
 )
 from export.serve.graph import Graph, received, sent
@@ -23,10 +24,11 @@ from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_encoder
 from networks.looks import PHOTO, CoarseStyles, CodeLooks
-from networks.looks_file import load_coarse_styles, load_looks, load_short_head
+from networks.looks_file import load_coarse_styles, load_looks, load_picture_head, load_short_head
 from networks.mapping import STYLE_DIM
 from networks.mobilestylegan import LATE_STYLES, MobileStyleGAN
-from networks.short_head import ShortHead
+from networks.picture_head import PictureHead
+from networks.short_head import SIZE, ShortHead
 from networks.similarity import IDENTITY, move
 from networks.synthesis import Synthesis
 from protocol.roles import FAITHFUL, ROLES
@@ -38,6 +40,7 @@ CODE = (
     "networks/encoder.py",
     "networks/looks.py",
     "networks/looks_file.py",
+    "networks/picture_head.py",
     "networks/short_head.py",
     "networks/similarity.py",
     "networks/weights_file.py",
@@ -86,9 +89,9 @@ class PictureGraph(nn.Module):
     f [B, C, 16, 16], w_m_plus [B, m, 512], faithful_f and faithful_w_m_plus alike -> image uint8 [B, S, S, 3].
     """
 
-    def __init__(self, faithful_preview: PreviewGraph) -> None:
+    def __init__(self, synthesis: MobileStyleGAN, head: PictureHead) -> None:
         super().__init__()
-        self.faithful_preview = faithful_preview
+        self.synthesis, self.head = synthesis, head
 
     def forward(self, f: Tensor, w_m_plus: Tensor, faithful_f: Tensor, faithful_w_m_plus: Tensor) -> Tensor:
         """See the class."""
@@ -96,7 +99,10 @@ class PictureGraph(nn.Module):
 
     def paint(self, code: tuple[Tensor, Tensor], faithful: tuple[Tensor, Tensor]) -> Tensor:
         """The image before it is rounded, float32 [B, 3, S, S]."""
-        return back_projected(self.faithful_preview.synthesis.fine(*code), self.faithful_preview.paint(*faithful))
+        render = self.synthesis.fine(*code)
+        features, late = self.synthesis.features(*faithful), faithful[1][:, -LATE_STYLES:]
+        image = self.head(features, late, F.avg_pool2d(render, render.shape[-1] // SIZE))
+        return back_projected(render, image)
 
 
 class LooksGraph(nn.Module):
@@ -114,7 +120,10 @@ class LooksGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the class."""
-        photo = received(image)
+        return self.codes(received(image))
+
+    def codes(self, photo: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both codes of photos, float32 [B, 3, 256, 256] in [-1, 1]."""
         return *self.looks(photo, self.preview.paint), *self.faithful(photo, self.faithful_preview.paint)
 
 
@@ -158,6 +167,30 @@ def moves_f(domain: str, cut: int) -> bool:
     return coarse_look_file(domain, cut).exists()
 
 
+def small(generator: Generator) -> MobileStyleGAN:
+    """The generator's synthesis, which is a MobileStyleGAN where there are looks."""
+    assert isinstance(generator.synthesis, MobileStyleGAN)
+    return generator.synthesis
+
+
+def load_looks_graph(generator: Generator, domain: str, cut: int) -> LooksGraph:
+    """Both codes, by the weights that ship.
+
+    Raises:
+        WeightsError: weights are missing, or of another generator.
+    """
+    own, synthesis = generator.fingerprint, small(generator)
+    looks, encoder = (
+        load_looks(looks_file(domain, cut), generator=own),
+        load_encoder(encoder_file(domain, cut), generator=own),
+    )
+    head = load_short_head(short_head_file(domain, cut), generator=own)
+    faithful = load_looks(faithful_looks_file(domain, cut), generator=own)
+    faithful_head = load_short_head(faithful_head_file(domain, cut), generator=own)
+    drawn, preview = DrawnLooks(looks, encoder), PreviewGraph(synthesis, head)
+    return LooksGraph(drawn, preview, faithful, PreviewGraph(synthesis, faithful_head))
+
+
 def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: Callable[[], Generator]) -> list[Graph]:
     """The graphs of a cut whose coarse look is trained; otherwise none. Their ``shift`` replaces the plain one.
 
@@ -173,26 +206,25 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
     weights, look, head = generator_file(domain), coarse_look_file(domain, cut), short_head_file(domain, cut)
     both, encoder = looks_file(domain, cut), encoder_file(domain, cut)
     faithful, faithful_head = faithful_looks_file(domain, cut), faithful_head_file(domain, cut)
+    picture_head = picture_head_file(domain, cut)
     before = shape.coarse_styles(cut)
     f = torch.zeros(2, shape.f_channels(cut), cut, cut)
     w_m_plus = torch.zeros(2, shape.fine_styles(cut), STYLE_DIM)
     image = torch.zeros(2, PHOTO, PHOTO, 3, dtype=torch.uint8)
     still = IDENTITY.expand(2, 2, 3).contiguous()
 
-    def preview(head: Path = head) -> PreviewGraph:
+    def preview() -> PreviewGraph:
         made = generator()
-        assert isinstance(made.synthesis, MobileStyleGAN)
-        return PreviewGraph(made.synthesis, load_short_head(head, generator=made.fingerprint))
+        return PreviewGraph(small(made), load_short_head(head, generator=made.fingerprint))
 
-    def looks() -> LooksGraph:
-        own = generator().fingerprint
-        drawn = DrawnLooks(load_looks(both, generator=own), load_encoder(encoder, generator=own))
-        return LooksGraph(drawn, preview(), load_looks(faithful, generator=own), preview(faithful_head))
+    def picture() -> PictureGraph:
+        made = generator()
+        return PictureGraph(small(made), load_picture_head(picture_head, generator=made.fingerprint))
 
     return [
         Graph(
             name=f"{name}_looks",
-            build=looks,
+            build=lambda: load_looks_graph(generator(), domain, cut),
             inputs={"image": image},
             outputs=("f", "w_m_plus", "faithful_f", "faithful_w_m_plus"),
             weights=(weights, both, head, encoder, faithful, faithful_head),
@@ -216,11 +248,11 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
         ),
         Graph(
             name=f"{name}_picture",
-            build=lambda: PictureGraph(preview(faithful_head)),
+            build=picture,
             # Copies: an exporter takes one tensor for one input.
             inputs={"f": f, "w_m_plus": w_m_plus, f"{FAITHFUL}f": f.clone(), f"{FAITHFUL}w_m_plus": w_m_plus.clone()},
             outputs=("image",),
-            weights=(weights, faithful_head),
+            weights=(weights, picture_head),
             code=CODE,
         ),
         Graph(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from bench import coders
 from bench.coders import LooksCoder, shipped
@@ -17,9 +18,10 @@ from networks.encoder import Encoder
 from networks.generator_file import Generator
 from networks.learned_file import save_learned
 from networks.looks import CoarseStyles, TwoLooks
-from networks.looks_file import save_coarse_styles, save_looks, save_short_head
+from networks.looks_file import save_coarse_styles, save_looks, save_picture_head, save_short_head
 from networks.mapping import MappingNetwork
 from networks.mobilestylegan import MobileStyleGAN
+from networks.picture_head import PictureHead
 from networks.pixels import from_array
 from networks.short_head import ShortHead
 from networks.similarity import IDENTITY
@@ -31,6 +33,7 @@ FILES = (
     "encoder_file",
     "faithful_looks_file",
     "faithful_head_file",
+    "picture_head_file",
 )
 
 
@@ -69,6 +72,8 @@ def test_the_codes_are_those_of_the_served_graph(
     faithful = TwoLooks().eval(), ShortHead().eval()
     save_looks(faithful[0], files / FILES[4], generator=generator.fingerprint)
     save_short_head(faithful[1], files / FILES[5], generator=generator.fingerprint)
+    painter = PictureHead().eval()
+    save_picture_head(painter, files / FILES[6], generator=generator.fingerprint)
     write_parts(looks, files / "trained", "looks")
     write_parts(head, files / "trained", "head")
     served, trained = shipped(generator)[-1], LooksCoder.of_folder(generator, files / "trained")
@@ -78,10 +83,10 @@ def test_the_codes_are_those_of_the_served_graph(
     photo = from_array(image[0].numpy())
     own = looks(photo, trained.preview.paint)
     assert isinstance(served.looks, DrawnLooks) and served.faithful is not None
-    paint = served.faithful[1]
-    f, w, *shown = LooksGraph(served.looks, served.preview, served.faithful[0], paint.faithful_preview)(image)
-    painted = faithful[1](generator.synthesis.features(*shown), shown[1][:, -7:])
-    both = back_projected(generator.synthesis.fine(f, w), painted)
+    f, w, *shown = LooksGraph(served.looks, served.preview, *served.faithful[:2])(image)
+    render = generator.synthesis.fine(f, w)
+    painted = painter(generator.synthesis.features(*shown), shown[1][:, -7:], F.avg_pool2d(render, 4))
+    both = back_projected(render, painted)
     for coder, expected, theirs, picture in (
         (served, (f, w), tuple(shown), both),
         (trained, own, None, generator.synthesis.fine(*own)),

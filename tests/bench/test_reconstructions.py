@@ -120,7 +120,7 @@ def test_another_head_paints_a_faithful_code_anew(tmp_path: Path, monkeypatch: p
     add_faithful(monkeypatch)
     head = tmp_path / "head"
     head.write_bytes(b"one")
-    monkeypatch.setattr("bench.reconstructions.faithful_head_file", lambda _domain, _cut: head)
+    monkeypatch.setattr("bench.reconstructions.picture_head_file", lambda _domain, _cut: head)
     rig = Rig(tmp_path)
     rig("mean", "fast")
     assert rig.judge.calls == 2
