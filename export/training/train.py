@@ -1,4 +1,4 @@
-"""``python -m export train``: trains the encoder, the detail head, or both, on generator samples; or the two looks.
+"""``python -m export train``: trains the encoder, the detail head, or both, on generator samples; or looks, or a head.
 
 Stages are runs of their own, each from the weights of the one before: ``--loss latents``, then ``image`` (see
 :mod:`export.training.tasks`). The weights that ship are where a run starts if ``--start`` says so, and what it
@@ -21,6 +21,7 @@ from assets.perceptual import stlpips
 from export.generator import load_generator
 from export.training.card import write_network
 from export.training.looks import command as looks
+from export.training.picture import command as picture
 from export.training.regression import Regression
 from export.training.tasks import LOSSES, NETWORKS, Task, TrainingError
 from export.training.training import TrainingPlan, TrainingRun
@@ -30,14 +31,14 @@ from networks.learned_file import learned_metadata, load_detail, load_encoder, s
 from networks.pnorm import load_pnorm
 from protocol.cuts import CUTS, W_PLUS
 
-LOOKS = "looks"
+LOOKS, PICTURE = "looks", "picture"
 # Defaults of the other networks; the looks have their own.
 DEFAULTS = {"steps": 20_000, "minutes": math.inf, "batch": 32, "learning_rate": 1e-3}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export train``."""
-    parser.add_argument("network", choices=(*NETWORKS, LOOKS), help="the network to train")
+    parser.add_argument("network", choices=(*NETWORKS, LOOKS, PICTURE), help="the network to train")
     parser.add_argument(
         "--cut",
         type=int,
@@ -48,12 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", choices=BODIES, default="residual", help="network of the encoder (default: residual)")
     parser.add_argument("--loss", choices=LOSSES, default="latents", help="latents first, then image")
     parser.add_argument("--start", action="store_true", help="start from the weights in --weights")
-    parser.add_argument("--steps", type=int, help="steps over all calls of this run (default: 20000; looks: no limit)")
     parser.add_argument(
-        "--minutes", type=float, help="minutes over all calls of this run (default: no limit; looks: 150, on a GPU 25)"
+        "--steps", type=int, help="steps over all calls of this run (default: 20000; looks and picture: no limit)"
     )
-    parser.add_argument("--batch", type=int, help="batch size (default: 32; looks: 6, on a GPU 48)")
-    parser.add_argument("--learning-rate", type=float, help="learning rate (default: 1e-3; looks: 3e-4, on a GPU 4e-4)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="minutes over all calls of this run (default: no limit; looks: 150, on a GPU 25; picture: 90)",
+    )
+    parser.add_argument("--batch", type=int, help="batch size (default: 32; looks: 6, on a GPU 48; picture: 4)")
+    parser.add_argument(
+        "--learning-rate", type=float, help="learning rate (default: 1e-3; looks: 3e-4, on a GPU 4e-4; picture: 2e-4)"
+    )
     parser.add_argument("--perceptual-weight", type=float, default=10.0, help="lambda of the image loss (default: 10)")
     parser.add_argument(
         "--identity-weight", type=float, default=0.0, help="weight of the identity loss (default: 0, off)"
@@ -65,13 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="folder for checkpoints (default: under build/training)")
     parser.add_argument("--weights", type=Path, help="folder for the weights (default: networks/weights/DOMAIN)")
     looks.add_arguments(parser.add_argument_group("looks"))
+    picture.add_arguments(parser.add_argument_group("picture"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train the named network; for the looks, see :mod:`export.training.looks`."""
-    if args.network == LOOKS:
-        looks.run(args)
-        return
+    """Train the named network; for the looks, see :mod:`export.training.looks`, for the picture head `picture`."""
+    for name, trained in ((LOOKS, looks), (PICTURE, picture)):
+        if args.network == name:
+            trained.run(args)
+            return
     for name, default in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
