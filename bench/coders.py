@@ -20,13 +20,13 @@ from assets.paths import (
     picture_head_file,
     short_head_file,
 )
-from export.serve.looks import PictureGraph, PreviewGraph
+from export.serve.looks import PictureGraph, PreviewGraph, load_looks_graph
 from export.training.looks.weights import read_parts, renamed, start_from
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_detail, load_encoder
 from networks.looks import CoarseStyles, CodeLooks, TwoLooks
-from networks.looks_file import load_coarse_styles, load_looks, load_picture_head, load_short_head
+from networks.looks_file import load_coarse_styles, load_picture_head
 from networks.mobilestylegan import MobileStyleGAN
 from networks.picture_head import PictureHead
 from networks.short_head import ShortHead
@@ -145,17 +145,12 @@ class LooksCoder:
     @classmethod
     def shipped(cls, generator: Generator, *, domain: str = "ffhq") -> LooksCoder:
         """As they are served."""
-        both, head, coarse = (file(domain, 16) for file in (looks_file, short_head_file, coarse_look_file))
-        encoder, name = encoder_file(domain, 16), generator.fingerprint
-        drawn = DrawnLooks(load_looks(both, generator=name), load_encoder(encoder, generator=name))
-        networks = drawn, load_short_head(head, generator=name), load_coarse_styles(coarse, generator=name)
-        own = tuple(file(domain, 16) for file in (faithful_looks_file, faithful_head_file, picture_head_file))
-        faithful = (
-            load_looks(own[0], generator=name),
-            load_short_head(own[1], generator=name),
-            load_picture_head(own[2], generator=name),
-        )
-        files = both, head, encoder, *own
+        graph, name = load_looks_graph(generator, domain, 16), generator.fingerprint
+        coarse, picture = coarse_look_file(domain, 16), picture_head_file(domain, 16)
+        networks = graph.looks, graph.preview.head, load_coarse_styles(coarse, generator=name)
+        faithful = graph.faithful, graph.faithful_preview.head, load_picture_head(picture, generator=name)
+        used = (looks_file, short_head_file, encoder_file, faithful_looks_file, faithful_head_file, picture_head_file)
+        files = tuple(file(domain, 16) for file in used)
         return cls(generator, networks, name="looks", files=files, faithful=faithful)
 
     def __call__(self, photo: Tensor, theta: Tensor) -> Code:

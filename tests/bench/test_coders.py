@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bench import coders
 from bench.coders import LooksCoder, shipped
+from export.serve import looks as looks_graphs
 from export.serve.looks import LooksGraph
 from export.training.looks.weights import write_parts
 from networks.back_projection import back_projected
@@ -54,7 +55,8 @@ def networks() -> tuple[TwoLooks, ShortHead]:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which a coder looks for the weights that ship."""
     for name in FILES:
-        monkeypatch.setattr(coders, name, lambda _domain, _cut, name=name: tmp_path / name)
+        for module in (coders, looks_graphs):
+            monkeypatch.setattr(module, name, lambda _domain, _cut, name=name: tmp_path / name)
     monkeypatch.setattr(coders, "EncoderCoder", lambda _generator, domain: f"the encoder of {domain}")
     return tmp_path
 
