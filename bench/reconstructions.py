@@ -191,8 +191,8 @@ def painter(code: Inversion) -> bytes:
     """What makes the picture of two codes: code and weights. Of one it is the generator."""
     if code.faithful is None:
         return b""
-    files = ROOT / "networks" / "back_projection.py", picture_head_file(code.domain, code.cut)
-    return b"".join(file.read_bytes() for file in files)
+    code_files = (ROOT / "networks" / f"{name}.py" for name in ("back_projection", "picture_head", "short_head"))
+    return b"".join(file.read_bytes() for file in (*code_files, picture_head_file(code.domain, code.cut)))
 
 
 def digest(image: Image8, code: Inversion, other: bytes) -> str:
