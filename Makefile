@@ -20,9 +20,10 @@ SECRETS ?= build/secrets
 # MINUTES and SEED of make chaos.
 MINUTES ?= 5
 SEED ?= 0
-# RUNTIME=gpu installs onnxruntime-gpu instead of onnxruntime.
+# RUNTIME=gpu installs onnxruntime-gpu instead of onnxruntime, and exports graphs for a GPU.
 RUNTIME ?= export
 SIDECAR := $(if $(filter gpu,$(RUNTIME)),sidecar-gpu,sidecar)
+TARGET := $(if $(filter gpu,$(RUNTIME)),--target gpu)
 
 example := build/astronaut.png
 
@@ -66,7 +67,7 @@ format: $(VENV)/.dev ## Format the code
 	@ruff format .
 
 verify: $(repository) ## Compare PyTorch, the exported files and the served models
-	@python -m export verify
+	@python -m export verify $(TARGET)
 
 bench: $(VENV)/.dev $(repository) build/.judges ## Run the benchmarks
 	@python -m bench throughput
@@ -99,8 +100,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.run
 
 $(repository): $(sources) $(VENV)/.run
 	python -m export fetch
-	python -m export graphs
-	python -m export repository
+	python -m export graphs $(TARGET)
+	python -m export repository $(TARGET)
 	@touch $@
 
 build/.judges: $(wildcard assets/*.py judges/*.py) | $(VENV)/.run

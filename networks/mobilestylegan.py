@@ -8,6 +8,7 @@ second convolution, and 15 to the image head.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -22,6 +23,8 @@ F_CHANNELS = 512
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)  # of layers at 8, 16, ... 512
 LATE = 4  # the first layer after the features at 64 px
 LATE_STYLES = 2 * (len(CHANNELS) - LATE) + 1
+WHOLE = slice(None)
+CPU_STRIPS = (1, 4, 16)  # of the layers at 128, 256 and 512
 
 
 class ModulatedConv(nn.Module):
@@ -36,12 +39,12 @@ class ModulatedConv(nn.Module):
         self.pointwise = nn.Conv2d(channels_in, channels_out, 1)
         self.register_buffer("noise", torch.zeros(1, 1, size, size))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        # x [B, C_in, S, S], w [B, 512] -> [B, C_out, S, S]
+    def forward(self, x: Tensor, w: Tensor, rows: slice = WHOLE) -> Tensor:
+        # x [B, C_in, S, S] or some of its rows, w [B, 512] -> [B, C_out, S, S] or the same rows
         dtype = self.pointwise.weight.dtype
         x = self.pointwise(self.depthwise(x.to(dtype) * self.modulation(w).to(dtype)[:, :, None, None]))
         # In place: its gradient then needs its result alone, which the next layer keeps anyway.
-        return F.leaky_relu(x + self.noise.to(dtype), 0.2, inplace=True)
+        return F.leaky_relu(x + self.noise[:, :, rows].to(dtype), 0.2, inplace=True)
 
 
 class InputConv(nn.Module):
@@ -92,16 +95,42 @@ class Layer(nn.Module):
         self.conv1 = ModulatedConv(channels_in // 4, channels_out, size)
         self.conv2 = ModulatedConv(channels_out, channels_out, size)
 
-    def enter(self, x: Tensor, w: Tensor) -> Tensor:
+    def enter(self, x: Tensor, w: Tensor, rows: slice = WHOLE) -> Tensor:
         # x [B, C_in, S/2, S/2], w [B, 512] -> [B, C_out, S, S]
         dtype = self.up.weight.dtype
-        y: Tensor = self.conv1(self.up(x.to(dtype) * self.up_modulation(w).to(dtype)[:, :, None, None]), w)
+        y: Tensor = self.conv1(self.up(x.to(dtype) * self.up_modulation(w).to(dtype)[:, :, None, None]), w, rows)
         return y
 
-    def leave(self, x: Tensor, w: Tensor) -> Tensor:
+    def leave(self, x: Tensor, w: Tensor, rows: slice = WHOLE) -> Tensor:
         # x [B, C_out, S, S], w [B, 512] -> [B, C_out, S, S]
-        y: Tensor = self.conv2(x, w)
+        y: Tensor = self.conv2(x, w, rows)
         return y
+
+    def strips(self, x: Tensor, w: tuple[Tensor, Tensor], count: int) -> Iterator[Tensor]:
+        """``leave(enter(x))``, some rows at a time, so that a processor's cache holds the maps.
+
+        Two rows more on each side are computed and cut off: each convolution sees one beyond.
+
+        Args:
+            x: float [B, C_in, S/2, S/2].
+            w: the two styles, float32 [B, 512] each.
+            count: number of strips; a divisor of S/2.
+
+        Yields:
+            float [B, C_out, S/count, S], from the top.
+        """
+        side = 2 * x.shape[2]
+        height = side // count
+        for top in range(0, side, height):
+            rows = slice(max(top - 2, 0), min(top + height + 2, side))
+            y = self.enter(x[:, :, rows.start // 2 : rows.stop // 2], w[0], rows)
+            yield self.leave(y, w[1], rows)[:, :, top - rows.start : top - rows.start + height]
+
+
+def joined(strips: Iterable[Tensor]) -> Tensor:
+    """Strips of rows, one below the other: [B, C, S/n, S] each -> [B, C, S, S]."""
+    first, *rest = strips
+    return torch.cat([first, *rest], dim=2) if rest else first
 
 
 class ImageHead(nn.Module):
@@ -111,16 +140,33 @@ class ImageHead(nn.Module):
         super().__init__()
         self.modulation = nn.Linear(STYLE_DIM, channels)
         self.conv = nn.Conv2d(channels, 12, 1)
+        self.shuffle: nn.Module = nn.PixelShuffle(2)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         # x [B, C, S, S], w [B, 512] -> [B, 3, 2S, 2S]
-        return F.pixel_shuffle(self.conv(x * self.modulation(w)[:, :, None, None]), 2)
+        image: Tensor = self.shuffle(self.conv(x * self.modulation(w)[:, :, None, None]))
+        return image
+
+
+class Shuffle(nn.Module):
+    """A pixel shuffle to RGB as a transposed convolution, which is faster in ONNX Runtime and slower in PyTorch."""
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(12).view(12, 3, 2, 2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x [B, 12, S, S] -> [B, 3, 2S, 2S]
+        return F.conv_transpose2d(x, self.weight, stride=2)
 
 
 class MobileStyleGAN(Synthesis):
     """The synthesis network G of a 1024 px MobileStyleGAN, with the F/W+ cut at 8x8 or 16x16.
 
     The cut lies after the first convolution of the layer of that size (BDInvert, section 3.1).
+
     """
 
     size = 1024
@@ -132,6 +178,7 @@ class MobileStyleGAN(Synthesis):
         inputs = (F_CHANNELS, *CHANNELS[:-1])
         self.layers = nn.ModuleList(Layer(i, o, 8 << n) for n, (i, o) in enumerate(zip(inputs, CHANNELS, strict=True)))
         self.to_image = ImageHead(CHANNELS[-1])
+        self._strips = tuple(1 for _ in CHANNELS[LATE:])
 
     def _layers(self, first: int = 0) -> list[Layer]:
         return cast("list[Layer]", list(self.layers)[first:])
@@ -192,12 +239,11 @@ class MobileStyleGAN(Synthesis):
 
     def finish(self, features: Tensor, late: Tensor) -> Tensor:
         """The layers after :meth:`features`: [B, 512, 64, 64] and late styles [B, 7, 512] -> as :meth:`fine`."""
-        w = iter(late.unbind(dim=1))
-        x = features
-        for layer in self._layers(LATE):
-            x = layer.leave(layer.enter(x, next(w)), next(w))
-        image: Tensor = self.to_image(x.float(), next(w))
-        return image
+        w = late.unbind(dim=1)
+        parts: Iterable[Tensor] = (features,)
+        for i, (layer, count) in enumerate(zip(self._layers(LATE), self._strips, strict=True)):
+            parts = layer.strips(joined(parts), (w[2 * i], w[2 * i + 1]), count)
+        return joined(self.to_image(part.float(), w[-1]) for part in parts)
 
     def modulations(self, w_m_plus: Tensor) -> list[Tensor]:
         """The scales of the fine half's inputs, as :meth:`Synthesis.modulations`."""
@@ -210,6 +256,11 @@ class MobileStyleGAN(Synthesis):
         users.append((self.to_image.modulation,))
         styles = w_m_plus.unbind(dim=1)
         return [torch.cat([use(w) for use in uses], dim=1) for uses, w in zip(users, styles, strict=True)]
+
+    def use_cache(self) -> None:
+        """Compute the last layers in strips that fit a processor's cache, for ONNX Runtime; the image is the same."""
+        self._strips = CPU_STRIPS
+        self.to_image.shuffle = Shuffle()
 
     def lower(self, dtype: torch.dtype, *, blocks: int = 4) -> None:
         """Compute the last layers in half precision, as :meth:`Synthesis.lower`; the head stays float32."""

@@ -6,9 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from networks.pixels import from_uint8, to_uint8
+
+Feed = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EightBits:
+    """What of a graph may be computed in 8 bits.
+
+    Attributes:
+        weights: a pattern that the names of the convolutions' weights contain.
+        feeds: makes inputs by name, on which the scales are found.
+    """
+
+    weights: str
+    feeds: Callable[[], list[Feed]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +42,7 @@ class Graph:
         batched: whether the first axis of every tensor is the batch.
         dynamic: further dynamic axes: by tensor, the name of each.
         largest: the largest size of an input's dynamic axis, by its name; the exported graph refuses more.
+        eight_bits: what a CPU may compute in 8 bits.
     """
 
     name: str
@@ -36,6 +54,7 @@ class Graph:
     batched: bool = True
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
     largest: Mapping[str, int] = field(default_factory=dict)
+    eight_bits: EightBits | None = None
 
 
 def received(image: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from assets.paths import ROOT, detail_file, encoder_file, generator_file
 from export.generator import load_generator, shows_faces
+from export.serve.eight_bits import in_eight_bits
 from export.serve.exporters import OPSET, signature, to_onnx, to_torchscript
 from export.serve.faces import faces_graph
 from export.serve.graph import Graph, received, sent
@@ -33,6 +34,7 @@ from networks.encoder import Constant, Encoder
 from networks.generator_file import Generator, read_shape
 from networks.learned_file import BACKBONE, load_detail, load_encoder
 from networks.mapping import STYLE_DIM
+from networks.mobilestylegan import MobileStyleGAN
 from networks.synthesis import Synthesis
 from protocol.cuts import DEFAULT_CUT, W_PLUS, prefix
 from protocol.roles import ROLES
@@ -236,18 +238,22 @@ def _cut_graphs(domain: str, cut: int, shape: Synthesis) -> list[Graph]:
     return [graph for graph in found if graph.name not in replaced] + looks
 
 
-def stamp(graph: Graph) -> str:
+def stamp(graph: Graph, variant: Variant = PLAIN) -> str:
     """A sha256 over everything that the exported file depends on."""
     versions = [f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript", "onnx-ir")]
-    digest = hashlib.sha256(f"{versions} {OPSET}".encode())
+    digest = hashlib.sha256(f"{versions} {OPSET} {variant.target}".encode())
     for path in (*(ROOT / code for code in (*CODE, *graph.code)), *graph.weights):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def module_of(graph: Graph, variant: Variant) -> nn.Module:
-    """The graph's module in evaluation mode, with the generator in the variant's precision."""
+    """The graph's module in evaluation mode, with the generator as the variant computes it."""
     module = graph.build().eval()
+    if variant.for_cpu:
+        for part in module.modules():
+            if isinstance(part, MobileStyleGAN):
+                part.use_cache()
     if variant.precision != "fp32" and isinstance(module, CoarseGraph | FineGraph):
         module.synthesis.lower(variant.dtype)
     return module
@@ -268,13 +274,15 @@ def build(
     written = []
     for graph in graphs(domain, cuts):
         target = variant.file(graph.name)
-        mark = stamp(graph)
+        mark = stamp(graph, variant)
         if not force and target.exists() and recorded(target).get("stamp") == mark:
             continue
         begins(graph.name)
         module = module_of(graph, variant)
         write = to_onnx if variant.format == "onnx" else to_torchscript
         write(graph, module, target)
+        if variant.for_cpu and graph.eight_bits is not None:
+            in_eight_bits(target, graph.eight_bits)
         record_of(target).write_text(json.dumps({"stamp": mark, **signature(graph, module)}))
         written.append(graph.name)
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from assets.paths import (
     picture_head_file,
     short_head_file,
 )
-from export.serve.graph import Graph, received, sent
+from export.serve.eight_bits import pictures
+from export.serve.graph import EightBits, Feed, Graph, received, sent
 from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
@@ -34,6 +36,7 @@ from networks.synthesis import Synthesis
 from protocol.roles import FAITHFUL, ROLES
 
 CODE = (
+    "export/serve/eight_bits.py",
     "export/serve/looks.py",
     "networks/back_projection.py",
     "networks/drawn_looks.py",
@@ -45,6 +48,7 @@ CODE = (
     "networks/similarity.py",
     "networks/weights_file.py",
 )
+CODES = ("f", "w_m_plus", f"{FAITHFUL}f", f"{FAITHFUL}w_m_plus")
 
 
 class StylesGraph(nn.Module):
@@ -217,6 +221,21 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
         made = generator()
         return PreviewGraph(small(made), load_short_head(head, generator=made.fingerprint))
 
+    @cache
+    def seen() -> Tensor:
+        return pictures(generator())
+
+    def photos() -> list[Feed]:
+        return [{"image": image[None].numpy()} for image in seen()]
+
+    def faces() -> list[Feed]:
+        return [{**photo, "transform": still[:1].numpy()} for photo in photos()]
+
+    @torch.no_grad()
+    def codes() -> list[Feed]:
+        looks = load_looks_graph(generator(), domain, cut).eval()
+        return [{name: part.numpy() for name, part in zip(CODES, looks(image[None]), strict=True)} for image in seen()]
+
     def picture() -> PictureGraph:
         made = generator()
         return PictureGraph(small(made), load_picture_head(picture_head, generator=made.fingerprint))
@@ -226,9 +245,10 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             name=f"{name}_looks",
             build=lambda: load_looks_graph(generator(), domain, cut),
             inputs={"image": image},
-            outputs=("f", "w_m_plus", "faithful_f", "faithful_w_m_plus"),
+            outputs=CODES,
             weights=(weights, both, head, encoder, faithful, faithful_head),
             code=CODE,
+            eight_bits=EightBits(weights=r"\.(first|second|encoder|head|layers\.3)\.(?!f\.)", feeds=photos),
         ),
         Graph(
             name=f"{name}_styles",
@@ -237,6 +257,7 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             outputs=("w_coarse",),
             weights=(weights, look),
             code=CODE,
+            eight_bits=EightBits(weights=r"\blook\.", feeds=faces),
         ),
         Graph(
             name=f"{name}_preview",
@@ -250,10 +271,11 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             name=f"{name}_picture",
             build=picture,
             # Copies: an exporter takes one tensor for one input.
-            inputs={"f": f, "w_m_plus": w_m_plus, f"{FAITHFUL}f": f.clone(), f"{FAITHFUL}w_m_plus": w_m_plus.clone()},
+            inputs=dict(zip(CODES, (f, w_m_plus, f.clone(), w_m_plus.clone()), strict=True)),
             outputs=("image",),
             weights=(weights, picture_head),
             code=CODE,
+            eight_bits=EightBits(weights=r"^head\.", feeds=codes),
         ),
         Graph(
             name=f"{name}_shift",

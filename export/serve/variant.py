@@ -13,6 +13,7 @@ from assets.paths import BUILD
 
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["fp32", "fp16", "bf16"]
+Target = Literal["cpu", "gpu"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 BACKENDS: dict[Format, str] = {"onnx": "onnxruntime", "torchscript": "pytorch"}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -30,10 +31,13 @@ class Variant:
         format: ``onnx`` for Triton's onnxruntime backend, ``torchscript`` for its pytorch backend.
         precision: of the convolutions in the generator's blocks; styles, sums and what goes over the wire stay as they
             are. ONNX Runtime has no convolution in bf16.
+        target: what ONNX graphs are for. On a CPU the two looks and the picture head compute in 8 bits, and the
+            generator's largest maps are made in strips; on a GPU that would be slower.
     """
 
     format: Format = "onnx"
     precision: Precision = "fp32"
+    target: Target = "cpu"
 
     def __post_init__(self) -> None:
         if self.format == "onnx" and self.precision == "bf16":
@@ -47,11 +51,20 @@ class Variant:
         return DTYPES[self.precision]
 
     @property
+    def for_cpu(self) -> bool:
+        """Whether graphs are written as a CPU computes them fastest."""
+        return self.format == "onnx" and self.target == "cpu"
+
+    @property
     def options(self) -> str:
         """What to add to a command for this variant."""
         return "".join(
             f" --{name} {value}"
-            for name, value, plain in (("format", self.format, "onnx"), ("precision", self.precision, "fp32"))
+            for name, value, plain in (
+                ("format", self.format, "onnx"),
+                ("precision", self.precision, "fp32"),
+                ("target", self.target, "cpu"),
+            )
             if value != plain
         )
 
@@ -83,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         help="of the generator's convolutions (default: fp32)",
     )
+    parser.add_argument(
+        "--target",
+        choices=get_args(Target),
+        default="cpu",
+        help="cpu (default) computes the looks of ONNX graphs in 8 bits, gpu does not",
+    )
 
 
 def variant_of(args: argparse.Namespace) -> Variant:
@@ -91,4 +110,4 @@ def variant_of(args: argparse.Namespace) -> Variant:
     Raises:
         VariantError: there is none such.
     """
-    return Variant(format=args.format, precision=args.precision)
+    return Variant(format=args.format, precision=args.precision, target=args.target)
