@@ -309,7 +309,7 @@ def _pasted(
     """Return the photo with each change in it: uint8 RGB [n, H, W, 3]."""
     opened = _opened(photo)
     inversion.require_photo(opened)
-    whole = Paste(opened, inversion.frame, plain)
+    whole = Paste(opened, inversion.frame, plain, transform=inversion.transform)
     return np.stack([np.asarray(displayed(whole(image))) for image in images])
 
 

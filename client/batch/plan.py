@@ -187,7 +187,7 @@ class Plan:
                     yield self._name(name, strength), partial(save, image, self.format)
             return
         plain = [
-            (each.frame, image if each.faithful is None else await inverter.render(each.editable))
+            (each.frame, image if each.faithful is None else await inverter.render(each.editable), each.transform)
             for each, image in faces
         ]
         whole = Together(photo, plain)

@@ -3,7 +3,8 @@
 All three pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
 gets the render's change, but never beyond both the photo and the edited render: what exceeds both is a feature of the
 plain render that lies beside the photo's. Where most of a band changes, the photo's part of it belongs to what was
-there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays.
+there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays; its
+colour goes no further than the edited render's. A photo in black and white stays so.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _TAKEN = (0.4, 0.75)  # share of a band's strength that changes: from where, and
 _BEYOND = 3.0  # levels a band may exceed both pictures by
 _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
+_COLOUR = (2.0, 6.0)  # levels of mean chroma: a photo with less than the first is black and white
 _FEATHER = 0.12  # of the side
 _HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
 _BETWEEN = 0.3  # heads: half of the width over which one face's changes give way to another's
@@ -60,8 +62,9 @@ class Blend:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
         self._side, self._mask, self._outside = len(photo), mask, outside
         self._flow = resized(registered(photo, plain, points), (len(photo), len(photo))) * np.float32(len(photo))
-        self._photo, _ = _pyramid(photo)
+        self._photo, self._light = _pyramid(photo)
         self._plain, self._coarsest = _pyramid(warped(plain, self._flow))
+        self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[outside < 1].mean(), *_COLOUR)
 
     def __call__(self, edited: Floats) -> Change:
         """Return the change to the photo's square.
@@ -71,7 +74,7 @@ class Blend:
         """
         assert edited.shape == (self._side, self._side, 3)
         bands, coarsest = _pyramid(warped(edited, self._flow))
-        delta = coarsest - self._coarsest
+        delta = _coloured(self._light, coarsest - self._coarsest, coarsest)
         over = np.zeros(delta.shape[:2], np.float32)
         for photo, plain, now in zip(reversed(self._photo), reversed(self._plain), reversed(bands), strict=True):
             size = (photo.shape[1], photo.shape[0])
@@ -80,6 +83,8 @@ class Blend:
             band = photo + (now - plain)
             band = band.clip(np.minimum(photo, now) - _BEYOND, np.maximum(photo, now) + _BEYOND)
             delta += band + over[..., None] * (now - band) - photo
+        luma = grey(delta)[..., None]
+        delta = luma + self._colour * (delta - luma)
         strength = np.sqrt(blurred(np.square(grey(delta)), 0.01 * self._side))
         low, high = ((1 - self._outside) * a + self._outside * b for a, b in zip(_SEEN, _SEEN_OUTSIDE, strict=True))
         seen = step((strength - low) / (high - low), 0, 1) * self._mask
@@ -110,12 +115,24 @@ def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
     return step(columns, least, least + _FEATHER)[None] * step(rows, least, least + _FEATHER)[:, None]
 
 
-def outside(frame: Frame, side: int) -> Floats:
-    """Return 1 outside a head, as far as the frame says where that is, and 0 inside: float32 [side, side]."""
-    if frame.kind not in ("aligned", "upright"):
-        return np.zeros((side, side), np.float32)
-    places = _places(side)
-    return step(_heads(places[None], places[:, None]), 0.85, 1.25)
+def outside(frame: Frame, side: int, transform: Floats | None = None) -> Floats:
+    """Return 1 outside a head, as far as it is known where that is, and 0 inside.
+
+    Args:
+        frame: the photo's frame; one that is cut to a face says where its head is.
+        side: side of the result in pixels.
+        transform: float32 [2, 3], from places in the frame to those in the aligned face, both from -1 to 1, or None.
+
+    Returns:
+        float32 [side, side].
+    """
+    if transform is None:
+        if frame.kind not in ("aligned", "upright"):
+            return np.zeros((side, side), np.float32)
+        transform = np.eye(2, 3, dtype=np.float32)
+    places = 2 * _places(side) - 1
+    columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform)
+    return step(_heads((columns + 1) / 2, (rows + 1) / 2), 0.85, 1.25)
 
 
 def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
@@ -164,6 +181,27 @@ def _pyramid(image: Floats) -> tuple[list[Floats], Floats]:
         bands.append(image - resized(small, (width, height)))
         image = small
     return bands, image
+
+
+def _coloured(photo: Floats, change: Floats, edited: Floats) -> Floats:
+    """A change whose colour goes no further than the edited render's: teeth that the photo shows already stay white.
+
+    Args:
+        photo: float32 [h, w, 3], as ``change`` and ``edited``.
+        change: what to add to the photo.
+        edited: the edited render.
+
+    Returns:
+        float32 [h, w, 3]; of the same luma as ``change``.
+    """
+    chroma, wanted, most = (_chroma(x) for x in (photo, photo + change, edited))
+    found: Floats = change + wanted.clip(np.minimum(chroma, most), np.maximum(chroma, most)) - wanted
+    return found + (grey(change) - grey(found))[..., None]
+
+
+def _chroma(image: Floats) -> Floats:
+    """What an RGB image is apart from its luma: float32 [h, w, 3]."""
+    return image - grey(image)[..., None]
 
 
 def _taken(plain: Floats, edited: Floats) -> Floats:

@@ -33,6 +33,8 @@ class Paste:
         points: landmarks of the photo and of the plain render where they are known, float [N, 2] each in the unit
             square.
         others: frames of other faces that are edited in the same picture: where two touch, each changes its own side.
+        transform: float32 [2, 3], from places in the frame to those in the aligned face, both from -1 to 1; None if it
+            is not known.
 
     Raises:
         PhotoError: the frame does not show enough of the photo.
@@ -46,6 +48,7 @@ class Paste:
         points: tuple[Points, Points] | None = None,
         *,
         others: Sequence[Frame] = (),
+        transform: Floats | None = None,
     ) -> None:
         assert plain.ndim == 3
         assert plain.shape[0] == plain.shape[1]
@@ -55,7 +58,7 @@ class Paste:
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
         mask = feather(frame, photo.size, self._side) * share(frame, others, self._side)
-        far = outside(frame, self._side)
+        far = outside(frame, self._side, transform)
         self._blend = Blend(self._square, _shrunk(plain, self._side), mask, far, points)
 
     def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:

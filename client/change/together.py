@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from client.change.filters import Floats
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
@@ -24,14 +25,15 @@ class Together:
 
     Args:
         photo: the photo; it is not changed.
-        faces: their frames, and what the generator makes of their codes, uint8 RGB [S, S, 3] each.
+        faces: their frames, what the generator makes of their codes, uint8 RGB [S, S, 3] each, and where they lie in
+            the frames, as for ``Paste``.
 
     Raises:
         PhotoError: a frame does not show enough of the photo.
     """
 
-    def __init__(self, photo: Photo, faces: Sequence[tuple[Frame, Image8]]) -> None:
-        for frame, _ in faces:
+    def __init__(self, photo: Photo, faces: Sequence[tuple[Frame, Image8, Floats | None]]) -> None:
+        for frame, *_ in faces:
             frame.require_photo(photo.size, name=photo.name)
         self._photo, self._faces = photo, faces
         self._pastes: dict[int, Paste] = {}
@@ -60,9 +62,9 @@ class Together:
 
     def _paste(self, index: int) -> Paste:
         if (found := self._pastes.get(index)) is None:
-            frame, plain = self._faces[index]
-            others = [other for number, (other, _) in enumerate(self._faces) if number != index]
-            found = Paste(self._photo, frame, plain, others=others)
+            frame, plain, transform = self._faces[index]
+            others = [other for number, (other, *_) in enumerate(self._faces) if number != index]
+            found = Paste(self._photo, frame, plain, others=others, transform=transform)
             if len(self._pastes) < self._most_kept:
                 self._pastes[index] = found
         return found

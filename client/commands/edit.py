@@ -93,7 +93,7 @@ def run(options: EditFlags) -> Report:
         plain = inverter.render(inversion.editable)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
-        edited = Edited(direction, strengths, shown_in(place, plain, list(images)))
+        edited = Edited(direction, strengths, shown_in(place, plain, list(images), inversion.transform))
         bar.update()
         return _written(options, folder / stem, ("inversion", plain), edited, inversion)
 

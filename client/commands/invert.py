@@ -146,7 +146,7 @@ class _Making:
             done = []
             for each in edits:
                 images = self.inverter.edit(result.inversion, *each)
-                done.append(Edited(*each, shown_in(place, plain, list(images))))
+                done.append(Edited(*each, shown_in(place, plain, list(images), result.inversion.transform)))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)

@@ -103,7 +103,7 @@ def rendered(
         done = []
         for edit in edits:
             images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(Edited(*edit, shown_in(place, reconstruction, list(images))))
+            done.append(Edited(*edit, shown_in(place, reconstruction, list(images), inversion.transform)))
             bar.update()
         return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from client.api import Inverter
 from client.atomic import read_bounded
+from client.change.filters import Floats
 from client.change.paste import Paste
 from client.change.together import Together
 from client.commands.report import Edit, Edited, progress, warn
@@ -93,7 +94,7 @@ def edited_together(
     with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
         faces = []
         for inversion in inversions:
-            faces.append((inversion.frame, inverter.render(inversion.editable)))
+            faces.append((inversion.frame, inverter.render(inversion.editable), inversion.transform))
             bar.update()
         whole = Together(photo, faces)
 
@@ -108,18 +109,21 @@ def edited_together(
         yield [Edited(direction, strengths, images(direction, strengths)) for direction, strengths in edits]
 
 
-def shown(place: Place | None, plain: Image8, images: Sequence[Image8]) -> Iterator[Picture]:
+def shown(
+    place: Place | None, plain: Image8, images: Sequence[Image8], transform: Floats | None = None
+) -> Iterator[Picture]:
     """Yield the whole photo with each edit in it; without a place, the generator's pictures.
 
     Args:
         place: the photo, and its frame.
         plain: uint8 RGB [S, S, 3], what the generator makes of the inversion.
         images: uint8 RGB [S, S, 3] each, edited.
+        transform: where the face lies in the frame, as for ``Paste``.
     """
     if place is None:
         yield from images
         return
-    paste = Paste(*place, plain)
+    paste = Paste(*place, plain, transform=transform)
     for image in images:
         yield paste(image)
 

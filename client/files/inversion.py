@@ -106,6 +106,11 @@ class Inversion:
         """The same without its faithful code: what edits change, as it is rendered before they do."""
         return replace(self, faithful=None)
 
+    @property
+    def transform(self) -> NDArray[np.float32] | None:
+        """Where the face lies in the square, as in :class:`FaceStyles`; None if it is not known."""
+        return None if self.face is None else self.face.transform
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole or not at all, replacing an existing one.
 
