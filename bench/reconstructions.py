@@ -47,6 +47,8 @@ _JUDGES = (
     ROOT / "networks" / "perceptual.py",
 )
 JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
+# What lays a change over a photo.
+CHANGE = b"".join(path.read_bytes() for path in sorted((ROOT / "client" / "change").glob("*.py")))
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Reconstructions:
         found = {}
         for name in EDITS:
             other = JUDGES + (DIRECTIONS / DEFAULT_DOMAIN / f"{name}.safetensors").read_bytes()
+            other += CHANGE
             other += b"" if code.face is None else code.face.w_coarse.tobytes()
             ends = [Measurement(self._folder / digest(image, code, other + end)) for end in (b"-", b"+")]
             if not all(kept.exists for kept in ends):
@@ -192,7 +195,8 @@ def painter(code: Inversion) -> bytes:
     if code.faithful is None:
         return b""
     code_files = (ROOT / "networks" / f"{name}.py" for name in ("back_projection", "picture_head", "short_head"))
-    return b"".join(file.read_bytes() for file in (*code_files, picture_head_file(code.domain, code.cut)))
+    eight_bits = ROOT / "export" / "serve" / "eight_bits.py"
+    return b"".join(f.read_bytes() for f in (*code_files, eight_bits, picture_head_file(code.domain, code.cut)))
 
 
 def digest(image: Image8, code: Inversion, other: bytes) -> str:

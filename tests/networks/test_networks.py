@@ -17,7 +17,7 @@ from networks.detail import LIMIT, Detail
 from networks.encoder import BODIES, Constant, Encoder
 from networks.learned_file import BACKBONE, load_detail, load_encoder, save_learned
 from networks.mapping import MappingNetwork
-from networks.mobilestylegan import InverseHaar, MobileStyleGAN
+from networks.mobilestylegan import InverseHaar, MobileStyleGAN, ModulatedConv
 from networks.weights_file import WeightsError
 from protocol.cuts import CUTS, W_PLUS
 
@@ -35,6 +35,24 @@ def ir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def thin(monkeypatch: pytest.MonkeyPatch) -> None:
     """A MobileStyleGAN with few channels behind f: as many layers, at a fraction of the cost."""
     monkeypatch.setattr(mobilestylegan, "CHANNELS", (512, 512, 64, 64, 32, 16, 16))
+
+
+@pytest.mark.usefixtures("thin")
+def test_strips_paint_the_same_image() -> None:
+    torch.manual_seed(3)
+    network = MobileStyleGAN().eval().requires_grad_(requires_grad=False)
+    for module in network.modules():
+        if isinstance(module, ModulatedConv):
+            module.noise.normal_()
+    f, w_m_plus = torch.randn(2, 512, 16, 16), torch.randn(2, 12, 512)
+    whole = network.fine(f, w_m_plus)
+    calls: list[int] = []
+    network.to_image.register_forward_hook(lambda _, inputs, __: calls.append(inputs[0].shape[2]))
+    network.use_cache()
+    strips = network.fine(f, w_m_plus)
+    assert calls == [32] * 16
+    assert whole.std() > 0.01
+    torch.testing.assert_close(strips, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_inverse_haar_is_orthonormal() -> None:
