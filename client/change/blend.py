@@ -29,6 +29,7 @@ _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _COLOUR = (2.0, 6.0)  # levels of mean chroma: a photo with less than the first is black and white
 _FEATHER = 0.12  # of the side
 _HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
+_NEAR = (1.0, 1.3)  # half sides of an aligned face's square: from where, and until changes are gone
 _BETWEEN = 0.3  # heads: half of the width over which one face's changes give way to another's
 
 
@@ -130,9 +131,24 @@ def outside(frame: Frame, side: int, transform: Floats | None = None) -> Floats:
         if frame.kind not in ("aligned", "upright"):
             return np.zeros((side, side), np.float32)
         transform = np.eye(2, 3, dtype=np.float32)
-    places = 2 * _places(side) - 1
-    columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform)
-    return step(_heads((columns + 1) / 2, (rows + 1) / 2), 0.85, 1.25)
+    columns, rows = _aligned(transform, side)
+    return step(_heads(0.5 * columns + 0.5, 0.5 * rows + 0.5), 0.85, 1.25)
+
+
+def near(transform: Floats | None, side: int) -> Floats:
+    """Return 1 where an aligned face's square would be, and 0 farther away, where ties and walls are.
+
+    Args:
+        transform: as for :func:`outside`; without one it is 1 everywhere.
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side].
+    """
+    if transform is None:
+        return np.ones((side, side), np.float32)
+    columns, rows = _aligned(transform, side)
+    return 1 - step(np.maximum(np.abs(columns), np.abs(rows)), *_NEAR)
 
 
 def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
@@ -158,6 +174,13 @@ def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
         nearer = _heads(columns, rows) - _heads(places[None], places[:, None])
         found *= step(nearer, -_BETWEEN, _BETWEEN)
     return found
+
+
+def _aligned(transform: Floats, side: int) -> tuple[Floats, Floats]:
+    """Where places of a square lie in the aligned face, from -1 to 1: columns and rows, float32 [side, side] each."""
+    places = 2 * _places(side) - 1
+    columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform.astype(np.float32))
+    return columns, rows
 
 
 def _places(side: int) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.change.blend import Blend, Change, feather, outside, share
+from client.change.blend import Blend, Change, feather, near, outside, share
 from client.change.filters import Floats, resized
 from client.files.photo import Photo
 from client.frames.cut import cut
@@ -57,7 +57,7 @@ class Paste:
         # Finer than the photo would alias, finer than the render is empty.
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
-        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side)
+        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(transform, self._side)
         far = outside(frame, self._side, transform)
         self._blend = Blend(self._square, _shrunk(plain, self._side), mask, far, points)
 

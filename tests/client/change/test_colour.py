@@ -65,6 +65,16 @@ def test_a_wall_keeps_its_colour_where_the_face_is_known(kind: str) -> None:
     assert np.abs(known[175:195, 100:156].mean(axis=(0, 1)) - TEETH).max() < 12
 
 
+def test_far_from_the_face_nothing_changes() -> None:
+    """A tie below a face that fills the upper left quarter."""
+    photo = np.full((SIDE, SIDE, 3), WALL, np.uint8)
+    after = np.full((SIDE, SIDE, 3), (250, 250, 250), np.uint8)
+    frame, where = Frame("square", 0.0, 0.0, float(SIDE)), np.array([[2, 0, 1], [0, 2, 1]], np.float32)
+    found = edited(photo, photo, after, frame=frame, transform=where)
+    assert (found[170:, 40:80] == WALL).all()
+    assert np.abs(found[100, 64] - WALL).max() > 40
+
+
 def test_a_face_that_is_not_in_the_middle_changes_where_it_is() -> None:
     """The whole square shows a face of half the size in its upper left quarter."""
     small = np.asarray(Image.fromarray(face(LIPS)).resize((SIDE // 2, SIDE // 2)))
