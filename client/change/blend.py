@@ -65,7 +65,8 @@ class Blend:
         self._flow = resized(registered(photo, plain, points), (len(photo), len(photo))) * np.float32(len(photo))
         self._photo, self._light = _pyramid(photo)
         self._plain, self._coarsest = _pyramid(warped(plain, self._flow))
-        self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[outside < 1].mean(), *_COLOUR)
+        head = (outside < 1) | (outside == 1).all()
+        self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[head].mean(), *_COLOUR)
 
     def __call__(self, edited: Floats) -> Change:
         """Return the change to the photo's square.

@@ -73,6 +73,8 @@ def test_far_from_the_face_nothing_changes() -> None:
     found = edited(photo, photo, after, frame=frame, transform=where)
     assert (found[170:, 40:80] == WALL).all()
     assert np.abs(found[100, 64] - WALL).max() > 40
+    where[:, 2] = 50  # a face beyond the square
+    assert (edited(photo, photo, after, frame=frame, transform=where) == WALL).all()
 
 
 def test_a_face_that_is_not_in_the_middle_changes_where_it_is() -> None:
