@@ -1,4 +1,4 @@
-"""Convolutions of an exported graph in 8 bits, for processors: two to three times as fast as in float32.
+"""Convolutions of an exported graph in 8 bits, for processors: with VNNI two to three times as fast as in float32.
 
 Post-training quantisation (Jacob et al., CVPR 2018): each map that enters or leaves a convolution gets one scale, found
 on pictures of the generator, and each filter its own. Weights have 7 bits, since processors without VNNI add products

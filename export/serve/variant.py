@@ -31,8 +31,8 @@ class Variant:
         format: ``onnx`` for Triton's onnxruntime backend, ``torchscript`` for its pytorch backend.
         precision: of the convolutions in the generator's blocks; styles, sums and what goes over the wire stay as they
             are. ONNX Runtime has no convolution in bf16.
-        target: what ONNX graphs are for. On a CPU the two looks and the picture head compute in 8 bits, and the
-            generator's largest maps are made in strips; on a GPU that would be slower.
+        target: what ONNX graphs are for. On a CPU the looks and the picture head compute in 8 bits, and the generator's
+            largest maps are made in strips; neither is meant for a GPU.
     """
 
     format: Format = "onnx"
