@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.change.blend import Blend, Change, feather, near, outside, share
+from client.change.blend import Blend, Change
 from client.change.filters import Floats, resized
+from client.change.places import feather, heads, near, share
 from client.files.photo import Photo
 from client.frames.cut import cut
 from client.frames.frame import Frame, Points
@@ -21,6 +22,7 @@ Box = tuple[int, int, int, int]
 _TILE: Final = 512  # side of what is changed at a time, in pixels of the photo
 _REACH: Final = 3  # pixels of the square that interpolation reads around a place, and one for rounding
 _LEAST_SIDE: Final = 64
+_TOLD: Final = 0.25  # of a face: what stays as it is from here on is told
 
 
 class Paste:
@@ -58,8 +60,16 @@ class Paste:
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
         mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(transform, self._side)
-        far = outside(frame, self._side, transform)
-        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, far, points)
+        head = heads(frame, self._side, transform)
+        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, head, points)
+
+    @property
+    def note(self) -> str:
+        """What to know of these edits, in one sentence; mostly empty."""
+        kept = self._blend.kept
+        if kept < _TOLD:
+            return ""
+        return f"{kept:.0%} of the face stays as it is: the generator cannot draw what is there, for example glasses"
 
     def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:
         """Return the whole photo with an edit in it.

@@ -37,6 +37,7 @@ class Together:
             frame.require_photo(photo.size, name=photo.name)
         self._photo, self._faces = photo, faces
         self._pastes: dict[int, Paste] = {}
+        self._notes: dict[int, str] = {}
         # Pillow keeps four bytes a pixel.
         self._bytes = 4 * photo.image.width * photo.image.height
         self._most_kept = _KEPT if self._bytes < _BYTES / 2 else 1
@@ -60,11 +61,19 @@ class Together:
         for render, picture in zip(renders, pictures, strict=True):
             paste(render, onto=picture)
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know of the edits so far, a sentence for each face of which there is something to know."""
+        return [
+            f"face {index + 1} of {len(self._faces)}: {note}" for index, note in sorted(self._notes.items()) if note
+        ]
+
     def _paste(self, index: int) -> Paste:
         if (found := self._pastes.get(index)) is None:
             frame, plain, transform = self._faces[index]
             others = [other for number, (other, *_) in enumerate(self._faces) if number != index]
             found = Paste(self._photo, frame, plain, others=others, transform=transform)
+            self._notes[index] = found.note
             if len(self._pastes) < self._most_kept:
                 self._pastes[index] = found
         return found

@@ -12,8 +12,7 @@ from client.commands.groups import OutputOptions, PictureOptions, ServerOptions,
 from client.commands.options import REQUIRED, group, option, required, switch
 from client.commands.report import Edit, Edited, Report, add_edits, distinct, edit_lines, progress
 from client.commands.text import ACCESS
-from client.commands.whole import edited_together, photo_of, place_in
-from client.commands.whole import shown as shown_in
+from client.commands.whole import Shown, edited_together, photo_of, place_in
 from client.errors import ParameterError
 from client.files import direction as directions
 from client.files.inversion import SUFFIX, Inversion
@@ -93,7 +92,7 @@ def run(options: EditFlags) -> Report:
         plain = inverter.render(inversion.editable)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
-        edited = Edited(direction, strengths, shown_in(place, plain, list(images), inversion.transform))
+        edited = Edited(direction, strengths, Shown(place, plain, inversion.transform)(list(images)))
         bar.update()
         return _written(options, folder / stem, ("inversion", plain), edited, inversion)
 

@@ -25,8 +25,7 @@ from client.commands.refining import Job, failures, refined
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, parsed_edit, progress, warn
 from client.commands.results import clear_edits, place_of, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
-from client.commands.whole import Place, edited_together
-from client.commands.whole import shown as shown_in
+from client.commands.whole import Place, Shown, edited_together
 from client.errors import ClientError
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
@@ -143,10 +142,9 @@ class _Making:
             plain = result.reconstruction
             if edits and result.inversion.faithful is not None:
                 plain = self.inverter.render(result.inversion.editable)
-            done = []
+            shown, done = Shown(place, plain, result.inversion.transform), []
             for each in edits:
-                images = self.inverter.edit(result.inversion, *each)
-                done.append(Edited(*each, shown_in(place, plain, list(images), result.inversion.transform)))
+                done.append(Edited(*each, shown(list(self.inverter.edit(result.inversion, *each)))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)

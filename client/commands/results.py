@@ -16,8 +16,7 @@ from client.api import Inverter
 from client.atomic import Draft, refuse_to_replace
 from client.commands.follow import account_lines, patiently
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, progress
-from client.commands.whole import Place
-from client.commands.whole import shown as shown_in
+from client.commands.whole import Place, Shown
 from client.errors import InversionError
 from client.files.formats import Format
 from client.files.inversion import SUFFIX, Inversion
@@ -100,10 +99,10 @@ def rendered(
     with progress("rendering", 1 + len(edits), json=quiet) as bar:
         reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
         bar.update()
-        done = []
+        shown, done = Shown(place, reconstruction, inversion.transform), []
         for edit in edits:
             images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(Edited(*edit, shown_in(place, reconstruction, list(images), inversion.transform)))
+            done.append(Edited(*edit, shown(list(images))))
             bar.update()
         return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 

@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -107,25 +108,33 @@ def edited_together(
                     yield pictures.pop(0)
 
         yield [Edited(direction, strengths, images(direction, strengths)) for direction, strengths in edits]
+    for note in whole.notes:
+        warn(photo.name, note)
 
 
-def shown(
-    place: Place | None, plain: Image8, images: Sequence[Image8], transform: Floats | None = None
-) -> Iterator[Picture]:
-    """Yield the whole photo with each edit in it; without a place, the generator's pictures.
+class Shown:
+    """What a command shows of the edits of an inversion: the whole photo with each in it, or the generator's pictures.
 
     Args:
-        place: the photo, and its frame.
+        place: the photo, and its frame; None for the generator's pictures.
         plain: uint8 RGB [S, S, 3], what the generator makes of the inversion.
-        images: uint8 RGB [S, S, 3] each, edited.
         transform: where the face lies in the frame, as for ``Paste``.
     """
-    if place is None:
-        yield from images
-        return
-    paste = Paste(*place, plain, transform=transform)
-    for image in images:
-        yield paste(image)
+
+    def __init__(self, place: Place | None, plain: Image8, transform: Floats | None = None) -> None:
+        self._place, self._plain, self._transform = place, plain, transform
+
+    def __call__(self, images: Sequence[Image8]) -> Iterator[Picture]:
+        """Yield a picture for each edit, uint8 RGB [S, S, 3], as it is asked for."""
+        yield from images if self._paste is None else map(self._paste, images)
+
+    @cached_property
+    def _paste(self) -> Paste | None:
+        if self._place is None:
+            return None
+        made = Paste(*self._place, self._plain, transform=self._transform)
+        warn(made.photo.name, made.note)
+        return made
 
 
 def _photo(inversion: Inversion, source: Path, given: str | None) -> Photo | None:

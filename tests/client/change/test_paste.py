@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from client.atomic import Draft
 from client.commands.report import Edited, add_edits
-from client.commands.whole import shown
+from client.commands.whole import Shown
 from client.files import photo as photos
 from client.files.direction import Direction
 from client.files.photo import Photo
@@ -45,7 +45,8 @@ def edit(photo, name):
     little = plain.copy()
     little[500:600, 500:600] = 255
     direction = Direction(name="it", vector=np.eye(1, 512, dtype=np.float32)[0], generator="0" * 16)
-    images = shown((photo, Frame("aligned", 1000.0, 3000.0, 5000.0, -1200.0)), plain, [255 - plain, little])
+    place = photo, Frame("aligned", 1000.0, 3000.0, 5000.0, -1200.0)
+    images = Shown(place, plain)([255 - plain, little])
     with Draft() as draft:
         add_edits(draft, [], Path(name), [Edited(direction, [-2.0, 2.0], images)], "jpeg")
         draft.publish()

@@ -1,0 +1,118 @@
+"""Where a frame's face lies, and how far its changes reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from client.change.filters import Floats, step
+from client.frames.frame import Frame
+
+_FEATHER = 0.12  # of the side
+_HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
+_NEAR = (1.0, 1.3)  # half sides of an aligned face's square: from where, and until changes are gone
+_BETWEEN = 0.3  # heads: half of the width over which one face's changes give way to another's
+
+
+def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
+    """Return how much of a change is kept: 1 inside, 0 at the frame's border except where the photo ends there.
+
+    Args:
+        frame: the photo's frame.
+        size: width and height of the photo.
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side].
+    """
+    places = _places(side)
+    low, high = places, 1 - places
+    rows = columns = np.minimum(low, high)
+    if frame.dy == 0 and frame.dx > 0:
+        corners = frame.corners
+        ends = [*(corners[0] <= 0), *(corners[2] >= size)]
+        left, top, right, bottom = (np.float32(1 if end else 0) for end in ends)
+        columns, rows = np.minimum(low + left, high + right), np.minimum(low + top, high + bottom)
+    # The outermost pixels are 0, so that interpolation next to the border is, too.
+    least = 2.0 / side
+    return step(columns, least, least + _FEATHER)[None] * step(rows, least, least + _FEATHER)[:, None]
+
+
+def heads(frame: Frame, side: int, transform: Floats | None = None) -> Floats | None:
+    """Return how far each place is from the middle of the head, 1 at its outline; None if it is not known where it is.
+
+    Args:
+        frame: the photo's frame; one that is cut to a face says where its head is.
+        side: side of the result in pixels.
+        transform: float32 [2, 3], from places in the frame to those in the aligned face, both from -1 to 1, or None.
+
+    Returns:
+        float32 [side, side].
+    """
+    if transform is None:
+        if frame.kind not in ("aligned", "upright"):
+            return None
+        transform = np.eye(2, 3, dtype=np.float32)
+    columns, rows = _aligned(transform, side)
+    return _heads(0.5 * columns + 0.5, 0.5 * rows + 0.5)
+
+
+def near(transform: Floats | None, side: int) -> Floats:
+    """Return 1 where an aligned face's square would be, and 0 farther away, where ties and walls are.
+
+    Args:
+        transform: as for :func:`heads`; without one it is 1 everywhere.
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side].
+    """
+    if transform is None:
+        return np.ones((side, side), np.float32)
+    columns, rows = _aligned(transform, side)
+    return 1 - step(np.maximum(np.abs(columns), np.abs(rows)), *_NEAR)
+
+
+def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
+    """Return how far each place belongs to a frame's face, and not to other faces; what two faces get adds up to 1.
+
+    Args:
+        frame: the face's frame.
+        others: frames of the other faces of the photo.
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side].
+    """
+    found = np.ones((side, side), np.float32)
+    places = _places(side)
+    for other in others:
+        if np.hypot(*(frame.middle - other.middle)) > frame.side + other.side:
+            continue
+        matrix = other.matrix[:, :2] @ frame.inverse[:, :2]
+        x, y = other.to_square(frame.to_photo([[0, 0]]))[0]
+        columns = (matrix[0, 0] * places[None] + matrix[0, 1] * places[:, None] + x).astype(np.float32)
+        rows = (matrix[1, 0] * places[None] + matrix[1, 1] * places[:, None] + y).astype(np.float32)
+        nearer = _heads(columns, rows) - _heads(places[None], places[:, None])
+        found *= step(nearer, -_BETWEEN, _BETWEEN)
+    return found
+
+
+def _aligned(transform: Floats, side: int) -> tuple[Floats, Floats]:
+    """Where places of a square lie in the aligned face, from -1 to 1: columns and rows, float32 [side, side] each."""
+    places = 2 * _places(side) - 1
+    columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform.astype(np.float32))
+    return columns, rows
+
+
+def _places(side: int) -> Floats:
+    """The middles of pixels along a side of the unit square."""
+    found: Floats = ((np.arange(side) + 0.5) / side).astype(np.float32)
+    return found
+
+
+def _heads(columns: Floats, rows: Floats) -> Floats:
+    """As :func:`heads`, for places of the unit square of an aligned face."""
+    found: Floats = np.sqrt(np.square((columns - 0.5) / _HEAD[0]) + np.square((rows - 0.5) / _HEAD[1]))
+    return found
