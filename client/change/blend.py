@@ -1,6 +1,7 @@
 """The change between two pictures of the generator, laid over the photo's square.
 
-All three pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
+As the head moves from one to the other, so do the photo's own pixels, and the plain render's with them. Then all three
+pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
 gets the render's change, but never beyond both the photo and the edited render: what exceeds both is a feature of the
 plain render that lies beside the photo's. Where most of a band changes, the photo's part of it belongs to what was
 there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays; its
@@ -10,14 +11,13 @@ render is full of detail that the photo does not have: the generator cannot draw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from client.change.filters import Floats, blurred, grey, resized, step, warped
-from client.change.flow import registered
+from client.change.flow import moved, registered
 from client.frames.frame import Points
 
 _COARSEST = 32  # pixels: the pyramid's last picture is not larger
@@ -28,10 +28,12 @@ _BEYOND = 3.0  # levels a band may exceed both pictures by
 _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _OUTSIDE = (0.85, 1.25)  # heads from its middle: from where this begins, and where it holds
+_AROUND_HEAD = 0.02  # of the side: the Gaussian over which motion is felt
+_TURNED = (0.005, 0.02)  # of the side: motion from where changes outside the head are less, and until there are none
 _FACE = 0.55  # heads from its middle: eyes, nose and mouth are nearer
 _COLOUR = (2.0, 6.0)  # levels of mean chroma: a photo with less than the first is black and white
 _DETAIL = (96, 300)  # sides of the bands, in pixels, in which made-up detail is looked for
-_FAINT = 1.5  # levels that count for nothing there
+_FAINT = 2.0  # levels that count for nothing there
 _NEXT = 0.012  # of the side: the Gaussian over which detail is compared
 _INVENTED = (1.7, 3.0)  # the render's detail over the photo's: from where it may be made up, and where it is
 _AROUND = 0.05  # of the side: the Gaussian over which a place with made-up detail is felt
@@ -44,11 +46,15 @@ class Change:
 
     Attributes:
         delta: float32 [S, S, 3], to add, -255 to 255; 0 at the square's border.
-        over: float32 [S, S], 0 to 1, how far the render takes over detail that is finer than a pixel of the square.
+        seen: float32 [S, S], 0 to 1, how far anything changes.
+        over: float32 [S, S], 0 to ``seen``, how far the render takes over detail that is finer than a pixel.
+        motion: float32 [S, S, 2], where the photo's pixels come from: x and y, in pixels of the square.
     """
 
     delta: Floats
+    seen: Floats
     over: Floats
+    motion: Floats
 
 
 class Blend:
@@ -78,11 +84,10 @@ class Blend:
         places = np.zeros(photo.shape[:2], np.float32) if heads is None else heads
         self._outside = step(places, *_OUTSIDE)
         self._flow = resized(registered(photo, plain, points), (len(photo), len(photo))) * np.float32(len(photo))
-        self._photo, self._light = _pyramid(photo)
-        self._plain, self._coarsest = _pyramid(warped(plain, self._flow))
+        self._photo, self._plain = photo, warped(plain, self._flow)
         head = (self._outside < 1) | (self._outside == 1).all()
         self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[head].mean(), *_COLOUR)
-        drawn = _drawn(self._photo, self._plain, head.astype(np.float32))
+        drawn = _drawn(photo, self._plain, head.astype(np.float32))
         self._mask = mask * drawn
         self.kept = float(1 - drawn[places < _FACE].mean()) if (places < _FACE).any() else 0.0
 
@@ -93,22 +98,43 @@ class Blend:
             edited: float32 [S, S, 3], the edited render.
         """
         assert edited.shape == (self._side, self._side, 3)
-        bands, coarsest = _pyramid(warped(edited, self._flow))
-        delta = _coloured(self._light, coarsest - self._coarsest, coarsest)
-        over = np.zeros(delta.shape[:2], np.float32)
-        for photo, plain, now in zip(reversed(self._photo), reversed(self._plain), reversed(bands), strict=True):
-            size = (photo.shape[1], photo.shape[0])
-            delta, over = resized(delta, size), resized(over, size, Image.Resampling.BILINEAR)
-            over = np.maximum(over, _taken(grey(plain), grey(now)))
-            band = photo + (now - plain)
-            band = band.clip(np.minimum(photo, now) - _BEYOND, np.maximum(photo, now) + _BEYOND)
-            delta += band + over[..., None] * (now - band) - photo
+        edited = warped(edited, self._flow)
+        flow = moved(edited, self._plain)
+        motion = resized(flow, (self._side, self._side)) * np.float32(self._side) * self._mask[..., None]
+        photo = warped(self._photo, motion)
+        delta, over = _changed(photo, warped(self._plain, motion), edited)
+        # What a head that turns uncovers is in the render another person's ear or hair.
+        far: Floats = np.hypot(flow[..., 0], flow[..., 1])
+        turned = step(blurred(far, _AROUND_HEAD * len(far)), *_TURNED)
+        delta *= (1 - self._outside * resized(turned, (self._side, self._side), Image.Resampling.BILINEAR))[..., None]
+        delta += photo - self._photo
         luma = grey(delta)[..., None]
         delta = luma + self._colour * (delta - luma)
         strength = np.sqrt(blurred(np.square(grey(delta)), 0.01 * self._side))
         low, high = ((1 - self._outside) * a + self._outside * b for a, b in zip(_SEEN, _SEEN_OUTSIDE, strict=True))
         seen = step((strength - low) / (high - low), 0, 1) * self._mask
-        return Change(delta * seen[..., None], over * seen)
+        return Change(delta * seen[..., None], seen, over * seen, motion)
+
+
+def _changed(photo: Floats, plain: Floats, edited: Floats) -> tuple[Floats, Floats]:
+    """The change to a photo: ``delta`` and ``over``, as in :class:`Change`.
+
+    Args:
+        photo: float32 [S, S, 3], moved as the head moves.
+        plain: float32 [S, S, 3], the plain render, moved as well.
+        edited: float32 [S, S, 3], the edited render.
+    """
+    (mine, light), (before, dark), (after, coarsest) = (_pyramid(image) for image in (photo, plain, edited))
+    delta = _coloured(light, coarsest - dark, coarsest)
+    over = np.zeros(delta.shape[:2], np.float32)
+    for own, was, now in zip(reversed(mine), reversed(before), reversed(after), strict=True):
+        size = (own.shape[1], own.shape[0])
+        delta, over = resized(delta, size), resized(over, size, Image.Resampling.BILINEAR)
+        over = np.maximum(over, _taken(grey(was), grey(now)))
+        band = own + (now - was)
+        band = band.clip(np.minimum(own, now) - _BEYOND, np.maximum(own, now) + _BEYOND)
+        delta += band + over[..., None] * (now - band) - own
+    return delta, over
 
 
 def _pyramid(image: Floats) -> tuple[list[Floats], Floats]:
@@ -143,12 +169,12 @@ def _chroma(image: Floats) -> Floats:
     return image - grey(image)[..., None]
 
 
-def _drawn(photo: Sequence[Floats], plain: Sequence[Floats], head: Floats) -> Floats:
+def _drawn(photo: Floats, plain: Floats, head: Floats) -> Floats:
     """Return how far the generator drew what the photo shows: 0 around detail that it made up.
 
     Args:
-        photo: bands of the photo, float32 [h, w, 3] each, the finest of [S, S, 3].
-        plain: bands of the plain render.
+        photo: float32 [S, S, 3].
+        plain: float32 [S, S, 3], the plain render.
         head: float32 [S, S], 1 inside the head: that all of it is sharper than the photo's makes nothing up.
 
     Returns:
@@ -156,7 +182,7 @@ def _drawn(photo: Sequence[Floats], plain: Sequence[Floats], head: Floats) -> Fl
     """
     small = (_DETAIL[0], _DETAIL[0])
     invented = np.zeros(small, np.float32)
-    for band, made in zip(photo, plain, strict=True):
+    for band, made in zip(_pyramid(photo)[0], _pyramid(plain)[0], strict=True):
         side = len(band)
         if _DETAIL[0] <= side <= _DETAIL[1]:
             ours, drawn, inside = np.square(grey(band)), np.square(grey(made)), resized(head, (side, side))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.change.blend import Blend, Change
-from client.change.filters import Floats, resized
+from client.change.filters import Floats, resized, warped
 from client.change.places import feather, heads, near, share
 from client.files.photo import Photo
 from client.frames.cut import cut
@@ -93,7 +94,7 @@ class Paste:
         for top, left in product(range(low[1], high[1], _TILE), range(low[0], high[0], _TILE)):
             box = (left, top, min(left + _TILE, int(high[0])), min(top + _TILE, int(high[1])))
             part = self._part(box)
-            if change.delta[part].any() or change.over[part].any():
+            if change.seen[part].any():
                 picture.paste(Image.fromarray(self._changed(picture.crop(box), change, box)), box)
         return picture
 
@@ -102,12 +103,24 @@ class Paste:
         own = self.photo.own
         before = np.asarray(tile) if own is None else own.to_srgb(tile)
         found = before.astype(np.float32) + self._in_photo(change.delta, box)
-        if self.frame.side > self._side and change.over[self._part(box)].any():
-            # What the photo shows and the square cannot: it stays, but not where the render took over.
-            fine = np.asarray(self.photo.image.crop(box), np.float32) - self._in_photo(self._square, box)
-            found -= self._in_photo(change.over, box)[..., None] * fine
+        if self.frame.side > self._side:
+            found += self._detail(change, box)
         changed: Image8 = np.rint(found).clip(0, 255).astype(np.uint8)
         return changed if own is None else own.changed(tile, before, changed)
+
+    def _detail(self, change: Change, box: Box) -> Floats:
+        """How detail changes that the photo shows and the square cannot: it moves, or the render takes over."""
+        turned = (self.frame.inverse[:, :2].T / self._side).astype(np.float32)
+        reach = ceil(np.abs(change.motion[self._part(box)] @ turned).max(initial=0))
+        left, top, right, bottom = box
+        x, y = max(0, left - reach), max(0, top - reach)
+        around = x, y, min(right + reach, self.photo.size[0]), min(bottom + reach, self.photo.size[1])
+        here = slice(top - y, bottom - y), slice(left - x, right - x)
+        fine = np.asarray(self.photo.image.crop(around), np.float32) - self._in_photo(self._square, around)
+        moved = warped(fine, self._in_photo(change.motion, around) @ turned) if reach else fine
+        seen, over = (self._in_photo(field, box)[..., None] for field in (change.seen, change.over))
+        found: Floats = (seen - over) * moved[here] - seen * fine[here]
+        return found
 
     def _part(self, box: Box) -> tuple[slice, slice]:
         """Return the rows and columns of the square that a box of the photo shows; empty ones outside the frame."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.change.filters import blurred, resized, warped
-from client.change.flow import BOUND, registered
+from client.change.flow import OF_HEAD, TO_RENDER, moved, registered
 from tests.client.change.test_paste import picture
 
 SIDE = 256
@@ -30,7 +30,7 @@ def test_equal_pictures_do_not_move() -> None:
 def test_pictures_that_have_nothing_in_common_move_little() -> None:
     flow = registered(images(1), images(2))
     assert np.isfinite(flow).all()
-    assert np.hypot(flow[..., 0], flow[..., 1]).max() <= BOUND + 1e-6
+    assert np.hypot(flow[..., 0], flow[..., 1]).max() <= TO_RENDER.bound + 1e-6
 
 
 def test_landmarks_lead_where_the_pictures_do_not() -> None:
@@ -47,3 +47,18 @@ def test_wide_blurs_are_those_of_narrow_ones_repeated() -> None:
     twice = blurred(blurred(image, 5), 5)
     np.testing.assert_allclose(blurred(image, 50**0.5)[20:-20, 20:-20], twice[20:-20, 20:-20], atol=4)
     assert resized(image, (SIDE, SIDE)) is image
+
+
+def test_a_head_that_moves_as_a_whole_is_followed() -> None:
+    plain = images()
+    shift = np.broadcast_to(np.array([16, 6], np.float32), (SIDE, SIDE, 2))
+    flow = moved(warped(plain, shift), plain) * SIDE
+    inner = np.s_[30:-30, 30:-30]
+    np.testing.assert_allclose(np.median(flow[inner].reshape(-1, 2), axis=0), [16, 6], atol=1)
+    assert np.hypot(flow[..., 0], flow[..., 1]).max() <= OF_HEAD.bound * SIDE + 1e-3
+
+
+def test_a_mouth_that_changes_moves_nothing() -> None:
+    plain, edited = images(), images()
+    edited[170:200, 90:166] = images(3)[170:200, 90:166]
+    assert np.abs(moved(edited, plain)).max() * SIDE < 2
