@@ -70,7 +70,7 @@ class Paste:
         kept = self._blend.kept
         if kept < _TOLD:
             return ""
-        return f"{kept:.0%} of the face stays as it is: the generator cannot draw what is there, for example glasses"
+        return f"{kept:.0%} of the face stays as it is: the generator draws something else there, as for many glasses"
 
     def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:
         """Return the whole photo with an edit in it.
