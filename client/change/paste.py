@@ -117,7 +117,11 @@ class Paste:
         around = x, y, min(right + reach, self.photo.size[0]), min(bottom + reach, self.photo.size[1])
         here = slice(top - y, bottom - y), slice(left - x, right - x)
         fine = np.asarray(self.photo.image.crop(around), np.float32) - self._in_photo(self._square, around)
-        moved = warped(fine, self._in_photo(change.motion, around) @ turned) if reach else fine
+        moved = fine
+        if reach:
+            # Beyond the frame the square has nothing to compare with.
+            moved = fine * self._in_photo(np.ones_like(change.seen), around)[..., None]
+            moved = warped(moved, self._in_photo(change.motion, around) @ turned)
         seen, over = (self._in_photo(field, box)[..., None] for field in (change.seen, change.over))
         found: Floats = (seen - over) * moved[here] - seen * fine[here]
         return found

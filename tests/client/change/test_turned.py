@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.change.blend import Change
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
@@ -45,3 +46,12 @@ def test_what_a_head_uncovers_is_not_the_renders() -> None:
     known, unknown = (np.asarray(Paste(taken, frame, photo, transform=x)(edited)) for x in (transform, None))
     redness = [float((x[34:66, 240:250, 0].astype(int) - x[34:66, 240:250, 1]).mean()) for x in (known, unknown)]
     assert redness[0] < 0.3 * redness[1], redness
+
+
+def test_what_lies_beyond_the_frame_does_not_move_in() -> None:
+    """A flat photo has no detail that could move, inside the frame or beyond it."""
+    flat = Photo(Image.fromarray(np.full((900, 900, 3), 90, np.uint8)), "photo.png", "")
+    paste = Paste(flat, Frame("crop", 200, 200, 500), np.full((SIDE, SIDE, 3), 90, np.uint8))
+    nothing, motion = np.zeros((SIDE, SIDE), np.float32), np.full((SIDE, SIDE, 2), 30, np.float32)
+    change = Change(np.zeros((SIDE, SIDE, 3), np.float32), nothing + 1, nothing, motion)
+    assert np.abs(paste._detail(change, (600, 600, 700, 700))).max() < 1
