@@ -24,6 +24,7 @@ from networks.pixels import to_array
 SIDE = 256
 EDITS = {"age": "age", "smile": "smile", "yaw": "yaw"}  # direction, and the score that it changes
 STRENGTH = 2.0
+STRENGTHS = (STRENGTH, 2.8)
 PERSON = 0.8  # least identity that an edit should keep
 
 
@@ -46,7 +47,7 @@ class EditQuality:
     outside: float
 
 
-# The edits of a photo: of each direction, both ends.
+# The edits of a photo at one strength: of each direction, both ends.
 Ends = Mapping[str, tuple[EditQuality, EditQuality]]
 # The edits of samples by their own codes, at each strength.
 OwnEdits = Mapping[float, Sequence[Ends]]

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from assets.paths import BUILD, ROOT
 from bench import page
-from bench.edits import EditJudge, OwnEdits, own_edits
+from bench.edits import STRENGTH, EditJudge, OwnEdits, own_edits
 from bench.likeness import LikenessJudge
 from bench.quality_report import SHEET, Result, Row, markdown, strips
-from bench.reconstructions import METHODS, Judges, Measurement, Reconstructions, mean_style
+from bench.reconstructions import METHODS, Judges, MeasuredEdits, Reconstructions, mean_style
 from bench.targets import FIRST_SEED, VARIANTS, Image8, heldout, photos, targets
 from client.api import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL, Inverter
 from client.atomic import write_all
@@ -33,7 +33,7 @@ MARK = "quality"
 SAMPLES = "samples"  # the group that is not edited
 EFFECTS = 16  # samples whose edits in W tell the full effect
 ROWS = 4  # of the contact sheet, of that group
-SHOWN = ("smile", "age")  # edits on the contact sheet, at their upper ends
+SHOWN = ("smile", "age", "yaw")  # edits on the contact sheet, at their upper ends
 # Name, group, and pixels: uint8 RGB [1024, 1024, 3].
 Picture = tuple[str, str, Image8]
 
@@ -159,14 +159,17 @@ def measure(
             plain = target.variant == "plain"
             row = Row([(target.name, target.image)])
             for method, code in measured.codes(target.image, plan[target.variant]):
-                kept, edits = measured.judged(target.image, code), dict[str, tuple[Measurement, Measurement]]()
+                kept, edits = measured.judged(target.image, code), MeasuredEdits()
                 row.pictures.append((method, kept.picture()))
                 if plain and target.group != SAMPLES and method != "mean":
                     edits = measured.edited(target.image, code)
-                    row.edits = [(f"{method}, {name}", edits[name][1].picture()) for name in SHOWN]
+                    row.edits = [(f"{method}, {name}", edits[STRENGTH][name][1].picture()) for name in SHOWN]
                     row.eyes = measured.eyes(target.image, code)
-                ends = {name: (low.edit(), high.edit()) for name, (low, high) in edits.items()}
-                results.append(Result(target.name, target.group, target.variant, method, kept.quality(), ends))
+                judged = {
+                    strength: {name: (low.edit(), high.edit()) for name, (low, high) in ends.items()}
+                    for strength, ends in edits.items()
+                }
+                results.append(Result(target.name, target.group, target.variant, method, kept.quality(), judged))
             if plain and (target.group != SAMPLES or target.name in samples):
                 rows.append(row)
             bar.update()

@@ -51,10 +51,10 @@ reconstructions in which a face is detected, so read them together with the shar
 person from an identity of {SAME_PERSON} (the threshold of SFace's authors); a reconstruction without a face counts as
 another person. The detector also accepts faces with smeared eyes: look at the sheet.
 
-An edit is the photo plus the change, as from `client edit`, at strengths of -2 and +2. Identities are to the photo, by
-SFace / MobileFaceNet. The effect is what the judged age, smile (width of the mouth) and yaw change from end to end, as
-a share of what they change in other samples whose own styles all move. The last rows show these, at strengths of 2 and
-of 1.4: nothing is lost to an inversion there. `outside` is ST-LPIPS (Alex) where the face is not."""
+An edit is the photo plus the change, as from `client edit`, at both ends of a strength: `fast, 2` is by -2 and by +2.
+Identities are to the photo, by SFace / MobileFaceNet. The effect is what the judged age, smile (width of the mouth) and
+yaw change from end to end, as a share of what they change in other samples whose own styles all move, by 2. The last
+rows show these: nothing is lost to an inversion there. `outside` is ST-LPIPS (Alex) where the face is not."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Result:
     variant: str
     method: str
     quality: Likeness
-    edits: Ends = field(default_factory=dict)
+    edits: Mapping[float, Ends] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,14 +109,14 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def edited(results: Sequence[Result], own: edits.OwnEdits) -> str:
-    """A table of edits: a row per group and method, and of samples' own codes; empty if nothing was edited."""
+    """A table of edits: a row per group, method and strength, and of own codes; empty if nothing was edited."""
     if not any(r.edits for r in results):
         return ""
     full = edits.full_effects(own)
     lines = head(["edits of", "method", "targets", *edits.titles()])
-    for group, method in dict.fromkeys((r.group, r.method) for r in results if r.edits):
-        found = [r.edits for r in results if (r.group, r.method) == (group, method) and r.edits]
-        lines.append(row([group, method, str(len(found)), *edits.cells(found, full)]))
+    for group, method, strength in dict.fromkeys((r.group, r.method, s) for r in results for s in r.edits):
+        found = [r.edits[strength] for r in results if (r.group, r.method) == (group, method) and r.edits]
+        lines.append(row([group, f"{method}, {strength:g}", str(len(found)), *edits.cells(found, full)]))
     for strength, samples in own.items():
         lines.append(row(["other samples", f"own codes, {strength:g}", str(len(samples)), *edits.cells(samples, full)]))
     return "\n".join(lines)

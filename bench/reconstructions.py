@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from assets.paths import DIRECTIONS, ROOT, picture_head_file
-from bench.edits import EDITS, STRENGTH, EditQuality
+from bench.edits import EDITS, STRENGTHS, EditQuality
 from bench.likeness import Likeness
 from bench.targets import Image8
 from client.api import DEFAULT_DOMAIN, Inverter
@@ -83,6 +83,10 @@ class Measurement:
         write_all({self.path.with_suffix(".png"): png(picture), self.path.with_suffix(".json"): numbers})
 
 
+# At each strength, both ends of each direction.
+MeasuredEdits = dict[float, dict[str, tuple[Measurement, Measurement]]]
+
+
 @dataclass(frozen=True)
 class Judges:
     """Who judges.
@@ -133,20 +137,21 @@ class Reconstructions:
             kept.write(self._judges.quality(image, reconstruction), reconstruction)
         return kept
 
-    def edited(self, image: Image8, code: Inversion) -> dict[str, tuple[Measurement, Measurement]]:
-        """The measurements of edits of an image, the image plus the change: of each direction, both ends."""
+    def edited(self, image: Image8, code: Inversion) -> MeasuredEdits:
+        """The measurements of edits of an image, the image plus the change."""
         photo = Photo.decode(png(image), name="target.png")
-        found = {}
+        found: MeasuredEdits = {strength: {} for strength in STRENGTHS}
+        every = [sign * strength for strength in STRENGTHS for sign in (-1, 1)]
         for name in EDITS:
             other = JUDGES + (DIRECTIONS / DEFAULT_DOMAIN / f"{name}.safetensors").read_bytes()
             other += CHANGE
             other += b"" if code.face is None else code.face.w_coarse.tobytes()
-            ends = [Measurement(self._folder / digest(image, code, other + end)) for end in (b"-", b"+")]
+            ends = [Measurement(self._folder / digest(image, code, other + b"%+g" % end)) for end in every]
             if not all(kept.exists for kept in ends):
-                pictures = self._inverter.edit(code, name, (-STRENGTH, STRENGTH), photo)
-                for kept, picture in zip(ends, pictures, strict=True):
+                for kept, picture in zip(ends, self._inverter.edit(code, name, every, photo), strict=True):
                     kept.write(self._judges.edit(name, shrunk(image), shrunk(picture)), picture)
-            found[name] = (ends[0], ends[1])
+            for strength, low, high in zip(STRENGTHS, ends[::2], ends[1::2], strict=True):
+                found[strength][name] = (low, high)
         return found
 
     def eyes(self, image: Image8, code: Inversion) -> Image8:

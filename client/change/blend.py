@@ -1,12 +1,13 @@
 """The change between two pictures of the generator, laid over the photo's square.
 
-As the head moves from one to the other, so do the photo's own pixels, and the plain render's with them. Then all three
-pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
+As the head moves and turns from one to the other, so do the photo's own pixels, and the plain render's with them. Then
+all three pictures are taken apart into the bands of a Laplacian pyramid (Burt and Adelson, 1983). In a band the photo
 gets the render's change, but never beyond both the photo and the edited render: what exceeds both is a feature of the
 plain render that lies beside the photo's. Where most of a band changes, the photo's part of it belongs to what was
 there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays; its
-colour goes no further than the edited render's. A photo in black and white stays so. Nothing changes where the plain
-render is full of detail that the photo does not have: the generator cannot draw what is there, as many glasses.
+colour goes no further than the edited render's. A photo in black and white stays so. Nothing is added where the plain
+render is full of detail that the photo does not have: the generator cannot draw what is there, as many glasses. Nor is
+it where a head that turns uncovers an ear or a wall: that of the render is not that of the photo.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from PIL import Image
 
 from client.change.filters import Floats, blurred, grey, resized, step, warped
 from client.change.flow import moved, registered
+from client.change.places import heads
+from client.change.turn import turned
 from client.frames.frame import Points
 
 _COARSEST = 32  # pixels: the pyramid's last picture is not larger
@@ -29,7 +32,14 @@ _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the se
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _OUTSIDE = (0.85, 1.25)  # heads from its middle: from where this begins, and where it holds
 _AROUND_HEAD = 0.02  # of the side: the Gaussian over which motion is felt
-_TURNED = (0.005, 0.02)  # of the side: motion from where changes outside the head are less, and until there are none
+_MOVED = (0.005, 0.02)  # of the side: motion from where changes outside the head are less, and until there are none
+_OUTLINE = (0.6, 0.9)  # heads: where a turned head's pixels only turn, from where and wholly
+_ANOTHER = (12.0, 25.0)  # levels: what a turn leaves of a difference, from where and wholly another thing
+_MIDDLE = (0.2, 0.4)  # heads: nearer, that is a nose or a gaze
+_SPOT = 0.02  # of the side: the Gaussian over which it is taken
+_AROUND_SPOT = 0.015  # of the side: the Gaussian over which such a place is felt
+_SPOTS = (0.1, 0.6)  # share of such places: from where changes are less, and until there are none
+_BESIDE = (0.8, 1.2)  # heads: up to where, beside a turn, pixels follow the pictures
 _FACE = 0.55  # heads from its middle: eyes, nose and mouth are nearer
 _COLOUR = (2.0, 6.0)  # levels of mean chroma: a photo with less than the first is black and white
 _DETAIL = (96, 300)  # sides of the bands, in pixels, in which made-up detail is looked for
@@ -64,7 +74,7 @@ class Blend:
         photo: float32 [S, S, 3], 0 to 255.
         plain: float32 [S, S, 3].
         mask: float32 [S, S], 0 to 1, how much of a change is kept.
-        heads: float32 [S, S], how far each place is from the head's middle, as ``places.heads`` gives it, or None.
+        transform: from places in the square to those in the aligned face, as ``places.aligning`` gives it, or None.
         points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
 
     Attributes:
@@ -76,20 +86,20 @@ class Blend:
         photo: Floats,
         plain: Floats,
         mask: Floats,
-        heads: Floats | None,
+        transform: Floats | None = None,
         points: tuple[Points, Points] | None = None,
     ) -> None:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
-        self._side = len(photo)
-        places = np.zeros(photo.shape[:2], np.float32) if heads is None else heads
-        self._outside = step(places, *_OUTSIDE)
-        self._flow = resized(registered(photo, plain, points), (len(photo), len(photo))) * np.float32(len(photo))
+        self._side, self._mask, self._transform = len(photo), mask, transform
+        self._heads = np.zeros_like(mask) if transform is None else heads(transform, self._side)
+        self._outside = step(self._heads, *_OUTSIDE)
+        self._flow = self._pixels(registered(photo, plain, points))
         self._photo, self._plain = photo, warped(plain, self._flow)
         head = (self._outside < 1) | (self._outside == 1).all()
         self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[head].mean(), *_COLOUR)
-        drawn = _drawn(photo, self._plain, head.astype(np.float32))
-        self._mask = mask * drawn
-        self.kept = float(1 - drawn[places < _FACE].mean()) if (places < _FACE).any() else 0.0
+        self._drawn = _drawn(photo, self._plain, head.astype(np.float32))
+        face = self._heads < _FACE
+        self.kept = float(1 - self._drawn[face].mean()) if face.any() else 0.0
 
     def __call__(self, edited: Floats) -> Change:
         """Return the change to the photo's square.
@@ -99,21 +109,49 @@ class Blend:
         """
         assert edited.shape == (self._side, self._side, 3)
         edited = warped(edited, self._flow)
-        flow = moved(edited, self._plain)
-        motion = resized(flow, (self._side, self._side)) * np.float32(self._side) * self._mask[..., None]
-        photo = warped(self._photo, motion)
-        delta, over = _changed(photo, warped(self._plain, motion), edited)
-        # What a head that turns uncovers is in the render another person's ear or hair.
-        far: Floats = np.hypot(flow[..., 0], flow[..., 1])
-        turned = step(blurred(far, _AROUND_HEAD * len(far)), *_TURNED)
-        delta *= (1 - self._outside * resized(turned, (self._side, self._side), Image.Resampling.BILINEAR))[..., None]
-        delta += photo - self._photo
+        flow, share = self._motion(edited)
+        motion = self._pixels(flow) * self._mask[..., None]
+        photo, plain = warped(self._photo, motion), warped(self._plain, motion)
+        delta, over = _changed(photo, plain, edited)
+        added = self._drawn * self._covered(flow)
+        if share:
+            added *= self._same(edited - plain, share)
+        delta = delta * added[..., None] + photo - self._photo
         luma = grey(delta)[..., None]
         delta = luma + self._colour * (delta - luma)
         strength = np.sqrt(blurred(np.square(grey(delta)), 0.01 * self._side))
         low, high = ((1 - self._outside) * a + self._outside * b for a, b in zip(_SEEN, _SEEN_OUTSIDE, strict=True))
         seen = step((strength - low) / (high - low), 0, 1) * self._mask
-        return Change(delta * seen[..., None], seen, over * seen, motion)
+        return Change(delta * seen[..., None], seen, over * added * seen, motion)
+
+    def _motion(self, edited: Floats) -> tuple[Floats, float]:
+        """Where pixels come from, in shares of the side, float32 [n, n, 2]; and how far the head turned."""
+        turn = turned(edited, self._plain, self._transform, self._drawn)
+        rest = moved(edited, warped(self._plain, self._pixels(turn.flow)) if turn.share else self._plain)
+        size = rest.shape[:2]
+        rest *= resized(self._drawn * (1 - turn.share * step(self._heads, *_BESIDE)), size)[..., None]
+        return (rest + warped(turn.flow, rest * len(rest)) if turn.share else rest), turn.share
+
+    def _covered(self, flow: Floats) -> Floats:
+        """1 but outside a head that moves, float32 [S, S]: what it uncovers is in the render another person's."""
+        far: Floats = np.hypot(flow[..., 0], flow[..., 1])
+        gone = step(blurred(far, _AROUND_HEAD * len(far)), *_MOVED)
+        return 1 - self._outside * resized(gone, (self._side, self._side), Image.Resampling.BILINEAR)
+
+    def _same(self, difference: Floats, share: float) -> Floats:
+        """1 where a turned head shows what it showed, float32 [S, S]: in its middle, and where the render agrees.
+
+        Args:
+            difference: float32 [S, S, 3], the edited render less the plain one that has turned.
+            share: how far it turned, 0 to 1.
+        """
+        spots = step(np.abs(blurred(difference, _SPOT * self._side)).max(axis=2), *_ANOTHER)
+        spots = blurred(spots, _AROUND_SPOT * self._side) * step(self._heads, *_MIDDLE)
+        return (1 - share * step(self._heads, *_OUTLINE)) * (1 - share * step(spots, *_SPOTS))
+
+    def _pixels(self, flow: Floats) -> Floats:
+        """A flow in shares of the side, float32 [n, n, 2], as one in pixels of the square: float32 [S, S, 2]."""
+        return resized(flow, (self._side, self._side)) * np.float32(self._side)
 
 
 def _changed(photo: Floats, plain: Floats, edited: Floats) -> tuple[Floats, Floats]:

@@ -62,25 +62,29 @@ def resized(image: Floats, size: tuple[int, int], how: Image.Resampling = Image.
     return np.stack([np.asarray(Image.fromarray(channel).resize(size, how)) for channel in channels], axis=-1)
 
 
-def warped(image: Floats, flow: Floats) -> Floats:
-    """Return ``image(p + flow(p))``, bilinear, with the border's pixels outside.
+def warped(image: Floats, flow: Floats, corner: tuple[int, int] = (0, 0)) -> Floats:
+    """Return ``image(corner + p + flow(p))``, bilinear, with the border's pixels outside.
 
     Args:
         image: float32 [H, W] or [H, W, C].
-        flow: float32 [H, W, 2], x and y in pixels.
+        flow: float32 [h, w, 2], x and y in pixels.
+        corner: x and y in the image of the flow's first pixel.
+
+    Returns:
+        float32 [h, w] or [h, w, C].
     """
     height, width = image.shape[:2]
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    x = (columns + flow[..., 0]).clip(0, width - 1)
-    y = (rows + flow[..., 1]).clip(0, height - 1)
+    rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    x = (columns + corner[0] + flow[..., 0]).clip(0, width - 1)
+    y = (rows + corner[1] + flow[..., 1]).clip(0, height - 1)
     left, top = x.astype(np.int32).clip(0, width - 2), y.astype(np.int32).clip(0, height - 2)
     right, down = x - left, y - top
     if image.ndim == 3:
         right, down = right[..., None], down[..., None]
     flat = image.reshape(height * width, -1) if image.ndim == 3 else image.ravel()
-    corner = top * width + left
-    upper = flat[corner] * (1 - right) + flat[corner + 1] * right
-    lower = flat[corner + width] * (1 - right) + flat[corner + width + 1] * right
+    first = top * width + left
+    upper = flat[first] * (1 - right) + flat[first + 1] * right
+    lower = flat[first + width] * (1 - right) + flat[first + width + 1] * right
     found: Floats = upper * (1 - down) + lower * down
     return found
 

@@ -76,10 +76,10 @@ def moved(edited: Floats, plain: Floats) -> Floats:
 
 def _found(photo: Floats, render: Floats, flow: Floats, reach: Reach) -> Floats:
     for side in reach.levels:
-        a, b = (_normalised(grey(resized(image, (side, side)))) for image in (photo, render))
+        a, b = (normalised(resized(image, (side, side))) for image in (photo, render))
         flow = resized(flow, (side, side))
         for _ in range(STEPS):
-            flow = _bounded(_stepped(flow, a, b, reach), reach.bound)
+            flow = bounded(_stepped(flow, a, b, reach), reach.bound)
     return flow
 
 
@@ -99,15 +99,16 @@ def _stepped(flow: Floats, photo: Floats, render: Floats, reach: Reach) -> Float
     return blurred((flow + step.clip(-1.5, 1.5) / side).astype(np.float32), reach.smooth * side)
 
 
-def _bounded(flow: Floats, bound: float) -> Floats:
+def bounded(flow: Floats, bound: float) -> Floats:
+    """Return a flow, float32 [n, n, 2], no longer than ``bound`` anywhere."""
     length = np.hypot(flow[..., 0], flow[..., 1])[..., None]
     return flow * np.minimum(1, bound / np.maximum(length, 1e-9))
 
 
-def _normalised(image: Floats) -> Floats:
-    """Return luma against its surroundings: float32 [n, n], about -3 to 3."""
-    sigma = _SURROUNDINGS * len(image)
-    rest = image - blurred(image, sigma)
+def normalised(image: Floats) -> Floats:
+    """Return luma against its surroundings, float32 [n, n], about -3 to 3, of float32 [n, n, 3], 0 to 255."""
+    sigma, luma = _SURROUNDINGS * len(image), grey(image)
+    rest = luma - blurred(luma, sigma)
     found: Floats = (rest / (np.sqrt(blurred(np.square(rest), sigma)) + _FLOOR)).astype(np.float32)
     return found
 
@@ -119,4 +120,4 @@ def _from_points(photo: NDArray[np.float64], render: NDArray[np.float64], side: 
     apart = np.square(grid[:, :, None] - photo).sum(axis=-1)
     weights = np.exp(-apart / (2 * 0.08**2))
     found = weights @ (render - photo) / (weights.sum(axis=-1, keepdims=True) + 0.05)
-    return _bounded(found.astype(np.float32), TO_RENDER.bound)
+    return bounded(found.astype(np.float32), TO_RENDER.bound)

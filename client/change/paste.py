@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import ceil
+from math import ceil, floor
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 
 from client.change.blend import Blend, Change
 from client.change.filters import Floats, resized, warped
-from client.change.places import feather, heads, near, share
+from client.change.places import aligning, feather, near, share
 from client.files.photo import Photo
 from client.frames.cut import cut
 from client.frames.frame import Frame, Points
@@ -61,8 +61,7 @@ class Paste:
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
         mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(transform, self._side)
-        head = heads(frame, self._side, transform)
-        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, head, points)
+        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, aligning(frame, transform), points)
 
     @property
     def note(self) -> str:
@@ -110,20 +109,22 @@ class Paste:
 
     def _detail(self, change: Change, box: Box) -> Floats:
         """How detail changes that the photo shows and the square cannot: it moves, or the render takes over."""
-        turned = (self.frame.inverse[:, :2].T / self._side).astype(np.float32)
-        reach = ceil(np.abs(change.motion[self._part(box)] @ turned).max(initial=0))
+        to_photo = (self.frame.inverse[:, :2].T / self._side).astype(np.float32)
+        reach = change.motion[self._part(box)].reshape(-1, 2) @ to_photo
+        low, high = (np.r_[reach, np.zeros((1, 2))].min(axis=0), np.r_[reach, np.zeros((1, 2))].max(axis=0))
         left, top, right, bottom = box
-        x, y = max(0, left - reach), max(0, top - reach)
-        around = x, y, min(right + reach, self.photo.size[0]), min(bottom + reach, self.photo.size[1])
-        here = slice(top - y, bottom - y), slice(left - x, right - x)
+        x, y = (max(0, at + floor(by)) for at, by in zip((left, top), low, strict=True))
+        ends = (min(at + ceil(by), end) for at, by, end in zip((right, bottom), high, self.photo.size, strict=True))
+        around = x, y, *ends
         fine = np.asarray(self.photo.image.crop(around), np.float32) - self._in_photo(self._square, around)
-        moved = fine
-        if reach:
+        here = fine[top - y : bottom - y, left - x : right - x]
+        moved = here
+        if reach.any():
             # Beyond the frame the square has nothing to compare with.
-            moved = fine * self._in_photo(np.ones_like(change.seen), around)[..., None]
-            moved = warped(moved, self._in_photo(change.motion, around) @ turned)
+            inside = fine * self._in_photo(np.ones_like(change.seen), around)[..., None]
+            moved = warped(inside, self._in_photo(change.motion, box) @ to_photo, (left - x, top - y))
         seen, over = (self._in_photo(field, box)[..., None] for field in (change.seen, change.over))
-        found: Floats = (seen - over) * moved[here] - seen * fine[here]
+        found: Floats = (seen - over) * moved - seen * here
         return found
 
     def _part(self, box: Box) -> tuple[slice, slice]:

@@ -39,22 +39,26 @@ def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
     return step(columns, least, least + _FEATHER)[None] * step(rows, least, least + _FEATHER)[:, None]
 
 
-def heads(frame: Frame, side: int, transform: Floats | None = None) -> Floats | None:
-    """Return how far each place is from the middle of the head, 1 at its outline; None if it is not known where it is.
+def aligning(frame: Frame, transform: Floats | None = None) -> Floats | None:
+    """Return the transform from places in the frame to those in the aligned face; None if it is not known.
 
     Args:
         frame: the photo's frame; one that is cut to a face says where its head is.
-        side: side of the result in pixels.
-        transform: float32 [2, 3], from places in the frame to those in the aligned face, both from -1 to 1, or None.
-
-    Returns:
-        float32 [side, side].
+        transform: float32 [2, 3], both from -1 to 1, if it is known.
     """
-    if transform is None:
-        if frame.kind not in ("aligned", "upright"):
-            return None
-        transform = np.eye(2, 3, dtype=np.float32)
-    columns, rows = _aligned(transform, side)
+    if transform is None and frame.kind in ("aligned", "upright"):
+        return np.eye(2, 3, dtype=np.float32)
+    return transform
+
+
+def heads(transform: Floats, side: int) -> Floats:
+    """Return how far each place is from the middle of the head, 1 at its outline: float32 [side, side].
+
+    Args:
+        transform: as :func:`aligning` gives it.
+        side: side of the result in pixels.
+    """
+    columns, rows = aligned(transform, side)
     return _heads(0.5 * columns + 0.5, 0.5 * rows + 0.5)
 
 
@@ -62,7 +66,7 @@ def near(transform: Floats | None, side: int) -> Floats:
     """Return 1 where an aligned face's square would be, and 0 farther away, where ties and walls are.
 
     Args:
-        transform: as for :func:`heads`; without one it is 1 everywhere.
+        transform: from places in the frame to those in the aligned face, or None: 1 everywhere.
         side: side of the result in pixels.
 
     Returns:
@@ -70,7 +74,7 @@ def near(transform: Floats | None, side: int) -> Floats:
     """
     if transform is None:
         return np.ones((side, side), np.float32)
-    columns, rows = _aligned(transform, side)
+    columns, rows = aligned(transform, side)
     return 1 - step(np.maximum(np.abs(columns), np.abs(rows)), *_NEAR)
 
 
@@ -99,7 +103,7 @@ def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
     return found
 
 
-def _aligned(transform: Floats, side: int) -> tuple[Floats, Floats]:
+def aligned(transform: Floats, side: int) -> tuple[Floats, Floats]:
     """Where places of a square lie in the aligned face, from -1 to 1: columns and rows, float32 [side, side] each."""
     places = 2 * _places(side) - 1
     columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform.astype(np.float32))

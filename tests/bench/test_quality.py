@@ -106,7 +106,7 @@ def test_each_distance_is_compared_separately() -> None:
 
 
 def test_the_report_begins_with_the_means() -> None:
-    results = [replace(result("a", "plain", "fast", 0.1), edits=ENDS)]
+    results = [replace(result("a", "plain", "fast", 0.1), edits={2.0: ENDS})]
     text = markdown(results, OWN, note="Refined somehow.")
     parts = ("quality.jpg", "| photos | plain", "| edits of", "| of `fast`", "SFace", "somehow", "| a |")
     order = [text.index(part) for part in parts]
@@ -147,14 +147,20 @@ def test_options_without_an_effect_are_refused(options: Sequence[str]) -> None:
 def test_edits_are_averaged_by_group_and_method_with_counts() -> None:
     lost = EditQuality(None, None, None, None, 0.0)
     cut = ENDS | {"age": (lost, ENDS["age"][1])}
-    kept = [replace(result(name, "plain", "fast", 0.1), edits=ends) for name, ends in (("a", ENDS), ("b", cut))]
+    kept = [
+        replace(result(name, "plain", "fast", 0.1), edits={2.0: ends, 2.8: ENDS})
+        for name, ends in (("a", ENDS), ("b", cut))
+    ]
     rows = edited([*kept, result("a", "plain", "mean", 0.1), result("a", "shifted", "fast", 0.1)], OWN).splitlines()
     # An effect is known where both ends show a face.
-    assert rows[2].startswith("| photos | fast | 2 | 0.83 / 0.73, 50% | 0.80 / 0.70, 50% | 0.80 / 0.70, 50% | 6 of 12 ")
+    assert rows[2].startswith(
+        "| photos | fast, 2 | 2 | 0.83 / 0.73, 50% | 0.80 / 0.70, 50% | 0.80 / 0.70, 50% | 6 of 12 "
+    )
     assert "| 11 of 12 |" in rows[2]
-    assert rows[3].startswith("| other samples | own codes, 2 | 1 | 0.50 / 0.40, 100% | 0.50 / 0.40, 100% |")
-    assert rows[4].startswith("| other samples | own codes, 1.4 | 1 | 0.50 / 0.40, 50% | 0.50 / 0.40, 50% |")
-    assert len(rows) == 5
+    assert rows[3].startswith("| photos | fast, 2.8 | 2 | 0.80 / 0.70, 50% |")
+    assert rows[4].startswith("| other samples | own codes, 2 | 1 | 0.50 / 0.40, 100% | 0.50 / 0.40, 100% |")
+    assert rows[5].startswith("| other samples | own codes, 1.4 | 1 | 0.50 / 0.40, 50% | 0.50 / 0.40, 50% |")
+    assert len(rows) == 6
     assert edited([result("a", "plain", "fast", 0.1)], {}) == ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.edits import EDITS, STRENGTH, EditQuality
+from bench.edits import EDITS, STRENGTHS, EditQuality
 from bench.likeness import Likeness
 from bench.reconstructions import EYES, Judges, Reconstructions, mean_style
 from bench.targets import Image8
@@ -214,18 +214,23 @@ def test_edits_are_of_the_photo_and_made_once(tmp_path: Path) -> None:
     rig = Rig(tmp_path, generator=own)
     ((_, code),) = rig.measure.codes(TARGET, ["fast"])
     found = rig.measure.edited(TARGET, code)
-    assert list(found) == list(EDITS)
-    assert rig.judge.edits == [name for name in EDITS for _ in range(2)]
-    sent = [call.inputs["strengths"].ravel().tolist() for call in rig.triton.inferences if call.model == "ffhq_edit"]
-    assert sent == [[-STRENGTH, STRENGTH]] * len(EDITS)
-    low, high = (kept.edit().score or 0 for kept in found["age"])
-    assert low < high
-    # The fake generator's pictures are even: what else is seen is the photo.
-    assert found["age"][1].picture().std() > 0.5 * TARGET.std()
-    again = Rig(tmp_path, generator=own)
-    assert {name: ends[0].edit() for name, ends in again.measure.edited(TARGET, code).items()} == {
-        name: ends[0].edit() for name, ends in found.items()
+    assert {strength: list(ends) for strength, ends in found.items()} == {
+        strength: list(EDITS) for strength in STRENGTHS
     }
+    every = [sign * strength for strength in STRENGTHS for sign in (-1, 1)]
+    assert rig.judge.edits == [name for name in EDITS for _ in every]
+    sent = [call.inputs["strengths"].ravel().tolist() for call in rig.triton.inferences if call.model == "ffhq_edit"]
+    np.testing.assert_allclose(sent, [every] * len(EDITS), rtol=1e-6)
+    lowest, low, high, highest = (
+        found[s]["age"][end].edit().score or 0 for s, end in ((2.8, 0), (2, 0), (2, 1), (2.8, 1))
+    )
+    assert lowest < low < high < highest
+    # The fake generator's pictures are even: what else is seen is the photo.
+    assert found[2]["age"][1].picture().std() > 0.5 * TARGET.std()
+    again = Rig(tmp_path, generator=own)
+    assert [ends["age"][0].edit() for ends in again.measure.edited(TARGET, code).values()] == [
+        ends["age"][0].edit() for ends in found.values()
+    ]
     assert (again.judge.edits, again.triton.inferences) == ([], [])
 
 
