@@ -20,6 +20,7 @@ from client.frames.frame import Frame, Points
 
 Image8 = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+_SMOOTH: Final = Image.Resampling.BILINEAR  # of fields without detail of their own
 _TILE: Final = 512  # side of what is changed at a time, in pixels of the photo
 _REACH: Final = 3  # pixels of the square that interpolation reads around a place, and one for rounding
 _LEAST_SIDE: Final = 64
@@ -121,9 +122,9 @@ class Paste:
         moved = here
         if reach.any():
             # Beyond the frame the square has nothing to compare with.
-            inside = fine * self._in_photo(np.ones_like(change.seen), around)[..., None]
-            moved = warped(inside, self._in_photo(change.motion, box) @ to_photo, (left - x, top - y))
-        seen, over = (self._in_photo(field, box)[..., None] for field in (change.seen, change.over))
+            inside = fine * self._in_photo(np.ones_like(change.seen), around, _SMOOTH)[..., None]
+            moved = warped(inside, self._in_photo(change.motion, box, _SMOOTH) @ to_photo, (left - x, top - y))
+        seen, over = (self._in_photo(field, box, _SMOOTH)[..., None] for field in (change.seen, change.over))
         found: Floats = (seen - over) * moved - seen * here
         return found
 
@@ -135,7 +136,7 @@ class Paste:
         high = (np.ceil(places.max(axis=0)) + _REACH).clip(0, self._side).astype(int)
         return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
-    def _in_photo(self, field: Floats, box: Box) -> Floats:
+    def _in_photo(self, field: Floats, box: Box, how: Image.Resampling = Image.Resampling.BICUBIC) -> Floats:
         """Resample a field of the square, [S, S] or [S, S, C], to a box of the photo; 0 outside the frame."""
         left, top, right, bottom = box
         rows, columns = part = self._part(box)
@@ -143,7 +144,7 @@ class Paste:
         matrix = self.frame.matrix * self._side
         shift = matrix[:, :2] @ (left, top) + matrix[:, 2] - (columns.start, rows.start)
         data = (*matrix[0, :2].tolist(), float(shift[0]), *matrix[1, :2].tolist(), float(shift[1]))
-        size, how = (right - left, bottom - top), Image.Resampling.BICUBIC
+        size = (right - left, bottom - top)
         channels = [np.ascontiguousarray(c) for c in (field[None] if field.ndim == 2 else np.moveaxis(field, -1, 0))]
         moved = [Image.fromarray(c).transform(size, Image.Transform.AFFINE, data, how) for c in channels]
         arrays = [np.asarray(picture, np.float32) for picture in moved]
