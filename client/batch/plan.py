@@ -123,7 +123,8 @@ class Plan:
                 if not isinstance(face, ClientError):
                     draft.add(self._place(folder, item, f"reconstruction{part}"), encoded(face[1], self.format))
             problems: dict[int, ClientError] = {}
-            async for name, write in self._edited(inverter, photo, made, problems):
+            notes = [photo.note, found.note]
+            async for name, write in self._edited(inverter, photo, made, problems, notes):
                 await asyncio.to_thread(draft.add, self._place(folder, item, distinct_part(name)), write)
                 del write  # Before the next one is made: it may be a large photo.
             # Inversions come last: where they are, all is.
@@ -135,7 +136,7 @@ class Plan:
         lost = [face if isinstance(face, ClientError) else next(unedited) for face in faces]
         if failed := [f"face {n}: {problem}" for n, problem in zip(found.numbers, lost, strict=False) if problem]:
             raise FacesFailed(f"{'; '.join(failed)}; what could be made of the photo is there")
-        return "; ".join(note for note in (photo.note, found.note) if note)
+        return "; ".join(note for note in notes if note)
 
     async def _inverted(
         self, inverter: AsyncInverter, photo: Photo, frames: Sequence[Frame]
@@ -170,11 +171,17 @@ class Plan:
         return found
 
     async def _edited(
-        self, inverter: AsyncInverter, photo: Photo, faces: Sequence[Made], problems: dict[int, ClientError]
+        self,
+        inverter: AsyncInverter,
+        photo: Photo,
+        faces: Sequence[Made],
+        problems: dict[int, ClientError],
+        notes: list[str],
     ) -> AsyncGenerator[tuple[str, Content], None]:
         """Yield each edit's name, and what writes its picture, with the edits of all faces.
 
-        A face whose edit fails stays as it is in that picture; ``problems`` gets the reason, by its index.
+        A face whose edit fails stays as it is in that picture; ``problems`` gets the reason, by its index, and
+        ``notes`` what there is to know of the pictures.
 
         Raises:
             ClientError: the edits of all faces failed, or the servers stayed away.
@@ -204,6 +211,7 @@ class Plan:
                 _raise_if_all(failed, len(faces))
                 for strength in part:
                     yield self._name(name, strength), partial(save, pictures.pop(0), self.format)
+        notes += whole.notes
 
     def _place(self, folder: Path, item: Item, stem: str) -> Path:
         return folder / item.name / f"{stem}{FORMATS[self.format]}"

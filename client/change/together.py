@@ -64,9 +64,9 @@ class Together:
     @property
     def notes(self) -> list[str]:
         """What to know of the edits so far, a sentence for each face of which there is something to know."""
-        return [
-            f"face {index + 1} of {len(self._faces)}: {note}" for index, note in sorted(self._notes.items()) if note
-        ]
+        count = len(self._faces)
+        found = [(index, note) for index, note in sorted(self._notes.items()) if note]
+        return [note if count == 1 else f"face {index + 1} of {count}: {note}" for index, note in found]
 
     def _paste(self, index: int) -> Paste:
         if (found := self._pastes.get(index)) is None:

@@ -75,6 +75,21 @@ def test_all_faces_are_edited_in_one_picture_and_photos_are_counted(
         assert sheet.size == (3 * 160, 3 * 160)
 
 
+@pytest.mark.usefixtures("photos")
+def test_what_stays_of_a_face_is_noted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("client.change.paste.Paste.note", "glasses stay")
+    notes = [
+        {each["name"]: each["sentence"] for each in reported(capsys, *BATCH, "--out", *more)["notes"]}
+        for more in (["all", "--faces", "all"], ["largest"], ["renders", "--show", "render"])
+    ]
+    none = {"none.png": f"{NOTE}; glasses stay"}
+    assert notes == [
+        none | {"one.png": "glasses stay", "two.png": "face 1 of 2: glasses stay; face 2 of 2: glasses stay"},
+        none | {"one.png": "glasses stay", "two.png": "glasses stay"},
+        {"none.png": NOTE},
+    ]
+
+
 def test_a_picture_does_not_depend_on_how_many_are_made_at_a_time(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
