@@ -27,9 +27,10 @@ from client import Inverter, Refined, RefineOptions
 from client.atomic import write_all
 from client.change.filters import grey
 from client.change.paste import Paste
+from client.files import direction as named
 from client.files.photo import Photo
 from client.frames.frame import Frame
-from client.wire.defaults import DEFAULT_REFINE_URL, DEFAULT_URL
+from client.wire.defaults import DEFAULT_DOMAIN, DEFAULT_REFINE_URL, DEFAULT_URL
 from export.directions.scorers import Scorer, Scores
 from judges.faces import Face, Image8
 from judges.identity import Identity, identity_cosine
@@ -100,10 +101,11 @@ class Bench:
         square = photo.pixels(frame, len(plain))
         before, still = self._seen(square), self._seen(plain)
         for direction in directions:
+            turns = named.load(DEFAULT_DOMAIN, direction).turns
             for strength in strengths:
                 (edited,) = self._inverter.edit(inversion, direction, [strength])
                 began = time.perf_counter()
-                whole = Photo(paste(edited), photo.name, "")
+                whole = Photo(paste(edited, turns=turns), photo.name, "")
                 self._spent("paste", began)
                 added = (square.astype(np.int16) + edited - plain).clip(0, 255).astype(np.uint8)
                 pictures = {"render": edited, "sum": added, "photo": whole.pixels(frame, len(plain))}

@@ -256,7 +256,7 @@ class Inverter:
         if photo is None:
             return images
         plain = self._session.render(inversion.editable)
-        return _pasted(photo, inversion, plain, images)
+        return _pasted(photo, inversion, plain, images, chosen.turns)
 
     def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
@@ -301,13 +301,17 @@ def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | N
 
 
 def _pasted(
-    photo: Photo | str | os.PathLike[str], inversion: Inversion, plain: NDArray[np.uint8], images: NDArray[np.uint8]
+    photo: Photo | str | os.PathLike[str],
+    inversion: Inversion,
+    plain: NDArray[np.uint8],
+    images: NDArray[np.uint8],
+    turns: bool,
 ) -> NDArray[np.uint8]:
     """Return the photo with each change in it: uint8 RGB [n, H, W, 3]."""
     opened = _opened(photo)
     inversion.require_photo(opened)
     whole = Paste(opened, inversion.frame, plain, transform=inversion.transform)
-    return np.stack([np.asarray(displayed(whole(image))) for image in images])
+    return np.stack([np.asarray(displayed(whole(image, turns=turns))) for image in images])
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

@@ -207,7 +207,8 @@ class Plan:
                     except OF_THE_PHOTO as problem:
                         failed.append(problems.setdefault(index, problem))
                     else:
-                        await asyncio.to_thread(whole.add, index, list(images), pictures)
+                        turns = self._directions[name].turns
+                        await asyncio.to_thread(whole.add, index, list(images), pictures, turns=turns)
                 _raise_if_all(failed, len(faces))
                 for strength in part:
                     yield self._name(name, strength), partial(save, pictures.pop(0), self.format)

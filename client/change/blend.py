@@ -101,15 +101,16 @@ class Blend:
         face = self._heads < _FACE
         self.kept = float(1 - self._drawn[face].mean()) if face.any() else 0.0
 
-    def __call__(self, edited: Floats) -> Change:
+    def __call__(self, edited: Floats, *, turns: bool = False) -> Change:
         """Return the change to the photo's square.
 
         Args:
             edited: float32 [S, S, 3], the edited render.
+            turns: whether it is known that the head turns.
         """
         assert edited.shape == (self._side, self._side, 3)
         edited = warped(edited, self._flow)
-        flow, share = self._motion(edited)
+        flow, share = self._motion(edited, turns=turns)
         motion = self._pixels(flow) * self._mask[..., None]
         photo, plain = warped(self._photo, motion), warped(self._plain, motion)
         delta, over = _changed(photo, plain, edited)
@@ -124,9 +125,9 @@ class Blend:
         seen = step((strength - low) / (high - low), 0, 1) * self._mask
         return Change(delta * seen[..., None], seen, over * added * seen, motion)
 
-    def _motion(self, edited: Floats) -> tuple[Floats, float]:
+    def _motion(self, edited: Floats, *, turns: bool) -> tuple[Floats, float]:
         """Where pixels come from, in shares of the side, float32 [n, n, 2]; and how far the head turned."""
-        turn = turned(edited, self._plain, self._transform, self._drawn)
+        turn = turned(edited, self._plain, self._transform, self._drawn, turns=turns)
         rest = moved(edited, warped(self._plain, self._pixels(turn.flow)) if turn.share else self._plain)
         size = rest.shape[:2]
         rest *= resized(self._drawn * (1 - turn.share * step(self._heads, *_BESIDE)), size)[..., None]

@@ -72,11 +72,12 @@ class Paste:
             return ""
         return f"{kept:.0%} of the face stays as it is: the generator draws something else there, as for many glasses"
 
-    def __call__(self, edited: Image8, *, onto: Image.Image | None = None) -> Image.Image:
+    def __call__(self, edited: Image8, *, turns: bool = False, onto: Image.Image | None = None) -> Image.Image:
         """Return the whole photo with an edit in it.
 
         Args:
             edited: uint8 RGB [S, S, 3], the edited render.
+            turns: ``Direction.turns`` of the edit; where it is not given, a turn is looked for.
             onto: instead of a new ``photo.canvas()``, one that is changed in place; so several faces of a photo are
                 edited one after the other.
 
@@ -86,7 +87,7 @@ class Paste:
         """
         assert edited.ndim == 3
         # First, while the canvas, which may be large, is not there yet.
-        change = self._blend(_shrunk(edited, self._side))
+        change = self._blend(_shrunk(edited, self._side), turns=turns)
         picture = self.photo.canvas() if onto is None else onto
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)

@@ -49,17 +49,20 @@ class Together:
             part = strengths[first : first + most]
             yield part, [self._photo.canvas() for _ in part]
 
-    def add(self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image]) -> None:
+    def add(
+        self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image], *, turns: bool = False
+    ) -> None:
         """Put edits of one face into pictures.
 
         Args:
             index: the face's place in ``faces``.
             renders: uint8 RGB [S, S, 3] each, its edited renders.
             pictures: pictures from :meth:`pictures`; changed in place.
+            turns: as for ``Paste``.
         """
         paste = self._paste(index)
         for render, picture in zip(renders, pictures, strict=True):
-            paste(render, onto=picture)
+            paste(render, turns=turns, onto=picture)
 
     @property
     def notes(self) -> list[str]:

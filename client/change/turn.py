@@ -44,7 +44,7 @@ class Turn:
     flow: Floats
 
 
-def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Floats) -> Turn:
+def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Floats, *, turns: bool = False) -> Turn:
     """Return how the head of the plain render turned.
 
     Args:
@@ -52,6 +52,7 @@ def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Float
         plain: float32 [S, S, 3].
         transform: as :func:`client.change.places.aligning` gives it; None if it is not known where the face lies.
         drawn: float32 [S, S], 0 to 1, how far each place counts.
+        turns: whether it is known that it did, however little that shows.
     """
     still = Turn(0.0, np.zeros((_LEVELS[-1], _LEVELS[-1], 2), np.float32))
     if transform is None:
@@ -65,7 +66,7 @@ def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Float
         counts = resized(weights, (side, side))
         pictures = [normalised(resized(image, (side, side))) for image in (edited, plain)]
         numbers = _fitted(numbers, modes, counts / counts.sum(), pictures[0], pictures[1])
-    share = float(step(np.abs(numbers[4]), *_TURNED))
+    share = 1.0 if turns else float(step(np.abs(numbers[4]), *_TURNED))
     return Turn(share, bounded(share * (modes @ numbers), _BOUND)) if share else still
 
 

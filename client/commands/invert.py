@@ -144,7 +144,7 @@ class _Making:
                 plain = self.inverter.render(result.inversion.editable)
             shown, done = Shown(place, plain, result.inversion.transform), []
             for each in edits:
-                done.append(Edited(*each, shown(list(self.inverter.edit(result.inversion, *each)))))
+                done.append(Edited(*each, shown(each[0], list(self.inverter.edit(result.inversion, *each)))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)

@@ -102,7 +102,7 @@ def rendered(
         shown, done = Shown(place, reconstruction, inversion.transform), []
         for edit in edits:
             images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(Edited(*edit, shown(list(images))))
+            done.append(Edited(*edit, shown(edit[0], list(images))))
             bar.update()
         return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 

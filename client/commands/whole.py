@@ -102,7 +102,8 @@ def edited_together(
         def images(direction: Direction, strengths: list[float]) -> Iterator[Picture]:
             for part, pictures in whole.pictures(strengths):
                 for index, inversion in enumerate(inversions):
-                    whole.add(index, list(inverter.edit(inversion, direction, part)), pictures)
+                    images = list(inverter.edit(inversion, direction, part))
+                    whole.add(index, images, pictures, turns=direction.turns)
                     bar.update(len(part) / len(strengths))
                 while pictures:
                     yield pictures.pop(0)
@@ -124,9 +125,10 @@ class Shown:
     def __init__(self, place: Place | None, plain: Image8, transform: Floats | None = None) -> None:
         self._place, self._plain, self._transform = place, plain, transform
 
-    def __call__(self, images: Sequence[Image8]) -> Iterator[Picture]:
-        """Yield a picture for each edit, uint8 RGB [S, S, 3], as it is asked for."""
-        yield from images if self._paste is None else map(self._paste, images)
+    def __call__(self, direction: Direction, images: Sequence[Image8]) -> Iterator[Picture]:
+        """Yield a picture for each edit along a direction, uint8 RGB [S, S, 3], as it is asked for."""
+        for image in images:
+            yield image if self._paste is None else self._paste(image, turns=direction.turns)
 
     @cached_property
     def _paste(self) -> Paste | None:

@@ -3,7 +3,7 @@
 A direction file is safetensors with the tensor ``direction``, float32 [512], of unit length in W, and string
 metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what strength 1 means), ``scale``
 (length of strength 1 in W, default 1), ``layers`` (the styles it moves, first-last, default all),
-``suggested_range`` (low,high) and ``source``.
+``suggested_range`` (low,high), ``turns`` (``yes`` where heads turn along it) and ``source``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Direction:
         unit: what strength 1 means.
         suggested_range: strengths that give believable faces, low and high.
         source: where it comes from.
+        turns: whether heads turn along it; a photo's own pixels then turn, and nothing is painted around its face.
 
     Raises:
         DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers or
@@ -57,6 +58,7 @@ class Direction:
     unit: str = ""
     suggested_range: tuple[float, float] | None = None
     source: str = ""
+    turns: bool = False
 
     def __post_init__(self) -> None:
         vector = self.vector
@@ -103,6 +105,7 @@ class Direction:
             scale=scale,
             layers=None if layers is None else (layers[0], layers[1]),
             suggested_range=None if low_high is None else (low_high[0], low_high[1]),
+            turns=metadata.get("turns") == "yes",
             **texts,
         )
 
@@ -125,6 +128,7 @@ class Direction:
     def digest(self) -> str:
         """Return 16 hex digits that change with what an edit along it does."""
         content = self.vector.tobytes() + repr((self.scale, self.layers, self.generator)).encode()
+        content += b"turns" if self.turns else b""
         return hashlib.sha256(content).hexdigest()[:16]
 
     def require_generator(self, generator: str) -> None:

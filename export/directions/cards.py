@@ -27,7 +27,7 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 class Card:
     """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``.
 
-    ``unit`` is what strength 1 is, as text.
+    ``unit`` is what strength 1 is, as text; ``turns`` whether heads turn.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Card:
     metrics: dict[str, float]
     effects: Effects | None
     reach: float
+    turns: bool = False
 
 
 def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str, styles: int) -> None:
@@ -57,6 +58,8 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "samples": str(card.samples),
         "metrics": metrics,
     }
+    if card.turns:
+        metadata["turns"] = "yes"
     _save({"direction": (unit / unit.norm()).float()}, folder / f"{card.name}.safetensors", metadata)
     lines = [
         f"# {card.name}",
@@ -65,6 +68,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "",
         f"- strength 1 is {card.unit}, {scale:.3f} in W; believable from {-card.reach:g} to {card.reach:g}",
         f"- method: {card.method}",
+        *(["- heads turn along it, so a photo's own pixels do"] if card.turns else []),
         f"- made by `python -m export directions` from {card.samples} samples",
         *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),
     ]

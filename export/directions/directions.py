@@ -54,6 +54,7 @@ class Attribute:
         keeps: share of the cost that is what happens to the person and to what lies around the face; the rest is how
             unlikely the step is in W. A head that turns is another person to any descriptor, so yaw keeps nothing.
         reach: the largest strength at which faces stay believable with f kept.
+        turns: whether heads turn along it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Attribute:
     measure: str
     keeps: float = 0.5
     reach: float = 3.0
+    turns: bool = False
 
 
 ATTRIBUTES = (
@@ -76,6 +78,7 @@ ATTRIBUTES = (
         "eye distances of the nose's tip",
         keeps=0.0,
         reach=2.0,
+        turns=True,
     ),
     Attribute("gender", "male", "what a classifier calls male (above 0) or female", 0.25, "of probability"),
 )
@@ -182,6 +185,7 @@ def run(args: argparse.Namespace) -> None:
             metrics={"held-out correlation": boundary.correlation, "held-out accuracy": boundary.accuracy},
             effects=effects(generator, scorer, (direction * scale).float(), faces=args.faces),
             reach=attribute.reach,
+            turns=attribute.turns,
         )
         write_direction(target, direction, scale, card, generator=generator.fingerprint, styles=styles)
     write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)
@@ -216,5 +220,6 @@ def write_components(
             metrics=metrics,
             effects=None,
             reach=2.0,
+            turns=True,
         )
         write_direction(target, axes[:, i], float(variances[i].sqrt()), card, generator=generator, styles=styles)

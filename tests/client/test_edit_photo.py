@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from client import Inversion, Inverter, Paste, Photo, PhotoError, cli
+from client.change.blend import Blend, Change
+from client.change.filters import Floats
+from client.files import direction
 from tests.client.fakes import SIDE
 from tests.client.running import failed, opened, reported
 from tests.client.test_faces import PLACES, picture
@@ -112,6 +116,32 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
     assert renders.shape == (2, SIDE, SIDE, 3)
     assert whole.shape == (2, 90, 120, 3)
     assert all(np.array_equal(paste(render), picture) for render, picture in zip(renders, whole, strict=True))
+
+
+@pytest.mark.parametrize("turns", [True, False])
+@pytest.mark.usefixtures("inverted")
+def test_every_way_to_edit_knows_along_what_heads_turn(turns: bool, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    age, name, seen = direction.load("ffhq", "age"), "own.safetensors", []
+    metadata = {"generator": age.generator} | ({"turns": "yes"} if turns else {})
+    save_file({"direction": age.vector}, name, metadata=metadata)
+
+    class Watched(Blend):
+        def __call__(self, edited: Floats, *, turns: bool = False) -> Change:
+            seen.append(turns)
+            return super().__call__(edited, turns=turns)
+
+    monkeypatch.setattr("client.change.paste.Blend", Watched)
+    Path("photos").mkdir()
+    Path("me.png").rename("photos/me.png")
+    fast = ["invert", "--fast", "photos/me.png", "--edit", f"{name}=1", "--out"]
+    photo = ["--photo", "photos/me.png", "--out", "edited"]
+    assert cli.main(["edit", FILE, "--direction", name, "--strength", "1", *photo]) == 0
+    assert cli.main([*fast, "one"]) == 0
+    assert cli.main([*fast, "all", "--face", "all"]) == 0
+    assert cli.main(["batch", "edit", "--fast", "--photos", "photos", "--edit", f"{name}=1", "--out", "batch"]) == 0
+    with Inverter(url) as inverter:
+        inverter.edit(Inversion.load(FILE), name, [1.0], "photos/me.png")
+    assert seen == [turns] * 5
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from assets.descriptor import descriptor_file
 from assets.paths import BUILD, generator_file
-from client.files.direction import FOLDER, Direction, names
+from client.files.direction import FOLDER, Direction, load, names
 from export.directions.boundary import Boundary, cheapest, fit, ranked
 from export.directions.cards import Card, write_direction
 from export.directions.cost import SIDE, cost, surroundings
@@ -170,14 +170,14 @@ def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     vector = seeded(512, seed=13)
     card = Card(
         name="hats", description="more hats", method="made up", unit="two hats", samples=7, metrics={"r": 0.5},
-        effects=None, reach=2.5,
+        effects=None, reach=2.5, turns=True,
     )  # fmt: skip
     write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef", styles=16)
     direction = Direction.load(tmp_path / "hats.safetensors")
     assert (direction.name, direction.scale, direction.generator) == ("hats", 1.25, "0123456789abcdef")
     assert (direction.layers, direction.suggested_range) == ((0, 15), (-2.5, 2.5))
     torch.testing.assert_close(torch.from_numpy(direction.vector), unit(vector).float())
-    assert direction.unit == "two hats"
+    assert (direction.unit, direction.turns) == ("two hats", True)
     assert "strength 1 is two hats, 1.250 in W" in (tmp_path / "hats.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hats.md", "hats.safetensors"]
 
@@ -187,6 +187,7 @@ def test_shipped_directions_are_whole() -> None:
     assert set(names("ffhq")) == expected
     fingerprints = {Direction.load(FOLDER / "ffhq" / f"{name}.safetensors").generator for name in expected}
     assert len(fingerprints) == 1
+    assert [name for name in names("ffhq") if load("ffhq", name).turns] == ["yaw"]
     assert all((FOLDER / "ffhq" / f"{name}.md").read_text().startswith(f"# {name}\n") for name in expected)
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 from client.change.paste import Paste
 from client.change.together import Together
 from client.commands.whole import Shown
+from client.files import direction
 from client.files.photo import Photo
 from client.frames.frame import Frame
 
@@ -63,7 +64,7 @@ def test_a_user_is_told_once_how_much_stays(capsys: pytest.CaptureFixture[str]) 
     assert int(note.partition("%")[0]) in range(25, 70)
     shown = Shown((photo, FRAME), plain)
     for _ in range(2):
-        assert len(list(shown([edited, edited]))) == 2
+        assert len(list(shown(direction.load("ffhq", "age"), [edited, edited]))) == 2
     assert capsys.readouterr().err == f"warning: `photo.png`: {note}\n"
 
 
