@@ -112,8 +112,8 @@ class Paste:
     def _detail(self, change: Change, box: Box) -> Floats:
         """How detail changes that the photo shows and the square cannot: it moves, or the render takes over."""
         to_photo = (self.frame.inverse[:, :2].T / self._side).astype(np.float32)
-        reach = change.motion[self._part(box)].reshape(-1, 2) @ to_photo
-        low, high = (np.r_[reach, np.zeros((1, 2))].min(axis=0), np.r_[reach, np.zeros((1, 2))].max(axis=0))
+        reach = np.r_[change.motion[self._part(box)].reshape(-1, 2) @ to_photo, np.zeros((1, 2))]
+        low, high = reach.min(axis=0), reach.max(axis=0)
         left, top, right, bottom = box
         x, y = (max(0, at + floor(by)) for at, by in zip((left, top), low, strict=True))
         ends = (min(at + ceil(by), end) for at, by, end in zip((right, bottom), high, self.photo.size, strict=True))

@@ -102,8 +102,8 @@ def edited_together(
         def images(direction: Direction, strengths: list[float]) -> Iterator[Picture]:
             for part, pictures in whole.pictures(strengths):
                 for index, inversion in enumerate(inversions):
-                    images = list(inverter.edit(inversion, direction, part))
-                    whole.add(index, images, pictures, turns=direction.turns)
+                    renders = list(inverter.edit(inversion, direction, part))
+                    whole.add(index, renders, pictures, turns=direction.turns)
                     bar.update(len(part) / len(strengths))
                 while pictures:
                     yield pictures.pop(0)
