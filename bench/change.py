@@ -96,16 +96,16 @@ class Bench:
         self._spent("invert", began)
         plain = self._inverter.render(inversion.editable)  # what edits start from
         began = time.perf_counter()
-        paste = Paste(photo, frame, plain)
+        paste = Paste(photo, frame, plain, pose=inversion.pose)
         self._spent("register", began)
         square = photo.pixels(frame, len(plain))
         before, still = self._seen(square), self._seen(plain)
         for direction in directions:
-            turns = named.load(DEFAULT_DOMAIN, direction).turns
-            for strength in strengths:
-                (edited,) = self._inverter.edit(inversion, direction, [strength])
+            chosen = named.load(DEFAULT_DOMAIN, direction)
+            for strength, turn in zip(strengths, chosen.turned(strengths), strict=True):
+                (edited,) = self._inverter.edit(inversion, chosen, [strength])
                 began = time.perf_counter()
-                whole = Photo(paste(edited, turns=turns), photo.name, "")
+                whole = Photo(paste(edited, turn=turn), photo.name, "")
                 self._spent("paste", began)
                 added = (square.astype(np.int16) + edited - plain).clip(0, 255).astype(np.uint8)
                 pictures = {"render": edited, "sum": added, "photo": whole.pixels(frame, len(plain))}

@@ -259,7 +259,7 @@ class AsyncInverter:
         if photo is None:
             return images
         plain = await self._session.render(inversion.editable)
-        return await asyncio.to_thread(_pasted, photo, inversion, plain, images, chosen.turns)
+        return await asyncio.to_thread(_pasted, photo, inversion, plain, images, chosen.turned(strengths))
 
     async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
@@ -308,13 +308,13 @@ def _pasted(
     inversion: Inversion,
     plain: NDArray[np.uint8],
     images: NDArray[np.uint8],
-    turns: bool,
+    turns: Sequence[float],
 ) -> NDArray[np.uint8]:
     """Return the photo with each change in it: uint8 RGB [n, H, W, 3]."""
     opened = _opened(photo)
     inversion.require_photo(opened)
-    whole = Paste(opened, inversion.frame, plain, transform=inversion.transform)
-    return np.stack([np.asarray(displayed(whole(image, turns=turns))) for image in images])
+    whole = Paste(opened, inversion.frame, plain, pose=inversion.pose)
+    return np.stack([np.asarray(displayed(whole(image, turn=turn))) for image, turn in zip(images, turns, strict=True)])
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

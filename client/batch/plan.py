@@ -194,7 +194,7 @@ class Plan:
                     yield self._name(name, strength), partial(save, image, self.format)
             return
         plain = [
-            (each.frame, image if each.faithful is None else await inverter.render(each.editable), each.transform)
+            (each.frame, image if each.faithful is None else await inverter.render(each.editable), each.pose)
             for each, image in faces
         ]
         whole = Together(photo, plain)
@@ -207,8 +207,8 @@ class Plan:
                     except OF_THE_PHOTO as problem:
                         failed.append(problems.setdefault(index, problem))
                     else:
-                        turns = self._directions[name].turns
-                        await asyncio.to_thread(whole.add, index, list(images), pictures, turns=turns)
+                        turns = self._directions[name].turned(part)
+                        await asyncio.to_thread(whole.add, index, list(images), pictures, turns)
                 _raise_if_all(failed, len(faces))
                 for strength in part:
                     yield self._name(name, strength), partial(save, pictures.pop(0), self.format)

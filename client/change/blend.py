@@ -8,6 +8,8 @@ there before, and the edited render takes over. The coarsest band is only added 
 colour goes no further than the edited render's. A photo in black and white stays so. Nothing is added where the plain
 render is full of detail that the photo does not have: the generator cannot draw what is there, as many glasses. Nor is
 it where a head that turns uncovers an ear or a wall: that of the render is not that of the photo.
+
+Where it is known by how much a head turns, that is all: its pixels turn, and nothing is added.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from client.change.filters import Floats, blurred, grey, resized, step, warped
 from client.change.flow import moved, registered
 from client.change.places import heads
 from client.change.turn import turned
+from client.change.yaw import turning
 from client.frames.frame import Points
+from client.frames.pose import Pose
 
+_TURNED = 128  # pixels: side of the flow by which a head turns
 _COARSEST = 32  # pixels: the pyramid's last picture is not larger
 _NOISE = 6.0  # levels of 255: flat parts have no features that could change
 _WINDOW = 2.0  # pixels of a band: the Gaussian over which its strength is taken
@@ -74,7 +79,7 @@ class Blend:
         photo: float32 [S, S, 3], 0 to 255.
         plain: float32 [S, S, 3].
         mask: float32 [S, S], 0 to 1, how much of a change is kept.
-        transform: from places in the square to those in the aligned face, as ``places.aligning`` gives it, or None.
+        pose: how the face lies in the square, or None.
         points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
 
     Attributes:
@@ -86,12 +91,12 @@ class Blend:
         photo: Floats,
         plain: Floats,
         mask: Floats,
-        transform: Floats | None = None,
+        pose: Pose | None = None,
         points: tuple[Points, Points] | None = None,
     ) -> None:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
-        self._side, self._mask, self._transform = len(photo), mask, transform
-        self._heads = np.zeros_like(mask) if transform is None else heads(transform, self._side)
+        self._side, self._mask, self._pose = len(photo), mask, pose
+        self._heads = np.zeros_like(mask) if pose is None else heads(pose.transform, self._side)
         self._outside = step(self._heads, *_OUTSIDE)
         self._flow = self._pixels(registered(photo, plain, points))
         self._photo, self._plain = photo, warped(plain, self._flow)
@@ -101,16 +106,18 @@ class Blend:
         face = self._heads < _FACE
         self.kept = float(1 - self._drawn[face].mean()) if face.any() else 0.0
 
-    def __call__(self, edited: Floats, *, turns: bool = False) -> Change:
+    def __call__(self, edited: Floats, *, turn: float = 0.0) -> Change:
         """Return the change to the photo's square.
 
         Args:
             edited: float32 [S, S, 3], the edited render.
-            turns: whether it is known that the head turns.
+            turn: the yaw by which the head turns; 0 if that is not known.
         """
         assert edited.shape == (self._side, self._side, 3)
+        if turn and self._pose is not None:
+            return self._turned(self._pose, turn)
         edited = warped(edited, self._flow)
-        flow, share = self._motion(edited, turns=turns)
+        flow, share = self._motion(edited)
         motion = self._pixels(flow) * self._mask[..., None]
         photo, plain = warped(self._photo, motion), warped(self._plain, motion)
         delta, over = _changed(photo, plain, edited)
@@ -125,9 +132,16 @@ class Blend:
         seen = step((strength - low) / (high - low), 0, 1) * self._mask
         return Change(delta * seen[..., None], seen, over * added * seen, motion)
 
-    def _motion(self, edited: Floats, *, turns: bool) -> tuple[Floats, float]:
+    def _turned(self, pose: Pose, turn: float) -> Change:
+        """The change where all that happens is that the head turns."""
+        motion = self._pixels(turning(pose, turn, _TURNED)) * self._mask[..., None]
+        seen: Floats = np.asarray(motion.any(axis=2), np.float32)
+        delta: Floats = warped(self._photo, motion) - self._photo
+        return Change(delta, seen, np.zeros_like(seen), motion)
+
+    def _motion(self, edited: Floats) -> tuple[Floats, float]:
         """Where pixels come from, in shares of the side, float32 [n, n, 2]; and how far the head turned."""
-        turn = turned(edited, self._plain, self._transform, self._drawn, turns=turns)
+        turn = turned(edited, self._plain, None if self._pose is None else self._pose.transform, self._drawn)
         rest = moved(edited, warped(self._plain, self._pixels(turn.flow)) if turn.share else self._plain)
         size = rest.shape[:2]
         rest *= resized(self._drawn * (1 - turn.share * step(self._heads, *_BESIDE)), size)[..., None]

@@ -13,10 +13,11 @@ from PIL import Image
 
 from client.change.blend import Blend, Change
 from client.change.filters import Floats, resized, warped
-from client.change.places import aligning, feather, near, share
+from client.change.places import feather, near, posed, share
 from client.files.photo import Photo
 from client.frames.cut import cut
 from client.frames.frame import Frame, Points
+from client.frames.pose import Pose
 
 Image8 = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -37,8 +38,7 @@ class Paste:
         points: landmarks of the photo and of the plain render where they are known, float [N, 2] each in the unit
             square.
         others: frames of other faces that are edited in the same picture: where two touch, each changes its own side.
-        transform: float32 [2, 3], from places in the frame to those in the aligned face, both from -1 to 1; None if it
-            is not known.
+        pose: how the face lies in the frame; None if it is not known.
 
     Raises:
         PhotoError: the frame does not show enough of the photo.
@@ -52,7 +52,7 @@ class Paste:
         points: tuple[Points, Points] | None = None,
         *,
         others: Sequence[Frame] = (),
-        transform: Floats | None = None,
+        pose: Pose | None = None,
     ) -> None:
         assert plain.ndim == 3
         assert plain.shape[0] == plain.shape[1]
@@ -61,23 +61,24 @@ class Paste:
         # Finer than the photo would alias, finer than the render is empty.
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
-        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(transform, self._side)
-        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, aligning(frame, transform), points)
+        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(pose, self._side)
+        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, posed(frame, pose), points)
 
     @property
     def note(self) -> str:
-        """What to know of these edits, in one sentence; mostly empty."""
+        """What to know of edits that paint, in one sentence; mostly empty."""
         kept = self._blend.kept
         if kept < _TOLD:
             return ""
         return f"{kept:.0%} of the face stays as it is: the generator draws something else there, as for many glasses"
 
-    def __call__(self, edited: Image8, *, turns: bool = False, onto: Image.Image | None = None) -> Image.Image:
+    def __call__(self, edited: Image8, *, turn: float = 0.0, onto: Image.Image | None = None) -> Image.Image:
         """Return the whole photo with an edit in it.
 
         Args:
             edited: uint8 RGB [S, S, 3], the edited render.
-            turns: ``Direction.turns`` of the edit; where it is not given, a turn is looked for.
+            turn: the yaw that the edit adds, as of ``Direction.turned``. Where it is known how the face lies, its own
+                pixels turn, and nothing is painted. At 0, a turn is looked for.
             onto: instead of a new ``photo.canvas()``, one that is changed in place; so several faces of a photo are
                 edited one after the other.
 
@@ -87,7 +88,7 @@ class Paste:
         """
         assert edited.ndim == 3
         # First, while the canvas, which may be large, is not there yet.
-        change = self._blend(_shrunk(edited, self._side), turns=turns)
+        change = self._blend(_shrunk(edited, self._side), turn=turn)
         picture = self.photo.canvas() if onto is None else onto
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)

@@ -8,6 +8,7 @@ import numpy as np
 
 from client.change.filters import Floats, step
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 
 _FEATHER = 0.12  # of the side
 _HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
@@ -39,42 +40,42 @@ def feather(frame: Frame, size: tuple[int, int], side: int) -> Floats:
     return step(columns, least, least + _FEATHER)[None] * step(rows, least, least + _FEATHER)[:, None]
 
 
-def aligning(frame: Frame, transform: Floats | None = None) -> Floats | None:
-    """Return the transform from places in the frame to those in the aligned face; None if it is not known.
+def posed(frame: Frame, pose: Pose | None = None) -> Pose | None:
+    """Return how the face lies in the frame; None if it is not known.
 
     Args:
         frame: the photo's frame; one that is cut to a face says where its head is.
-        transform: float32 [2, 3], both from -1 to 1, if it is known.
+        pose: the same, if it is known.
     """
-    if transform is None and frame.kind in ("aligned", "upright"):
-        return np.eye(2, 3, dtype=np.float32)
-    return transform
+    if pose is None and frame.kind in ("aligned", "upright"):
+        return Pose(np.eye(2, 3, dtype=np.float32))
+    return pose
 
 
 def heads(transform: Floats, side: int) -> Floats:
     """Return how far each place is from the middle of the head, 1 at its outline: float32 [side, side].
 
     Args:
-        transform: as :func:`aligning` gives it.
+        transform: from places in the square to those in the aligned face, float32 [2, 3].
         side: side of the result in pixels.
     """
     columns, rows = aligned(transform, side)
     return _heads(0.5 * columns + 0.5, 0.5 * rows + 0.5)
 
 
-def near(transform: Floats | None, side: int) -> Floats:
+def near(pose: Pose | None, side: int) -> Floats:
     """Return 1 where an aligned face's square would be, and 0 farther away, where ties and walls are.
 
     Args:
-        transform: from places in the frame to those in the aligned face, or None: 1 everywhere.
+        pose: how the face lies in the square, or None: 1 everywhere.
         side: side of the result in pixels.
 
     Returns:
         float32 [side, side].
     """
-    if transform is None:
+    if pose is None:
         return np.ones((side, side), np.float32)
-    columns, rows = aligned(transform, side)
+    columns, rows = aligned(pose.transform, side)
     return 1 - step(np.maximum(np.abs(columns), np.abs(rows)), *_NEAR)
 
 

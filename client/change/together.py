@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.change.filters import Floats
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 
 Image8 = NDArray[np.uint8]
 # Registering a face again costs a second, and keeping it up to 100 MB.
@@ -32,7 +32,7 @@ class Together:
         PhotoError: a frame does not show enough of the photo.
     """
 
-    def __init__(self, photo: Photo, faces: Sequence[tuple[Frame, Image8, Floats | None]]) -> None:
+    def __init__(self, photo: Photo, faces: Sequence[tuple[Frame, Image8, Pose | None]]) -> None:
         for frame, *_ in faces:
             frame.require_photo(photo.size, name=photo.name)
         self._photo, self._faces = photo, faces
@@ -50,7 +50,7 @@ class Together:
             yield part, [self._photo.canvas() for _ in part]
 
     def add(
-        self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image], *, turns: bool = False
+        self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image], turns: Sequence[float]
     ) -> None:
         """Put edits of one face into pictures.
 
@@ -58,11 +58,13 @@ class Together:
             index: the face's place in ``faces``.
             renders: uint8 RGB [S, S, 3] each, its edited renders.
             pictures: pictures from :meth:`pictures`; changed in place.
-            turns: as for ``Paste``.
+            turns: as ``turn`` of ``Paste``, one each.
         """
         paste = self._paste(index)
-        for render, picture in zip(renders, pictures, strict=True):
-            paste(render, turns=turns, onto=picture)
+        for render, picture, turn in zip(renders, pictures, turns, strict=True):
+            paste(render, turn=turn, onto=picture)
+            if not turn:
+                self._notes[index] = paste.note
 
     @property
     def notes(self) -> list[str]:
@@ -73,10 +75,9 @@ class Together:
 
     def _paste(self, index: int) -> Paste:
         if (found := self._pastes.get(index)) is None:
-            frame, plain, transform = self._faces[index]
+            frame, plain, pose = self._faces[index]
             others = [other for number, (other, *_) in enumerate(self._faces) if number != index]
-            found = Paste(self._photo, frame, plain, others=others, transform=transform)
-            self._notes[index] = found.note
+            found = Paste(self._photo, frame, plain, others=others, pose=pose)
             if len(self._pastes) < self._most_kept:
                 self._pastes[index] = found
         return found

@@ -1,8 +1,8 @@
-"""A head that turns: how all of it moves from the plain render to an edited one, told by five numbers.
+"""A head that turns along a direction of which that is not known: how it moves, told by five numbers.
 
-When a head turns to a side, its outline moves one way and its nose the other. Five numbers hold where the two pictures
-show different things, as the other ear and other hair, where :mod:`client.change.flow` has nothing to follow. They are
-found by Gauss-Newton on robust differences, coarse to fine, as in Baker and Matthews (IJCV 2004).
+They hold where the plain render and an edited one show different things, as the other ear and other hair, where
+:mod:`client.change.flow` has nothing to follow. They are found by Gauss-Newton on robust differences, coarse to fine,
+as in Baker and Matthews (IJCV 2004).
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import numpy as np
 from client.change.filters import Floats, resized, step, warped
 from client.change.flow import bounded, normalised
 from client.change.places import aligned, heads
+from client.change.yaw import odd, outwards
 
 _LEVELS = (32, 64, 128)  # sides in pixels, coarse to fine
 _STEPS = 8
 _BOUND = 0.2  # of the side
 _ROBUST = 0.8  # normalised levels: larger differences are other things
-_STIFF: Final = np.array([2e-5, 2e-5, 2e-4, 2e-4, 2e-5])  # shift across and down, size, roll, turn
+_STIFF: Final = np.array([2e-5, 2e-5, 2e-4, 2e-4, 2e-5])  # shift across and down, size, roll, yaw
 _INSIDE = (0.95, 1.1)  # heads from its middle: up to where pictures are compared
 _LEAST = 0.02  # of the square that what counts has to take
 _FADES = (1.0, 1.8)  # heads: from its outline to where nothing moves
-_SILHOUETTE = 0.9  # heads: where its surface turns away
-_NOSE = (0.5, 0.6, 0.07, 0.09)  # of an aligned face's side: the middle's x and y, and the spread
-_AGAINST = 0.6  # how far the nose moves against the outline
-_TURNED = (0.01, 0.03)  # of an aligned face's side: smiles and years move outlines less than heads that turn
+_TURNED = (0.01, 0.03)  # eye distances of the nose's tip: smiles and years move heads less than this
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +42,14 @@ class Turn:
     flow: Floats
 
 
-def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Floats, *, turns: bool = False) -> Turn:
+def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Floats) -> Turn:
     """Return how the head of the plain render turned.
 
     Args:
         edited: float32 [S, S, 3], 0 to 255.
         plain: float32 [S, S, 3].
-        transform: as :func:`client.change.places.aligning` gives it; None if it is not known where the face lies.
+        transform: from places in the square to those in the aligned face; None if it is not known where the face lies.
         drawn: float32 [S, S], 0 to 1, how far each place counts.
-        turns: whether it is known that it did, however little that shows.
     """
     still = Turn(0.0, np.zeros((_LEVELS[-1], _LEVELS[-1], 2), np.float32))
     if transform is None:
@@ -66,7 +63,7 @@ def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Float
         counts = resized(weights, (side, side))
         pictures = [normalised(resized(image, (side, side))) for image in (edited, plain)]
         numbers = _fitted(numbers, modes, counts / counts.sum(), pictures[0], pictures[1])
-    share = 1.0 if turns else float(step(np.abs(numbers[4]), *_TURNED))
+    share = float(step(np.abs(numbers[4]), *_TURNED))
     return Turn(share, bounded(share * (modes @ numbers), _BOUND)) if share else still
 
 
@@ -113,13 +110,8 @@ def _modes(transform: Floats, side: int) -> Floats:
     still = np.zeros_like(away)
     one = 1 - step(away, *_FADES)
     x, y = (columns - 0.5) * one, (rows - 0.5) * one
-    outline = (1 - np.sqrt(1 - np.square(np.minimum(away, _SILHOUETTE)))) * one
-    middle, low, wide, high = _NOSE
-    nose = np.exp(-(np.square((columns - middle) / wide) + np.square((rows - low) / high)) / 2)
-    turn = outline - _AGAINST * nose
-    pairs = [(one, still), (still, one), (x, y), (-y, x), (turn, still)]
+    pairs = [(one, still), (still, one), (x, y), (-y, x)]
     flows = np.stack([np.stack(pair, axis=-1) for pair in pairs], axis=-1)
-    found: Floats = np.einsum("ij,hwjn->hwin", np.linalg.inv(transform[:, :2].astype(np.float64)), flows).astype(
-        np.float32
-    )
-    return found
+    to_square = np.linalg.inv(transform[:, :2].astype(np.float64)).astype(np.float32)
+    found = np.einsum("ij,hwjn->hwin", to_square, flows)
+    return np.concatenate([found, outwards(odd(), transform, side)[..., None]], axis=-1).astype(np.float32)

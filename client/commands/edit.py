@@ -92,7 +92,7 @@ def run(options: EditFlags) -> Report:
         plain = inverter.render(inversion.editable)
         bar.update()
         images = inverter.edit(inversion, direction, strengths)
-        edited = Edited(direction, strengths, Shown(place, plain, inversion.transform)(direction, list(images)))
+        edited = Edited(direction, strengths, Shown(place, plain, inversion.pose)(direction, strengths, list(images)))
         bar.update()
         return _written(options, folder / stem, ("inversion", plain), edited, inversion)
 

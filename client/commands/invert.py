@@ -142,9 +142,9 @@ class _Making:
             plain = result.reconstruction
             if edits and result.inversion.faithful is not None:
                 plain = self.inverter.render(result.inversion.editable)
-            shown, done = Shown(place, plain, result.inversion.transform), []
+            shown, done = Shown(place, plain, result.inversion.pose), []
             for each in edits:
-                done.append(Edited(*each, shown(each[0], list(self.inverter.edit(result.inversion, *each)))))
+                done.append(Edited(*each, shown(*each, list(self.inverter.edit(result.inversion, *each)))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)

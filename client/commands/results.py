@@ -99,10 +99,10 @@ def rendered(
     with progress("rendering", 1 + len(edits), json=quiet) as bar:
         reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
         bar.update()
-        shown, done = Shown(place, reconstruction, inversion.transform), []
+        shown, done = Shown(place, reconstruction, inversion.pose), []
         for edit in edits:
             images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(Edited(*edit, shown(edit[0], list(images))))
+            done.append(Edited(*edit, shown(*edit, list(images))))
             bar.update()
         return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 

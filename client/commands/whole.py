@@ -15,7 +15,6 @@ from PIL import Image
 
 from client.api import Inverter
 from client.atomic import read_bounded
-from client.change.filters import Floats
 from client.change.paste import Paste
 from client.change.together import Together
 from client.commands.report import Edit, Edited, progress, warn
@@ -25,6 +24,7 @@ from client.files.inversion import Inversion
 from client.files.photo import Photo
 from client.files.sheet import Picture
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 from client.limits import MAX_BYTES
 from client.text import quoted
 
@@ -95,7 +95,7 @@ def edited_together(
     with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
         faces = []
         for inversion in inversions:
-            faces.append((inversion.frame, inverter.render(inversion.editable), inversion.transform))
+            faces.append((inversion.frame, inverter.render(inversion.editable), inversion.pose))
             bar.update()
         whole = Together(photo, faces)
 
@@ -103,7 +103,7 @@ def edited_together(
             for part, pictures in whole.pictures(strengths):
                 for index, inversion in enumerate(inversions):
                     renders = list(inverter.edit(inversion, direction, part))
-                    whole.add(index, renders, pictures, turns=direction.turns)
+                    whole.add(index, renders, pictures, direction.turned(part))
                     bar.update(len(part) / len(strengths))
                 while pictures:
                     yield pictures.pop(0)
@@ -119,24 +119,27 @@ class Shown:
     Args:
         place: the photo, and its frame; None for the generator's pictures.
         plain: uint8 RGB [S, S, 3], what the generator makes of the inversion.
-        transform: where the face lies in the frame, as for ``Paste``.
+        pose: how the face lies in the frame, as for ``Paste``.
     """
 
-    def __init__(self, place: Place | None, plain: Image8, transform: Floats | None = None) -> None:
-        self._place, self._plain, self._transform = place, plain, transform
+    def __init__(self, place: Place | None, plain: Image8, pose: Pose | None = None) -> None:
+        self._place, self._plain, self._pose = place, plain, pose
+        self._warned = False
 
-    def __call__(self, direction: Direction, images: Sequence[Image8]) -> Iterator[Picture]:
+    def __call__(self, direction: Direction, strengths: Sequence[float], images: Sequence[Image8]) -> Iterator[Picture]:
         """Yield a picture for each edit along a direction, uint8 RGB [S, S, 3], as it is asked for."""
-        for image in images:
-            yield image if self._paste is None else self._paste(image, turns=direction.turns)
+        for image, turn in zip(images, direction.turned(strengths), strict=True):
+            if self._paste is None:
+                yield image
+                continue
+            if not turn and not self._warned:
+                warn(self._paste.photo.name, self._paste.note)
+                self._warned = True
+            yield self._paste(image, turn=turn)
 
     @cached_property
     def _paste(self) -> Paste | None:
-        if self._place is None:
-            return None
-        made = Paste(*self._place, self._plain, transform=self._transform)
-        warn(made.photo.name, made.note)
-        return made
+        return None if self._place is None else Paste(*self._place, self._plain, pose=self._pose)
 
 
 def _photo(inversion: Inversion, source: Path, given: str | None) -> Photo | None:

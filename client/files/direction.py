@@ -3,7 +3,7 @@
 A direction file is safetensors with the tensor ``direction``, float32 [512], of unit length in W, and string
 metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what strength 1 means), ``scale``
 (length of strength 1 in W, default 1), ``layers`` (the styles it moves, first-last, default all),
-``suggested_range`` (low,high), ``turns`` (``yes`` where heads turn along it) and ``source``.
+``suggested_range`` (low,high), ``turns`` (by which yaw strength 1 turns heads, default 0) and ``source``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ STYLE_DIM: Final = 512
 FOLDER: Final = Path(__file__).parents[1] / "directions"
 _SUFFIX: Final = ".safetensors"
 _MAX_BYTES = 2**20
+_MOST_TURNED: Final = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +44,12 @@ class Direction:
         unit: what strength 1 means.
         suggested_range: strengths that give believable faces, low and high.
         source: where it comes from.
-        turns: whether heads turn along it; a photo's own pixels then turn, and nothing is painted around its face.
+        turns: the yaw by which strength 1 turns heads, in eye distances of the nose's tip; 0 where it does not. A
+            photo's own pixels then turn, and nothing is painted.
 
     Raises:
         DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers or
-            suggested_range are out of range.
+            suggested_range or turns are out of range.
     """
 
     name: str
@@ -58,7 +61,7 @@ class Direction:
     unit: str = ""
     suggested_range: tuple[float, float] | None = None
     source: str = ""
-    turns: bool = False
+    turns: float = 0.0
 
     def __post_init__(self) -> None:
         vector = self.vector
@@ -69,6 +72,10 @@ class Direction:
         if not (math.isfinite(self.scale) and 0 < self.scale <= 1000):
             raise DirectionError(
                 f"invalid scale {self.scale:g} of the direction {self.name}: expected above 0 and up to 1000"
+            )
+        if not abs(self.turns) <= _MOST_TURNED:
+            raise DirectionError(
+                f"invalid turns {self.turns:g} of the direction {self.name}: expected up to {_MOST_TURNED:g} either way"
             )
         if self.suggested_range is not None:
             low, high = self.suggested_range
@@ -94,9 +101,9 @@ class Direction:
             layers = tuple(int(part) for part in metadata["layers"].split("-")) if "layers" in metadata else None
             limits = metadata.get("suggested_range")
             low_high = tuple(float(part) for part in limits.split(",")) if limits else None
-            scale = float(metadata.get("scale", "1"))
+            scale, turns = (float(metadata.get(key, default)) for key, default in (("scale", "1"), ("turns", "0")))
         except ValueError as problem:
-            raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range") from problem
+            raise DirectionError(f"{what} has an unreadable scale, layers, suggested_range or turns") from problem
         if (layers is not None and len(layers) != 2) or (low_high is not None and len(low_high) != 2):
             raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range")
         return cls(
@@ -105,7 +112,7 @@ class Direction:
             scale=scale,
             layers=None if layers is None else (layers[0], layers[1]),
             suggested_range=None if low_high is None else (low_high[0], low_high[1]),
-            turns=metadata.get("turns") == "yes",
+            turns=turns,
             **texts,
         )
 
@@ -125,10 +132,14 @@ class Direction:
             )
         return moved
 
+    def turned(self, strengths: Sequence[float]) -> list[float]:
+        """Return the yaw that edits of these strengths add, as ``Paste`` takes it."""
+        return [strength * self.turns for strength in strengths]
+
     def digest(self) -> str:
         """Return 16 hex digits that change with what an edit along it does."""
         content = self.vector.tobytes() + repr((self.scale, self.layers, self.generator)).encode()
-        content += b"turns" if self.turns else b""
+        content += f"turns {self.turns}".encode() if self.turns else b""
         return hashlib.sha256(content).hexdigest()[:16]
 
     def require_generator(self, generator: str) -> None:

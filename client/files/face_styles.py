@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from client.errors import InversionError
 from client.files import tensors
+from client.frames.pose import Pose
 
 Floats = NDArray[np.float32]
 _MAX_STYLES: Final = 32
 _SMALLEST, _LARGEST = 1e-3, 1e3  # sizes of a face, in sizes of the aligned one
 _NAMES: Final = ("w_coarse", "transform")
+_MOST_TURNED: Final = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,10 +32,17 @@ class FaceStyles:
         w_coarse: float32 [n, 512], the styles before layer M that the face would have if it were aligned.
         transform: float32 [2, 3], T: from places in the inverted square to those in the aligned face, both from -1 to
             1; a similarity. The identity for an aligned square.
+        yaw: how far the face is turned, as in :class:`client.frames.pose.Pose`; 0 where it is not known.
     """
 
     w_coarse: Floats
     transform: Floats
+    yaw: float = 0.0
+
+    @property
+    def pose(self) -> Pose:
+        """How the face lies in the square."""
+        return Pose(self.transform, self.yaw)
 
     def check(self, what: str, *, dim: int) -> None:
         """Check the tensors of ``what``, whose styles have ``dim`` numbers.
@@ -54,10 +63,16 @@ class FaceStyles:
         size = np.hypot(a, c)
         if not (_SMALLEST <= size <= _LARGEST and max(abs(a - d), abs(b + c)) <= 1e-4 * size):
             raise InversionError(f"tensor 'transform' of {what} is not a similarity transform")
+        if not abs(self.yaw) <= _MOST_TURNED:
+            raise InversionError(f"the yaw of {what} is no face's: {self.yaw:g}")
 
     def named(self) -> dict[str, Floats]:
-        """Return the tensors by their names in a file."""
+        """Return the tensors by their names in a request."""
         return {name: getattr(self, name) for name in _NAMES}
+
+    def stored(self) -> dict[str, Floats]:
+        """Return the tensors by their names in a file."""
+        return self.named() | {"yaw": np.array([self.yaw], np.float32)}
 
     @classmethod
     def found(cls, stored: Mapping[str, NDArray[np.generic]], what: str) -> FaceStyles | None:
@@ -68,4 +83,11 @@ class FaceStyles:
         """
         if not any(name in stored for name in _NAMES):
             return None
-        return cls(**{name: tensors.require(stored, name, what=what, error=InversionError) for name in _NAMES})
+        known = {name: tensors.require(stored, name, what=what, error=InversionError) for name in _NAMES}
+        yaw = 0.0
+        if "yaw" in stored:
+            told = tensors.require(stored, "yaw", what=what, error=InversionError)
+            if told.shape != (1,):
+                raise InversionError(f"tensor 'yaw' of {what} is {list(told.shape)}, not [1]")
+            yaw = float(told[0])
+        return cls(w_coarse=known["w_coarse"], transform=known["transform"], yaw=yaw)

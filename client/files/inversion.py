@@ -5,9 +5,9 @@ for older versions, where it is a square of whole pixels; files of theirs have `
 
 Schema 1 holds ``f``, ``w_m_plus`` and ``f_o``. Schema 2 adds what a refinement leaves, each optional: the square of the
 photo as the bytes of a PNG file (``target``, uint8), the tensors of the optimiser (``optimiser.NAME``, float32), and an
-account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds what edits need to move ``f``
-(``w_coarse`` and ``transform``, float32). Schema 4 adds the code that is rendered where another is edited
-(``faithful_f`` and ``faithful_w_m_plus``, float32).
+account of the refinement as JSON in the metadata (``refinement``). Schema 3 adds what edits need to move ``f`` and turn
+heads (``w_coarse``, ``transform`` and, optional, ``yaw``, float32). Schema 4 adds the code that is rendered where
+another is edited (``faithful_f`` and ``faithful_w_m_plus``, float32).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from client.files.faithful import Faithful
 from client.files.photo import Photo
 from client.files.record import Refinement
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 from client.text import quoted, shown
 from protocol import cuts
 from protocol.cuts import W_PLUS
@@ -107,9 +108,9 @@ class Inversion:
         return replace(self, faithful=None)
 
     @property
-    def transform(self) -> NDArray[np.float32] | None:
-        """Where the face lies in the square, as in :class:`FaceStyles`; None if it is not known."""
-        return None if self.face is None else self.face.transform
+    def pose(self) -> Pose | None:
+        """How the face lies in the square; None if it is not known."""
+        return None if self.face is None else self.face.pose
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole or not at all, replacing an existing one.
@@ -234,7 +235,7 @@ class Inversion:
         if self.refinement is not None:
             found |= {f"{_OPTIMISER}{name}": value for name, value in self.refinement.optimiser.items()}
         if self.face is not None:
-            found |= self.face.named()
+            found |= self.face.stored()
         if self.faithful is not None:
             found |= self.faithful.named()
         return found

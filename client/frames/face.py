@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.errors import AnswerRefused
-from client.frames.frame import Frame, fault
+from client.frames.frame import Frame, fault, transform_between
+from client.frames.pose import Pose
 
 # The finder sees a tilted face about half as tilted as it is, unless it is nearly upright.
 LOOKS = 4
@@ -42,6 +43,14 @@ class Face:
         """Area of the box in pixels."""
         return float(self.box[2] * self.box[3])
 
+    @property
+    def yaw(self) -> float:
+        """How far the face is turned, as in :class:`client.frames.pose.Pose`; its landmarks make a face."""
+        across, nose = self.landmarks[1] - self.landmarks[0], self.landmarks[2]
+        eyes, mouth = self.landmarks[:2].mean(axis=0), self.landmarks[3:].mean(axis=0)
+        (x, y), down = nose - eyes, mouth - eyes
+        return float((x * down[1] - y * down[0]) / (np.hypot(*down) * np.hypot(*across)))
+
     def report(self) -> dict[str, Any]:
         """Return plain values."""
         return {"box": self.box.tolist(), "landmarks": self.landmarks.tolist(), "score": self.score}
@@ -56,10 +65,19 @@ def shrunk(image: Image.Image, largest: int) -> NDArray[np.uint8]:
     return np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def aligned_in(faces: Sequence[Face], frame: Frame) -> Frame | None:
-    """Return the aligned frame of the first face whose middle lies in a frame; None where there is none."""
-    usable = (Frame.aligned(face.landmarks) for face in faces if fault(face.landmarks) is None)
-    return next((aligned for aligned in usable if frame.holds(aligned.middle)), None)
+def pose_in(faces: Sequence[Face], frame: Frame) -> Pose | None:
+    """Return how the face lies in a frame that shows it; None where none of the faces does.
+
+    In a frame that was cut to a face it is the one nearest to the middle, in any other the first whose middle it holds.
+    """
+    usable = [(face, Frame.aligned(face.landmarks)) for face in faces if fault(face.landmarks) is None]
+    held = [(face, aligned) for face, aligned in usable if frame.holds(aligned.middle)]
+    if not held:
+        return None
+    face, aligned = held[0]
+    if frame.kind in ("aligned", "upright"):
+        face, aligned = min(held, key=lambda one: float(np.hypot(*(one[1].middle - frame.middle))))
+    return Pose(transform_between(frame, aligned), face.yaw)
 
 
 def look_at(face: Face, seen: Frame | None, size: tuple[int, int]) -> Frame | None:

@@ -23,8 +23,9 @@ from client.files.face_styles import FaceStyles
 from client.files.faithful import Faithful
 from client.files.inversion import Inversion
 from client.files.photo import Photo
-from client.frames.face import LOOK_SIDE, LOOKS, Face, aligned_in, faces_of, look_at, seen_again, shrunk
-from client.frames.frame import Frame, transform_between
+from client.frames.face import LOOK_SIDE, LOOKS, Face, faces_of, look_at, pose_in, seen_again, shrunk
+from client.frames.frame import Frame
+from client.frames.pose import Pose
 from client.text import shown
 from client.triton.checks import (
     checked_domain,
@@ -93,13 +94,13 @@ class AsyncSession:
         styles = None
         if start == "encoder":
             inputs: dict[str, Array] = {"image": pixels}
-            face = None
+            pose = None
             if "transform" in config.inputs:
-                face = frame if frame.kind == "aligned" else await self._face_in(frame, photo)
-                inputs["transform"] = transform = transform_between(frame, face or frame)
+                pose = await self._pose_in(frame, photo)
+                inputs["transform"] = (pose or Pose(np.eye(2, 3, dtype=np.float32))).transform
             answer = await self._infer(config, inputs, tuple(config.outputs))
-            if face is not None:
-                styles = FaceStyles(w_coarse=answer["w_coarse"], transform=transform)
+            if pose is not None:
+                styles = FaceStyles(w_coarse=answer["w_coarse"], transform=pose.transform, yaw=pose.yaw)
         else:
             answer = await self._infer(config, {"image": pixels}, ("f",))
             answer["w_m_plus"] = await self._mean_styles(cut)
@@ -163,13 +164,19 @@ class AsyncSession:
             face = again
         return face
 
-    async def _face_in(self, frame: Frame, photo: Photo) -> Frame | None:
-        """Return the aligned frame of the face that a frame of another kind shows, where the server finds one."""
+    async def _pose_in(self, frame: Frame, photo: Photo) -> Pose | None:
+        """Return how the face of a frame lies in it, where that is known or the server finds one.
+
+        An aligned frame lies as its face does; it is not asked for, but remembered, how far that is turned.
+        """
+        if frame.kind == "aligned":
+            found = pose_in(self._faces.get((photo.sha256, photo.size), ()), frame)
+            return Pose(np.eye(2, 3, dtype=np.float32), 0.0 if found is None else found.yaw)
         try:
             faces = await self.faces(photo)
         except ModelMissing:
             return None
-        return aligned_in(faces, frame)
+        return pose_in(faces, frame)
 
     async def render(self, inversion: Inversion) -> Image8:
         """Inversion to image: uint8 RGB [1024, 1024, 3]."""

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from client.change.filters import Floats
 from export.directions.effects import PSI, STRENGTH, Effects
 from export.latents import Statistics
 
@@ -27,7 +28,7 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 class Card:
     """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``.
 
-    ``unit`` is what strength 1 is, as text; ``turns`` whether heads turn.
+    ``unit`` is what strength 1 is, as text; ``turns`` by which yaw strength 1 turns heads, 0 where it does not.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Card:
     metrics: dict[str, float]
     effects: Effects | None
     reach: float
-    turns: bool = False
+    turns: float = 0.0
 
 
 def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str, styles: int) -> None:
@@ -59,7 +60,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "metrics": metrics,
     }
     if card.turns:
-        metadata["turns"] = "yes"
+        metadata["turns"] = f"{card.turns:g}"
     _save({"direction": (unit / unit.norm()).float()}, folder / f"{card.name}.safetensors", metadata)
     lines = [
         f"# {card.name}",
@@ -68,13 +69,31 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "",
         f"- strength 1 is {card.unit}, {scale:.3f} in W; believable from {-card.reach:g} to {card.reach:g}",
         f"- method: {card.method}",
-        *(["- heads turn along it, so a photo's own pixels do"] if card.turns else []),
+        *(["- heads turn along it, so of a photo its own pixels do, and nothing is painted"] if card.turns else []),
         f"- made by `python -m export directions` from {card.samples} samples",
         *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),
     ]
     if card.effects:
         lines += ["", *_effects_table(card.effects), "", SCORED_BY]
     _write("\n".join(lines) + "\n", folder / f"{card.name}.md")
+
+
+def write_turning(file: Path, odd: Floats, even: Floats, *, samples: int, generator: str) -> None:
+    """Write how heads turn (see ``client.change.yaw``), float32 [n, n, 2] each, and its card beside it."""
+    metadata = {"generator": generator, "samples": str(samples), "source": "python -m export directions"}
+    _save({"odd": torch.from_numpy(odd), "even": torch.from_numpy(even)}, file, metadata)
+    text = f"""# How heads turn
+
+The mean motion of {samples} samples of generator `{generator}` that face the camera, as they turn along `yaw` to either
+side, made by `python -m export directions`; used by `client.change.yaw`. A yaw is what the nose's tip moves, in eye
+distances.
+
+| tensor | shape | is |
+|---|---|---|
+| `odd` | {list(odd.shape)} | motion per yaw, x and y in shares of an aligned face's side |
+| `even` | {list(even.shape)} | the same per square of it |
+"""
+    _write(text, file.with_suffix(".md"))
 
 
 def write_pnorm(folder: Path, moments: Statistics, *, generator: str) -> None:

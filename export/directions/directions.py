@@ -17,11 +17,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from assets.paths import DIRECTIONS, LEARNED, samples_folder
+from client.change.yaw import FILE as TURNING
+from client.wire.defaults import DEFAULT_DOMAIN
 from export.directions.boundary import Boundary, cheapest, fit, ranked
-from export.directions.cards import Card, write_direction, write_pnorm
+from export.directions.cards import Card, write_direction, write_pnorm, write_turning
 from export.directions.cost import cost
 from export.directions.effects import effect, effects
 from export.directions.scorers import Scorer, Scores
+from export.directions.turning import SAMPLES as TURNED
+from export.directions.turning import turned_samples, turning
 from export.generator import load_generator
 from export.latents import Statistics, statistics
 from export.samples import SHARD, render, shards
@@ -54,7 +58,7 @@ class Attribute:
         keeps: share of the cost that is what happens to the person and to what lies around the face; the rest is how
             unlikely the step is in W. A head that turns is another person to any descriptor, so yaw keeps nothing.
         reach: the largest strength at which faces stay believable with f kept.
-        turns: whether heads turn along it.
+        turns: whether heads turn along it, by ``unit``.
     """
 
     name: str
@@ -185,8 +189,13 @@ def run(args: argparse.Namespace) -> None:
             metrics={"held-out correlation": boundary.correlation, "held-out accuracy": boundary.accuracy},
             effects=effects(generator, scorer, (direction * scale).float(), faces=args.faces),
             reach=attribute.reach,
-            turns=attribute.turns,
+            turns=attribute.unit if attribute.turns else 0.0,
         )
+        if attribute.turns and args.domain == DEFAULT_DOMAIN:
+            one = (direction * scale).float()
+            turned = turned_samples(generator, scorer, one, unit=attribute.unit, count=TURNED)
+            odd, even = turning(turned, unit=attribute.unit)
+            write_turning(TURNING, odd, even, samples=TURNED, generator=generator.fingerprint)
         write_direction(target, direction, scale, card, generator=generator.fingerprint, styles=styles)
     write_components(target, moments, (w, scores), generator=generator.fingerprint, styles=styles)
 
@@ -220,6 +229,5 @@ def write_components(
             metrics=metrics,
             effects=None,
             reach=2.0,
-            turns=True,
         )
         write_direction(target, axes[:, i], float(variances[i].sqrt()), card, generator=generator, styles=styles)

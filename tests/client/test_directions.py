@@ -52,6 +52,7 @@ def test_own_file(tmp_path):
         (r"float32 \[512\]", {"vector": np.eye(1, 511, dtype=np.float32)[0]}),
         (r"float32 \[512\]", {"vector": np.eye(2, 512, dtype=np.float32)}),
         *(("scale", {"scale": value}) for value in ("0", "-1", "nan", "much")),
+        *(("turns", {"turns": value}) for value in ("yes", "nan", "inf", "-11")),
         *(("layers", {"layers": value}) for value in ("3", "5-3", "1-2-3")),
         *(("range", {"suggested_range": value}) for value in ("3", "3,-3", "nan,3")),
         ("which generator", {"generator": ""}),
@@ -60,6 +61,16 @@ def test_own_file(tmp_path):
 def test_files_are_checked(tmp_path, words, wrong):
     with pytest.raises(DirectionError, match=words):
         Direction.load(direction_file(tmp_path / "it.safetensors", **wrong))
+
+
+def test_how_far_heads_turn_is_read_and_counts(tmp_path):
+    still, turning = (
+        Direction.load(direction_file(tmp_path / f"{n}.safetensors", **changes))
+        for n, changes in enumerate(({}, {"turns": "0.2"}))
+    )
+    assert still.turned([1, 2]) == [0, 0]
+    assert turning.turned([-1, 2.5]) == [-0.2, 0.5]
+    assert still.digest() != turning.digest()
 
 
 def test_not_a_direction_file(tmp_path):

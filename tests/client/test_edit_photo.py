@@ -118,30 +118,32 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
     assert all(np.array_equal(paste(render), picture) for render, picture in zip(renders, whole, strict=True))
 
 
-@pytest.mark.parametrize("turns", [True, False])
+@pytest.mark.parametrize("turns", ["0.15", None])
 @pytest.mark.usefixtures("inverted")
-def test_every_way_to_edit_knows_along_what_heads_turn(turns: bool, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_to_edit_knows_how_far_heads_turn(
+    turns: str | None, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     age, name, seen = direction.load("ffhq", "age"), "own.safetensors", []
-    metadata = {"generator": age.generator} | ({"turns": "yes"} if turns else {})
+    metadata = {"generator": age.generator} | ({"turns": turns} if turns else {})
     save_file({"direction": age.vector}, name, metadata=metadata)
 
     class Watched(Blend):
-        def __call__(self, edited: Floats, *, turns: bool = False) -> Change:
-            seen.append(turns)
-            return super().__call__(edited, turns=turns)
+        def __call__(self, edited: Floats, *, turn: float = 0.0) -> Change:
+            seen.append(turn)
+            return super().__call__(edited, turn=turn)
 
     monkeypatch.setattr("client.change.paste.Blend", Watched)
     Path("photos").mkdir()
     Path("me.png").rename("photos/me.png")
-    fast = ["invert", "--fast", "photos/me.png", "--edit", f"{name}=1", "--out"]
+    fast = ["invert", "--fast", "photos/me.png", "--edit", f"{name}=2", "--out"]
     photo = ["--photo", "photos/me.png", "--out", "edited"]
-    assert cli.main(["edit", FILE, "--direction", name, "--strength", "1", *photo]) == 0
+    assert cli.main(["edit", FILE, "--direction", name, "--strength", "2", *photo]) == 0
     assert cli.main([*fast, "one"]) == 0
     assert cli.main([*fast, "all", "--face", "all"]) == 0
-    assert cli.main(["batch", "edit", "--fast", "--photos", "photos", "--edit", f"{name}=1", "--out", "batch"]) == 0
+    assert cli.main(["batch", "edit", "--fast", "--photos", "photos", "--edit", f"{name}=2", "--out", "batch"]) == 0
     with Inverter(url) as inverter:
-        inverter.edit(Inversion.load(FILE), name, [1.0], "photos/me.png")
-    assert seen == [turns] * 5
+        inverter.edit(Inversion.load(FILE), name, [2.0], "photos/me.png")
+    assert seen == [0.3 if turns else 0.0] * 5
 
 
 @pytest.fixture

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load, save
 
 from client import Inverter
 from client.errors import DirectionError, InversionError
 from client.files.direction import Direction
 from client.files.face_styles import FaceStyles
 from client.files.inversion import FACE_SCHEMA, REFINED_SCHEMA, SCHEMA, Inversion
+from client.frames.choice import Wanted
 from client.frames.frame import Frame, transform_between
 from tests.client.fakes import COARSE, FACE, GENERATOR, MARK, FakeTransport, check_sentence
 from tests.client.inversions import made
@@ -22,7 +25,9 @@ from tests.client.test_inversion_refined import refinement, target
 def styles(**changes: np.ndarray) -> FaceStyles:
     turned = np.array([[0.0, -2.0, 0.25], [2.0, 0.0, -0.5]], np.float32)
     rng = np.random.default_rng(3)
-    return FaceStyles(**{"w_coarse": rng.normal(size=COARSE).astype(np.float32), "transform": turned, **changes})
+    return FaceStyles(
+        **{"w_coarse": rng.normal(size=COARSE).astype(np.float32), "transform": turned, "yaw": -0.3, **changes}
+    )
 
 
 def direction(layers: tuple[int, int] | None = None) -> Direction:
@@ -37,6 +42,7 @@ def test_it_is_kept_whole(tmp_path):
     assert after.face is not None
     for name in ("w_coarse", "transform"):
         np.testing.assert_array_equal(getattr(after.face, name), getattr(styles(), name))
+    assert after.face.yaw == np.float32(-0.3)
     assert after.refinement is not None
     assert after.target == target()
 
@@ -71,15 +77,46 @@ def test_a_wrong_tensor_is_refused(name, value, says):
     assert f"'{name}'" in str(problem.value)
 
 
-def test_a_file_with_half_of_it_is_refused(tmp_path):
-    from safetensors.numpy import load, save
+def stored(path: Path, **changes: np.ndarray | None) -> Path:
+    tensors = load(made(face=styles()).encode()) | changes
+    whole = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    path.write_bytes(save(whole, metadata=made(face=styles())._metadata()))
+    return path
 
-    stored = load(made(face=styles()).encode())
-    del stored["transform"]
-    texts = made(face=styles())._metadata()
-    (tmp_path / "it").write_bytes(save(stored, metadata=texts))
+
+def test_a_file_with_half_of_it_is_refused(tmp_path):
     with pytest.raises(InversionError, match="transform"):
-        Inversion.load(tmp_path / "it")
+        Inversion.load(stored(tmp_path / "it", transform=None))
+
+
+def test_a_file_of_before_does_not_say_how_far_the_face_is_turned(tmp_path):
+    found = Inversion.load(stored(tmp_path / "it", yaw=None)).pose
+    assert found is not None
+    assert found.yaw == 0
+
+
+@pytest.mark.parametrize("yaw", [np.zeros(()), np.zeros(2), np.full(1, np.nan), np.full(1, 1e9)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_wrong_yaw_is_refused(tmp_path, yaw, kind):
+    yaw = yaw.astype(kind)
+    with pytest.raises(InversionError, match="yaw") as problem:
+        Inversion.load(stored(tmp_path / "it", yaw=yaw))
+    check_sentence(problem.value)
+
+
+@pytest.mark.parametrize("kind", ["aligned", "upright", "square"])
+def test_it_is_known_how_far_a_face_is_turned(kind, tmp_path, monkeypatch):
+    nose = np.zeros_like(FACE)
+    nose[2, 0] = 3
+    monkeypatch.setattr("tests.client.fakes.FACE", FACE + nose)
+    image = Image.new("RGB", (120, 120), "grey")
+    image.putpixel((60, 60), MARK)
+    image.save(tmp_path / "it.png")
+    with Inverter(transport=FakeTransport()) as inverter:
+        (frame,) = inverter.frames(tmp_path / "it.png", Wanted(kind)).frames
+        found = inverter.invert(tmp_path / "it.png", frame).inversion.pose
+    assert found is not None
+    assert found.yaw == pytest.approx(3 / 20)
 
 
 def test_the_face_in_a_crop_is_where_edits_move_f(tmp_path):

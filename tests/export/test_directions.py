@@ -170,14 +170,14 @@ def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     vector = seeded(512, seed=13)
     card = Card(
         name="hats", description="more hats", method="made up", unit="two hats", samples=7, metrics={"r": 0.5},
-        effects=None, reach=2.5, turns=True,
+        effects=None, reach=2.5, turns=0.2,
     )  # fmt: skip
     write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef", styles=16)
     direction = Direction.load(tmp_path / "hats.safetensors")
     assert (direction.name, direction.scale, direction.generator) == ("hats", 1.25, "0123456789abcdef")
     assert (direction.layers, direction.suggested_range) == ((0, 15), (-2.5, 2.5))
     torch.testing.assert_close(torch.from_numpy(direction.vector), unit(vector).float())
-    assert (direction.unit, direction.turns) == ("two hats", True)
+    assert (direction.unit, direction.turns) == ("two hats", 0.2)
     assert "strength 1 is two hats, 1.250 in W" in (tmp_path / "hats.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hats.md", "hats.safetensors"]
 

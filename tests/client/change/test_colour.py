@@ -9,6 +9,7 @@ from PIL import Image
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 
 SIDE = 256
 FRAME = Frame("aligned", 0.0, 0.0, float(SIDE))
@@ -30,10 +31,10 @@ def edited(
     after: np.ndarray,
     *,
     frame: Frame = FRAME,
-    transform: np.ndarray | None = None,
+    pose: Pose | None = None,
 ) -> np.ndarray:
     there = Photo(Image.fromarray(photo), "photo.png", "")
-    return np.asarray(Paste(there, frame, plain, transform=transform)(after)).astype(int)
+    return np.asarray(Paste(there, frame, plain, pose=pose)(after)).astype(int)
 
 
 def test_teeth_that_the_photo_shows_stay_white() -> None:
@@ -57,7 +58,7 @@ def test_a_black_and_white_photo_stays_so() -> None:
 def test_a_wall_keeps_its_colour_where_the_face_is_known(kind: str) -> None:
     frame = Frame(kind, 0.0, 0.0, float(SIDE))  # type: ignore[arg-type]
     after = face(TEETH, (100, 95, 110))
-    known = edited(face(LIPS), face(LIPS), after, frame=frame, transform=np.eye(2, 3, dtype=np.float32))
+    known = edited(face(LIPS), face(LIPS), after, frame=frame, pose=Pose(np.eye(2, 3, dtype=np.float32)))
     unknown = edited(face(LIPS), face(LIPS), after, frame=frame)
     corner = slice(70, 90), slice(4, 14)
     assert np.abs(known[corner] - WALL).max() <= 1
@@ -70,11 +71,11 @@ def test_far_from_the_face_nothing_changes() -> None:
     photo = np.full((SIDE, SIDE, 3), WALL, np.uint8)
     after = np.full((SIDE, SIDE, 3), (250, 250, 250), np.uint8)
     frame, where = Frame("square", 0.0, 0.0, float(SIDE)), np.array([[2, 0, 1], [0, 2, 1]], np.float32)
-    found = edited(photo, photo, after, frame=frame, transform=where)
+    found = edited(photo, photo, after, frame=frame, pose=Pose(where))
     assert (found[170:, 40:80] == WALL).all()
     assert np.abs(found[100, 64] - WALL).max() > 40
     where[:, 2] = 50  # a face beyond the square
-    assert (edited(photo, photo, after, frame=frame, transform=where) == WALL).all()
+    assert (edited(photo, photo, after, frame=frame, pose=Pose(where)) == WALL).all()
 
 
 def test_a_face_that_is_not_in_the_middle_changes_where_it_is() -> None:
@@ -84,5 +85,5 @@ def test_a_face_that_is_not_in_the_middle_changes_where_it_is() -> None:
     after = big.copy()
     after[85:100, 45:83] = TEETH
     frame, where = Frame("square", 0.0, 0.0, float(SIDE)), np.array([[2, 0, 1], [0, 2, 1]], np.float32)
-    found = edited(big, big, after, frame=frame, transform=where)
+    found = edited(big, big, after, frame=frame, pose=Pose(where))
     assert np.abs(found[88:97, 50:78].mean(axis=(0, 1)) - TEETH).max() < 15

@@ -12,6 +12,7 @@ from client.commands.whole import Shown
 from client.files import direction
 from client.files.photo import Photo
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 
 SIDE = 256
 FRAME = Frame("aligned", 0.0, 0.0, float(SIDE))
@@ -63,8 +64,10 @@ def test_a_user_is_told_once_how_much_stays(capsys: pytest.CaptureFixture[str]) 
     note = Paste(photo, FRAME, plain).note
     assert int(note.partition("%")[0]) in range(25, 70)
     shown = Shown((photo, FRAME), plain)
+    assert len(list(shown(direction.load("ffhq", "yaw"), [2], [edited]))) == 1
+    assert not capsys.readouterr().err
     for _ in range(2):
-        assert len(list(shown(direction.load("ffhq", "age"), [edited, edited]))) == 2
+        assert len(list(shown(direction.load("ffhq", "age"), [2, 3], [edited, edited]))) == 2
     assert capsys.readouterr().err == f"warning: `photo.png`: {note}\n"
 
 
@@ -72,7 +75,10 @@ def test_of_several_faces_it_is_told_which() -> None:
     photo, plain = photo_of(face(shift=None, mouth=90)), face(shift=0, mouth=90)
     whole = Together(photo, [(FRAME, np.asarray(photo.image), None), (FRAME, plain, None)])
     for index in range(2):
-        whole.add(index, [plain], [photo.canvas()])
+        whole.add(index, [plain], [photo.canvas()], [0.1])
+        assert whole.notes == []
+    for index in range(2):
+        whole.add(index, [plain], [photo.canvas()], [0.0])
     assert whole.notes == [f"face 2 of 2: {Paste(photo, FRAME, plain).note}"]
 
 
@@ -80,4 +86,4 @@ def test_mostly_there_is_nothing_to_tell() -> None:
     photo = photo_of(face(shift=None, mouth=90))
     assert Paste(photo, FRAME, face(shift=None, mouth=110)).note == ""
     where = np.array([[2, 0, 50], [0, 2, 50]], np.float32)
-    assert Paste(photo, Frame.square((SIDE, SIDE)), face(shift=0, mouth=90), transform=where).note == ""
+    assert Paste(photo, Frame.square((SIDE, SIDE)), face(shift=0, mouth=90), pose=Pose(where)).note == ""

@@ -10,6 +10,7 @@ from client.change.blend import Change
 from client.change.paste import Paste
 from client.files.photo import Photo
 from client.frames.frame import Frame
+from client.frames.pose import Pose
 from tests.client.change.test_paste import picture
 
 SIDE = 256
@@ -43,7 +44,7 @@ def test_what_a_head_uncovers_is_not_the_renders() -> None:
     edited[30:70, 230:252] = (250, 20, 20)
     transform = np.eye(2, 3, dtype=np.float32)
     frame, taken = Frame("square", 0.0, 0.0, float(SIDE)), Photo(Image.fromarray(photo), "photo.png", "")
-    known, unknown = (np.asarray(Paste(taken, frame, photo, transform=x)(edited)) for x in (transform, None))
+    known, unknown = (np.asarray(Paste(taken, frame, photo, pose=x)(edited)) for x in (Pose(transform), None))
     redness = [float((x[34:66, 240:250, 0].astype(int) - x[34:66, 240:250, 1]).mean()) for x in (known, unknown)]
     assert redness[0] < 0.3 * redness[1], redness
 

@@ -46,7 +46,7 @@ def edit(photo, name):
     little[500:600, 500:600] = 255
     direction = Direction(name="it", vector=np.eye(1, 512, dtype=np.float32)[0], generator="0" * 16)
     place = photo, Frame("aligned", 1000.0, 3000.0, 5000.0, -1200.0)
-    images = Shown(place, plain)(direction, [255 - plain, little])
+    images = Shown(place, plain)(direction, [-2.0, 2.0], [255 - plain, little])
     with Draft() as draft:
         add_edits(draft, [], Path(name), [Edited(direction, [-2.0, 2.0], images)], "jpeg")
         draft.publish()

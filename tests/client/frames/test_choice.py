@@ -5,8 +5,8 @@ import pytest
 
 from client.errors import ClientError, ParameterError, PhotoError
 from client.frames.choice import ALL, AUTO, MORE_FACES, Wanted, framing
-from client.frames.face import Face
-from client.frames.frame import Frame
+from client.frames.face import Face, pose_in
+from client.frames.frame import Frame, transform_between
 from protocol.roles import MAX_FACES
 from tests.client.fakes import check_sentence
 from tests.client.frames.test_frame import FACE, turned
@@ -55,6 +55,31 @@ def test_what_makes_no_sense_is_refused(frame: str | None, number: str | None, w
         Wanted.parse(frame, number)
     assert isinstance(caught.value, ParameterError | PhotoError)
     check_sentence(caught.value)
+
+
+def test_the_yaw_is_that_of_the_nose_whatever_the_roll_and_size() -> None:
+    points = FACE.astype(float).copy()
+    assert face(turned(30, 3, (50, 60))).yaw == pytest.approx(0, abs=1e-6)
+    points[2, 0] += 0.2 * (points[1, 0] - points[0, 0])
+    for scale in (1, 5):
+        assert face(scale * points[:, ::1]).yaw == pytest.approx(0.2)
+    assert face(points * (-1, 1)).yaw == pytest.approx(-0.2)
+    rolled = points @ np.array([[0, 1], [-1, 0]])
+    assert face(rolled).yaw == pytest.approx(0.2)
+
+
+def test_a_frame_shows_the_face_that_it_was_cut_to() -> None:
+    near = [face(turned(10, 3, (200, 200))), face(turned(-20, 1, (230, 215)))]
+    frames = [make(one.landmarks) for one in near for make in (Frame.aligned, Frame.upright)]
+    poses = [pose_in(near, frame) for frame in frames]
+    for pose, kind in zip(poses, ("aligned", "upright", "aligned", "upright"), strict=True):
+        assert pose is not None
+        assert np.hypot(*pose.transform[:, 0]) == pytest.approx(1, abs=1e-5)
+        assert (abs(pose.transform[1, 0]) < 1e-5) == (kind == "aligned")
+    square = pose_in(near, Frame.square(SIZE))
+    assert square is not None
+    np.testing.assert_allclose(square.transform, transform_between(Frame.square(SIZE), frames[0]))
+    assert pose_in(near, Frame.crop(0, 0, 20)) is None
 
 
 def test_auto_frames_the_largest_face_and_the_square_without_one() -> None:

@@ -1,0 +1,98 @@
+"""How a head turns to a side by a known yaw: where the pixels of a photo come from.
+
+``yaw.safetensors`` says how an aligned head moves that faces the camera: to a yaw of y, by ``y odd + y² even``. It is a
+mean over samples of the generator (``python -m export directions``). A head that is turned already goes back to the
+front, and on from there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from client.change.filters import Floats, step, warped
+from client.change.places import aligned, heads
+from client.errors import ClientError
+from client.files import tensors
+from client.frames.pose import Pose
+
+FILE: Final = Path(__file__).with_name("yaw.safetensors")
+SIDE: Final = 64
+_MAX_BYTES: Final = 2**20
+_MOST: Final = (0.36, 0.42)  # eye distances: how far a head may be turned before, and after
+_STEPS: Final = 16  # until the way back to the front is known
+_STEP: Final = 0.7  # of each: where the flow is steep, whole ones would go too far
+_EDGE: Final = 0.85  # heads from the middle: what lies farther moves as this does
+_FADES: Final = (1.0, 1.8)  # heads: from the outline to where nothing moves
+_BORDER: Final = 0.6  # of the way to the square's border: from no farther than that do pixels come
+
+
+def turning(pose: Pose, turn: float, side: int) -> Floats:
+    """Return the flow by which a head turns.
+
+    Args:
+        pose: where the face lies in the square, and how far it is turned.
+        turn: the yaw to add, in eye distances of the nose's tip; above 0 to the right of the image.
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side, 2], x and y in shares of the square's side: ``photo(p + flow)`` is turned.
+    """
+    before, after = _MOST
+    own = float(np.clip(pose.yaw, -before, before))
+    flow = _from_front(float(np.clip(own + turn, -after, after)))
+    found, back = flow.copy(), _from_front(own)
+    for _ in range(_STEPS):
+        found += np.float32(_STEP) * (flow - warped(back, found * SIDE) - found)
+    return _held(outwards(found, pose.transform, side))
+
+
+def outwards(flow: Floats, transform: Floats, side: int) -> Floats:
+    """Return an aligned head's flow where it lies in a square; what is beyond the outline moves along, then less.
+
+    Args:
+        flow: float32 [n, n, 2], in shares of the aligned face's side.
+        transform: from places in the square to those in the aligned face, float32 [2, 3].
+        side: side of the result in pixels.
+
+    Returns:
+        float32 [side, side, 2], in shares of the square's side.
+    """
+    away, n = heads(transform, side), len(flow)
+    inwards = np.minimum(1, _EDGE / np.maximum(away, _EDGE))
+    columns, rows = (n * (0.5 + 0.5 * inwards * places) - 0.5 for places in aligned(transform, side))
+    across, down = np.meshgrid(np.arange(side), np.arange(side))
+    moves = warped(flow, np.stack([columns - across, rows - down], axis=-1).astype(np.float32))
+    to_square = np.linalg.inv(transform[:, :2].astype(np.float64)).astype(np.float32)
+    found: Floats = (moves @ to_square.T) * (1 - step(away, *_FADES))[..., None]
+    return found
+
+
+def odd() -> Floats:
+    """Return how an aligned head moves as it begins to turn: float32 [SIDE, SIDE, 2], shares of its side per yaw."""
+    return _file()[0]
+
+
+def _from_front(yaw: float) -> Floats:
+    first, second = _file()
+    return np.float32(yaw) * first + np.float32(yaw * yaw) * second
+
+
+def _held(flow: Floats) -> Floats:
+    """A flow that takes nothing from beyond the square's border, and less the nearer that is."""
+    places = (np.arange(len(flow), dtype=np.float32) + 0.5) / len(flow)
+    most = _BORDER * np.minimum(places, 1 - places)
+    limits = np.stack(np.broadcast_arrays(most[None], most[:, None]), axis=-1)
+    found: Floats = flow / np.power(1 + np.power(flow / limits, 4), 0.25)
+    return found
+
+
+@cache
+def _file() -> tuple[Floats, Floats]:
+    found, _ = tensors.load(FILE, limit=_MAX_BYTES, error=ClientError)
+    first, second = (tensors.require(found, name, what=FILE.name, error=ClientError) for name in ("odd", "even"))
+    assert first.shape == second.shape == (SIDE, SIDE, 2)
+    return first, second
