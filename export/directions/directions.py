@@ -77,7 +77,7 @@ ATTRIBUTES = (
     Attribute(
         "yaw",
         "yaw",
-        "turns the face to the right of the image (above 0) or to the left; an inversion's f holds it back",
+        "turns the head to the right of the image (above 0) or to the left",
         0.15,
         "eye distances of the nose's tip",
         keeps=0.0,
