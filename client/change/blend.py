@@ -78,7 +78,9 @@ class Blend:
     Args:
         photo: float32 [S, S, 3], 0 to 255.
         plain: float32 [S, S, 3].
-        mask: float32 [S, S], 0 to 1, how much of a change is kept.
+        mask: float32 [S, S], 0 to 1, how much of a change is kept. Heads that turn by a known yaw keep to the square
+            by themselves.
+        own: float32 [S, S], 0 to 1, how far each place belongs to this face, and not to others.
         pose: how the face lies in the square, or None.
         points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
 
@@ -91,11 +93,13 @@ class Blend:
         photo: Floats,
         plain: Floats,
         mask: Floats,
+        *,
+        own: Floats,
         pose: Pose | None = None,
         points: tuple[Points, Points] | None = None,
     ) -> None:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
-        self._side, self._mask, self._pose = len(photo), mask, pose
+        self._side, self._mask, self._own, self._pose = len(photo), mask * own, own, pose
         self._heads = np.zeros_like(mask) if pose is None else heads(pose.transform, self._side)
         self._outside = step(self._heads, *_OUTSIDE)
         self._flow = self._pixels(registered(photo, plain, points))
@@ -134,7 +138,7 @@ class Blend:
 
     def _turned(self, pose: Pose, turn: float) -> Change:
         """The change where all that happens is that the head turns."""
-        motion = self._pixels(turning(pose, turn, _TURNED)) * self._mask[..., None]
+        motion = self._pixels(turning(pose, turn, _TURNED)) * self._own[..., None]
         seen: Floats = np.asarray(motion.any(axis=2), np.float32)
         delta: Floats = warped(self._photo, motion) - self._photo
         return Change(delta, seen, np.zeros_like(seen), motion)

@@ -61,8 +61,10 @@ class Paste:
         # Finer than the photo would alias, finer than the render is empty.
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
-        mask = feather(frame, photo.size, self._side) * share(frame, others, self._side) * near(pose, self._side)
-        self._blend = Blend(self._square, _shrunk(plain, self._side), mask, posed(frame, pose), points)
+        mask, own = feather(frame, photo.size, self._side) * near(pose, self._side), share(frame, others, self._side)
+        self._blend = Blend(
+            self._square, _shrunk(plain, self._side), mask, own=own, pose=posed(frame, pose), points=points
+        )
 
     @property
     def note(self) -> str:

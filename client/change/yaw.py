@@ -27,7 +27,8 @@ _STEPS: Final = 16  # until the way back to the front is known
 _STEP: Final = 0.7  # of each: where the flow is steep, whole ones would go too far
 _EDGE: Final = 0.85  # heads from the middle: what lies farther moves as this does
 _FADES: Final = (1.0, 1.8)  # heads: from the outline to where nothing moves
-_BORDER: Final = 0.6  # of the way to the square's border: from no farther than that do pixels come
+_BORDER: Final = 0.6  # of the way to the border ahead: from no farther do pixels come
+_SHEARED: Final = 0.3  # of the side: from the borders beside to where pixels move freely
 
 
 def turning(pose: Pose, turn: float, side: int) -> Floats:
@@ -82,11 +83,12 @@ def _from_front(yaw: float) -> Floats:
 
 
 def _held(flow: Floats) -> Floats:
-    """A flow that takes nothing from beyond the square's border, and less the nearer that is."""
+    """A flow that is still at the square's border, and keeps the order of pixels on the way there."""
     places = (np.arange(len(flow), dtype=np.float32) + 0.5) / len(flow)
-    most = _BORDER * np.minimum(places, 1 - places)
-    limits = np.stack(np.broadcast_arrays(most[None], most[:, None]), axis=-1)
-    found: Floats = flow / np.power(1 + np.power(flow / limits, 4), 0.25)
+    near = np.minimum(places, 1 - places)
+    limits = np.stack(np.broadcast_arrays(near[None], near[:, None]), axis=-1)
+    sheared = step(limits[..., ::-1], 0.5 / len(flow), _SHEARED)
+    found: Floats = sheared * flow / np.power(1 + np.power(flow / (_BORDER * limits), 4), 0.25)
     return found
 
 

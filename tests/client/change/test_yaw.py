@@ -117,6 +117,19 @@ def test_it_is_another_face_that_is_not_known() -> None:
     assert (np.asarray(paste(255 - photo, turn=0.2)) != photo).any()
 
 
+def test_what_fades_towards_the_border_does_not_fold() -> None:
+    """A frame in the middle of a photo, whose other changes fade out."""
+    photo = picture(600, 600, 5)
+    frame = Frame("aligned", 150.0, 150.0, 256.0)
+    paste = Paste(Photo(Image.fromarray(photo), "photo.png", ""), frame, photo[:256, :256])
+    places = np.arange(256)
+    for turn in (-0.3, 0.3):
+        change = paste._blend(np.zeros((256, 256, 3), np.float32), turn=turn)
+        assert np.diff(places + change.motion[..., 0], axis=1).min() > 0
+        assert np.diff(places[:, None] + change.motion[..., 1], axis=0).min() > 0
+        assert max(np.abs(edge).max() for edge in (change.motion[:, [0, -1]], change.motion[[0, -1]])) < 1
+
+
 def test_pixels_outside_the_frame_stay() -> None:
     photo = picture(300, 300, 6)
     frame = Frame("upright", 60.0, 50.0, 160.0)
