@@ -48,7 +48,8 @@ _JUDGES = (
 )
 JUDGES = b"".join(path.read_bytes() for path in _JUDGES)
 # What lays a change over a photo.
-CHANGE = b"".join(path.read_bytes() for path in sorted((ROOT / "client" / "change").glob("*.py")))
+_CHANGE = sorted(path for path in (ROOT / "client" / "change").iterdir() if path.suffix in (".py", ".safetensors"))
+CHANGE = b"".join(path.read_bytes() for path in _CHANGE)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Reconstructions:
         for name in EDITS:
             other = JUDGES + (DIRECTIONS / DEFAULT_DOMAIN / f"{name}.safetensors").read_bytes()
             other += CHANGE
-            other += b"" if code.face is None else code.face.w_coarse.tobytes()
+            other += b"" if code.face is None else b"".join(part.tobytes() for part in code.face.stored().values())
             ends = [Measurement(self._folder / digest(image, code, other + b"%+g" % end)) for end in every]
             if not all(kept.exists for kept in ends):
                 for kept, picture in zip(ends, self._inverter.edit(code, name, every, photo), strict=True):
