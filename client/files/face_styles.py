@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from client.errors import InversionError
 from client.files import tensors
-from client.frames.pose import Pose
+from client.frames.pose import PROFILE, Pose
 
 Floats = NDArray[np.float32]
 _MAX_STYLES: Final = 32
 _SMALLEST, _LARGEST = 1e-3, 1e3  # sizes of a face, in sizes of the aligned one
 _NAMES: Final = ("w_coarse", "transform")
-_MOST_TURNED: Final = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +62,7 @@ class FaceStyles:
         size = np.hypot(a, c)
         if not (_SMALLEST <= size <= _LARGEST and max(abs(a - d), abs(b + c)) <= 1e-4 * size):
             raise InversionError(f"tensor 'transform' of {what} is not a similarity transform")
-        if not abs(self.yaw) <= _MOST_TURNED:
+        if not abs(self.yaw) <= PROFILE:
             raise InversionError(f"the yaw of {what} is no face's: {self.yaw:g}")
 
     def named(self) -> dict[str, Floats]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from client.errors import AnswerRefused
 from client.frames.frame import Frame, fault, transform_between
-from client.frames.pose import Pose
+from client.frames.pose import PROFILE, Pose
 
 # The finder sees a tilted face about half as tilted as it is, unless it is nearly upright.
 LOOKS = 4
@@ -45,11 +45,12 @@ class Face:
 
     @property
     def yaw(self) -> float:
-        """How far the face is turned, as in :class:`client.frames.pose.Pose`; its landmarks make a face."""
+        """How far the face is turned, as in :class:`client.frames.pose.Pose`, up to a profile."""
         across, nose = self.landmarks[1] - self.landmarks[0], self.landmarks[2]
         eyes, mouth = self.landmarks[:2].mean(axis=0), self.landmarks[3:].mean(axis=0)
         (x, y), down = nose - eyes, mouth - eyes
-        return float((x * down[1] - y * down[0]) / (np.hypot(*down) * np.hypot(*across)))
+        yaw = float((x * down[1] - y * down[0]) / (np.hypot(*down) * np.hypot(*across)))
+        return max(-PROFILE, min(PROFILE, yaw))
 
     def report(self) -> dict[str, Any]:
         """Return plain values."""

@@ -95,7 +95,7 @@ def test_a_file_of_before_does_not_say_how_far_the_face_is_turned(tmp_path):
     assert found.yaw == 0
 
 
-@pytest.mark.parametrize("yaw", [np.zeros(()), np.zeros(2), np.full(1, np.nan), np.full(1, 1e9)])
+@pytest.mark.parametrize("yaw", [np.zeros(()), np.zeros(2), np.full(1, np.nan), np.full(1, 1.5)])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_wrong_yaw_is_refused(tmp_path, yaw, kind):
     yaw = yaw.astype(kind)

@@ -64,6 +64,9 @@ def test_the_yaw_is_that_of_the_nose_whatever_the_roll_and_size() -> None:
     for scale in (1, 5):
         assert face(scale * points[:, ::1]).yaw == pytest.approx(0.2)
     assert face(points * (-1, 1)).yaw == pytest.approx(-0.2)
+    points[:2, 0] = 49.9, 50.1
+    assert face(points).yaw == -face(points * (-1, 1)).yaw == 1
+    points[:2, 0] = FACE[:2, 0]
     rolled = points @ np.array([[0, 1], [-1, 0]])
     assert face(rolled).yaw == pytest.approx(0.2)
 
