@@ -25,7 +25,7 @@ _STIFF: Final = np.array([2e-5, 2e-5, 2e-4, 2e-4, 2e-5])  # shift across and dow
 _INSIDE = (0.95, 1.1)  # heads from its middle: up to where pictures are compared
 _LEAST = 0.02  # of the square that what counts has to take
 _FADES = (1.0, 1.8)  # heads: from its outline to where nothing moves
-_TURNED = (0.01, 0.03)  # eye distances of the nose's tip: smiles and years move heads less than this
+_TURNED = (0.03, 0.06)  # eye distances of the nose's tip: smiles and years seldom move heads by more than the first
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ def plain(seed: int = 7) -> Floats:
     return picture(SIDE, SIDE, seed).astype(np.float32)
 
 
-@pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 0.06], [0.01, 0, 0.01, -0.02, -0.09]])
+@pytest.mark.parametrize("numbers", [[0, 0, 0, 0, 0.08], [0.01, 0, 0.01, -0.02, -0.09]])
 @pytest.mark.parametrize("transform", [UPRIGHT, LYING], ids=["upright", "lying"])
 def test_a_turn_is_found(numbers: list[float], transform: Floats) -> None:
     before = plain()
@@ -44,9 +44,9 @@ def test_a_turn_is_found(numbers: list[float], transform: Floats) -> None:
 def test_a_turn_is_found_where_half_of_it_shows_something_else() -> None:
     """Hair and an ear that the plain render has not."""
     before = plain()
-    after = turned_by(before, [0, 0, 0, 0, 0.06], UPRIGHT)
+    after = turned_by(before, [0, 0, 0, 0, 0.08], UPRIGHT)
     after[:, 150:] = plain(8)[:, 150:]
-    wanted = resized(_modes(UPRIGHT, SIDE)[..., 4] * np.float32(0.06), (128, 128))
+    wanted = resized(_modes(UPRIGHT, SIDE)[..., 4] * np.float32(0.08), (128, 128))
     found = turned(after, before, UPRIGHT, EVERYWHERE)
     assert found.share == 1
     assert np.abs(found.flow - wanted).max() * SIDE < 6
@@ -58,7 +58,7 @@ def still(found: Turn) -> bool:
 
 def test_what_does_not_count_tells_nothing() -> None:
     before = plain()
-    after = turned_by(before, [0, 0, 0, 0, 0.06], UPRIGHT)
+    after = turned_by(before, [0, 0, 0, 0, 0.12], UPRIGHT)
     half, one_side = EVERYWHERE.copy(), before.copy()
     half[:, 128:], one_side[:, 128:] = 0, after[:, 128:]
     assert turned(one_side, before, UPRIGHT, EVERYWHERE).share == 1
@@ -76,7 +76,7 @@ def test_what_does_not_turn_stays() -> None:
 
 def test_without_a_face_in_the_square_nothing_turns() -> None:
     before = plain()
-    after = turned_by(before, [0, 0, 0, 0, 0.06], UPRIGHT)
+    after = turned_by(before, [0, 0, 0, 0, 0.08], UPRIGHT)
     assert still(turned(after, before, None, EVERYWHERE))
     assert still(turned(after, before, np.array([[1, 0, 9], [0, 1, 0]], np.float32), EVERYWHERE))
 
@@ -89,7 +89,7 @@ def test_pictures_that_have_nothing_in_common_turn_little() -> None:
 
 def test_another_ear_beside_a_turned_face_is_left_out_and_the_photo_turns() -> None:
     before = plain()
-    after = turned_by(before, [0, 0, 0, 0, 0.06], UPRIGHT)
+    after = turned_by(before, [0, 0, 0, 0, 0.08], UPRIGHT)
     other = after.copy()
     other[100:160, 20:50] = (250, 20, 20)
     photo, render, edited = (x.clip(0, 255).astype(np.uint8) for x in (before, before, other))
