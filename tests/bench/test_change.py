@@ -67,7 +67,7 @@ def test_the_change_is_to_what_edits_start_from(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(f"bench.change.{name}", lambda: None)
     monkeypatch.setattr(Bench, "_seen", lambda _bench, picture: (picture, None, None))
     plain: list[Image8] = []
-    monkeypatch.setattr("bench.change.Paste", lambda _photo, _frame, image: plain.append(image))
+    monkeypatch.setattr("bench.change.Paste", lambda _photo, _frame, image, **_pose: plain.append(image))
     photo = Photo(Image.new("RGB", (80, 80), (90, 100, 110)), "a.png", "0" * 64)
     with Inverter(transport=FakeTransport()) as inverter:
         assert list(Bench(inverter)(photo, [], [])) == []
