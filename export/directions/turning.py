@@ -37,7 +37,7 @@ _SMOOTH: Final = 0.008  # of the side: the Gaussian that smooths each step
 _FEATURES: Final = (0.3, 0.55)  # heads from the middle of the face: up to where a flow may be as fine as a nose
 _FINE, _WIDE = 0.03, 0.06  # of the side: the Gaussians that smooth the result there, and elsewhere
 _MIDDLE: Final = (0.5, 0.55)  # of the features, in an aligned face
-_HEAD: Final = (0.4, 0.48)
+_HEAD: Final = (0.4, 0.48)  # of the side: half of a head's width and height
 
 Pictures = NDArray[np.uint8]
 
