@@ -6,6 +6,7 @@ to its surroundings; the light of the two pictures differs, and so do their face
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from client.change.filters import Floats, blurred, grey, resized, warped
 
-STEPS = 6
 _SURROUNDINGS = 0.05  # of the side
 _FLOOR = 8.0  # levels of 255: flatter surroundings are not magnified
-_STIFF = 0.02
+_ROBUST = 0.8  # normalised levels: larger differences are other things
+_FURTHEST = 1.5  # pixels: a step is no longer
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class Reach:
         bound: how far pixels may move, as a share of the side.
         window: of the side: the Gaussian over which pixels move together.
         smooth: of the side: the Gaussian that smooths the flow.
+        steps: of each level.
+        stiff: how strong edges have to be, so that pixels move.
     """
 
     levels: tuple[int, ...]
     bound: float
     window: float
     smooth: float
+    steps: int = 6
+    stiff: float = 0.02
 
 
 TO_RENDER: Final = Reach(levels=(64, 128, 256), bound=0.035, window=0.028, smooth=0.02)
@@ -57,7 +62,7 @@ def registered(
     """
     first = TO_RENDER.levels[0]
     start = np.zeros((first, first, 2), np.float32) if points is None else _from_points(*points, first)
-    return _found(photo, render, start, TO_RENDER)
+    return shared([(photo, render)], start, TO_RENDER)
 
 
 def moved(edited: Floats, plain: Floats) -> Floats:
@@ -71,32 +76,44 @@ def moved(edited: Floats, plain: Floats) -> Floats:
         float32 [128, 128, 2], x and y in shares of the side: ``plain(p + flow)`` looks like ``edited(p)``.
     """
     first = OF_HEAD.levels[0]
-    return _found(edited, plain, np.zeros((first, first, 2), np.float32), OF_HEAD)
+    return shared([(edited, plain)], np.zeros((first, first, 2), np.float32), OF_HEAD)
 
 
-def _found(photo: Floats, render: Floats, flow: Floats, reach: Reach) -> Floats:
+def shared(pairs: Sequence[tuple[Floats, Floats]], flow: Floats, reach: Reach) -> Floats:
+    """Return one flow for pairs of pictures.
+
+    Args:
+        pairs: float32 [S, S, 3] each, 0 to 255.
+        flow: where to begin, float32 [n, n, 2], x and y in shares of the side.
+        reach: how to find it.
+
+    Returns:
+        float32 [m, m, 2], m of the last level: ``second(p + flow)`` looks like ``first(p)``.
+    """
     for side in reach.levels:
-        a, b = (normalised(resized(image, (side, side))) for image in (photo, render))
+        small = [(normalised(resized(one, (side, side))), normalised(resized(two, (side, side)))) for one, two in pairs]
         flow = resized(flow, (side, side))
-        for _ in range(STEPS):
-            flow = bounded(_stepped(flow, a, b, reach), reach.bound)
+        for _ in range(reach.steps):
+            flow = bounded(_stepped(flow, small, reach), reach.bound)
     return flow
 
 
-def _stepped(flow: Floats, photo: Floats, render: Floats, reach: Reach) -> Floats:
-    """One step; images are float32 [n, n], the flow is in shares of the side."""
-    side = len(photo)
-    now = warped(render, flow * side)
-    error = photo - now
-    gy, gx = np.gradient((now + photo) / 2)
-    # Where the pictures show different things their difference says nothing about movement.
-    weight = 1 / (1 + np.square(error / 0.8))
-    terms = np.stack([gx * gx, gx * gy, gy * gy, gx * error, gy * error], axis=-1) * weight[..., None]
-    xx, xy, yy, ex, ey = np.moveaxis(blurred(terms.astype(np.float32), reach.window * side), -1, 0)
-    xx, yy = xx + _STIFF, yy + _STIFF
-    determinant = xx * yy - xy * xy
-    step = np.stack([yy * ex - xy * ey, xx * ey - xy * ex], axis=-1) / determinant[..., None]
-    return blurred((flow + step.clip(-1.5, 1.5) / side).astype(np.float32), reach.smooth * side)
+def _stepped(flow: Floats, pairs: Sequence[tuple[Floats, Floats]], reach: Reach) -> Floats:
+    """One step; pictures are float32 [n, n], the flow is in shares of the side."""
+    side = len(flow)
+    terms: Floats = np.zeros((side, side, 5), np.float32)
+    for one, two in pairs:
+        now = warped(two, flow * side)
+        error = one - now
+        gy, gx = np.gradient((now + one) / 2)
+        # Where the pictures show different things their difference says nothing about movement.
+        weight = 1 / (1 + np.square(error / _ROBUST))
+        terms += np.stack([gx * gx, gx * gy, gy * gy, gx * error, gy * error], axis=-1) * weight[..., None]
+    mean = blurred(terms / np.float32(len(pairs)), reach.window * side)
+    xx, xy, yy, ex, ey = np.moveaxis(mean, -1, 0)
+    xx, yy = xx + reach.stiff, yy + reach.stiff
+    step = np.stack([yy * ex - xy * ey, xx * ey - xy * ex], axis=-1) / (xx * yy - xy * xy)[..., None]
+    return blurred((flow + step.clip(-_FURTHEST, _FURTHEST) / side).astype(np.float32), reach.smooth * side)
 
 
 def bounded(flow: Floats, bound: float) -> Floats:

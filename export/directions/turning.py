@@ -7,7 +7,6 @@ side, a mirrored head moves the same way. What is odd in the yaw and what is eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from client.change.filters import Floats, blurred, resized, step, warped
-from client.change.flow import normalised
+from client.change.filters import Floats, blurred, resized, step
+from client.change.flow import Reach, shared
 from client.change.yaw import SIDE, outwards
 from export.directions.effects import PSI, draw
 from export.directions.scorers import Scorer
@@ -28,12 +27,8 @@ CORRECTIONS: Final = 2  # until a sample faces the camera
 STRENGTHS: Final = (0.5, 1.0, 1.5)  # of the direction, either way
 _FIRST_SEED: Final = 7001
 _PICTURE: Final = 128
-_LEVELS: Final = (64, 128)
-_STEPS: Final = 8
-_STIFF: Final = 0.01
-_ROBUST: Final = 0.8  # normalised levels: larger differences are other things
-_WINDOW: Final = 0.015  # of the side: the Gaussian over which pixels move together
-_SMOOTH: Final = 0.008  # of the side: the Gaussian that smooths each step
+# Of so many pictures a flow may be fine, and go as far as it is.
+_OF_SAMPLES: Final = Reach(levels=(64, 128), bound=1.0, window=0.015, smooth=0.008, steps=8, stiff=0.01)
 _FEATURES: Final = (0.3, 0.55)  # heads from the middle of the face: up to where a flow may be as fine as a nose
 _FINE, _WIDE = 0.03, 0.06  # of the side: the Gaussians that smooth the result there, and elsewhere
 _MIDDLE: Final = (0.5, 0.55)  # of the features, in an aligned face
@@ -86,11 +81,11 @@ def turning(samples: Pictures, *, unit: float) -> tuple[Floats, Floats]:
     """
     middle = len(STRENGTHS)
     front = _both(samples[:, middle], samples[:, middle])
-    flow = np.zeros((_LEVELS[0], _LEVELS[0], 2), np.float32)
+    flow = np.zeros((_PICTURE, _PICTURE, 2), np.float32)
     odd, even, before = [], [], 0.0
     for place, strength in enumerate(STRENGTHS, start=1):
         views = _both(samples[:, middle + place], samples[:, middle - place])
-        flow = _shared(views, front, flow * (strength / before if before else 0.0))
+        flow = shared(_pairs(views, front), flow * (strength / before if before else 0.0), _OF_SAMPLES)
         before, yaw, other = strength, strength * unit, _mirrored(flow)
         odd.append((flow - other) / (2 * yaw))
         even.append((flow + other) / (2 * yaw**2))
@@ -106,29 +101,8 @@ def _mirrored(flow: Floats) -> Floats:
     return flow[:, ::-1] * np.array([-1, 1], np.float32)
 
 
-def _shared(views: Pictures, front: Pictures, flow: Floats) -> Floats:
-    """One flow from views to their fronts, uint8 [N, 128, 128, 3] each: float32 [128, 128, 2], shares of the side."""
-    for side in _LEVELS:
-        pairs = list(zip(_normalised(views, side), _normalised(front, side), strict=True))
-        flow = resized(flow, (side, side))
-        for _ in range(_STEPS):
-            terms: Floats = np.zeros((side, side, 5), np.float32)
-            for view, before in pairs:
-                now = warped(before, flow * side)
-                error = view - now
-                gy, gx = np.gradient((now + view) / 2)
-                sure = 1 / (1 + np.square(error / _ROBUST))
-                terms += np.stack([gx * gx, gx * gy, gy * gy, gx * error, gy * error], axis=-1) * sure[..., None]
-            mean = blurred(terms / np.float32(len(pairs)), _WINDOW * side)
-            xx, xy, yy, ex, ey = np.moveaxis(mean, -1, 0)
-            xx, yy = xx + _STIFF, yy + _STIFF
-            change = np.stack([yy * ex - xy * ey, xx * ey - xy * ex], axis=-1) / (xx * yy - xy * xy)[..., None]
-            flow = blurred((flow + change.clip(-1.5, 1.5) / side).astype(np.float32), _SMOOTH * side)
-    return flow
-
-
-def _normalised(pictures: Pictures, side: int) -> Sequence[Floats]:
-    return [normalised(resized(picture.astype(np.float32), (side, side))) for picture in pictures]
+def _pairs(views: Pictures, fronts: Pictures) -> list[tuple[Floats, Floats]]:
+    return [(view.astype(np.float32), front.astype(np.float32)) for view, front in zip(views, fronts, strict=True)]
 
 
 def _smoothed(flow: Floats) -> Floats:
