@@ -15,6 +15,7 @@ Where it is known by how much a head turns, that is all: its pixels turn, and no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -83,9 +84,6 @@ class Blend:
         own: float32 [S, S], 0 to 1, how far each place belongs to this face, and not to others.
         pose: how the face lies in the square, or None.
         points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
-
-    Attributes:
-        kept: the share of the face, 0 to 1, that stays as it is because the generator cannot draw what is there.
     """
 
     def __init__(
@@ -102,13 +100,31 @@ class Blend:
         self._side, self._mask, self._own, self._pose = len(photo), mask * own, own, pose
         self._heads = np.zeros_like(mask) if pose is None else heads(pose.transform, self._side)
         self._outside = step(self._heads, *_OUTSIDE)
-        self._flow = self._pixels(registered(photo, plain, points))
-        self._photo, self._plain = photo, warped(plain, self._flow)
-        head = (self._outside < 1) | (self._outside == 1).all()
-        self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[head].mean(), *_COLOUR)
-        self._drawn = _drawn(photo, self._plain, head.astype(np.float32))
+        self._photo, self._render, self._points = photo, plain, points
+        self._head = (self._outside < 1) | (self._outside == 1).all()
+        self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[self._head].mean(), *_COLOUR)
+
+    @property
+    def kept(self) -> float:
+        """The share of the face, 0 to 1, that stays as it is because the generator cannot draw what is there."""
         face = self._heads < _FACE
-        self.kept = float(1 - self._drawn[face].mean()) if face.any() else 0.0
+        return float(1 - self._drawn[face].mean()) if face.any() else 0.0
+
+    # Heads that turn by a known yaw need none of the next three.
+    @cached_property
+    def _flow(self) -> Floats:
+        """Where the photo's pixels are in the renders, in pixels, float32 [S, S, 2]."""
+        return self._pixels(registered(self._photo, self._render, self._points))
+
+    @cached_property
+    def _plain(self) -> Floats:
+        """The plain render where the photo shows it, float32 [S, S, 3]."""
+        return warped(self._render, self._flow)
+
+    @cached_property
+    def _drawn(self) -> Floats:
+        """How far the generator drew what the photo shows, float32 [S, S], 0 to 1."""
+        return _drawn(self._photo, self._plain, self._head.astype(np.float32))
 
     def __call__(self, edited: Floats, *, turn: float = 0.0) -> Change:
         """Return the change to the photo's square.
