@@ -200,7 +200,8 @@ def painter(code: Inversion) -> bytes:
     """What makes the picture of two codes: code and weights. Of one it is the generator."""
     if code.faithful is None:
         return b""
-    code_files = (ROOT / "networks" / f"{name}.py" for name in ("back_projection", "picture_head", "short_head"))
+    networks = ("back_projection", "picture_head", "retouch", "short_head")
+    code_files = (ROOT / "networks" / f"{name}.py" for name in networks)
     eight_bits = ROOT / "export" / "serve" / "eight_bits.py"
     return b"".join(f.read_bytes() for f in (*code_files, eight_bits, picture_head_file(code.domain, code.cut)))
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "repository": "lay the graphs out as the model repository that Triton serves",
     "verify": "compare torch, ONNX Runtime and the served models on the same inputs",
     "samples": "render generator samples to train on",
-    "train": "train the encoder, the detail head, the two looks or the picture head",
+    "train": "train the encoder, the detail head, the two looks, the picture head or its retouch",
     "publish": "write trained looks and their heads as the files that are served",
     "kit": "pack what the two looks are trained with, for a machine without a network",
     "directions": "compute the P-norm+ statistics and the directions of W",

@@ -2,7 +2,8 @@
 
 The short head paints what the two looks were trained by: a faithful code's hair and skin have a mesh, because ST-LPIPS
 likes it better than nothing. This head was trained with those looks fixed, and with losses that see the mesh. It starts
-as a short head, has twice the blocks, and sees the render: clean, in the same place, and of another person.
+as a short head, has twice the blocks, and sees the render: clean, in the same place, and of another person. Its
+``retouch`` makes a picture at full size of both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks.mapping import STYLE_DIM
+from networks.retouch import Retouch
 from networks.short_head import SIDE, SIZE, ShortHead, scaled
 
 STEP = SIZE // SIDE
@@ -37,6 +39,7 @@ class PictureHead(ShortHead):
         self.finer1 = nn.Conv2d(finer + 12, finer, 3, padding=1)
         self.finer2 = nn.Conv2d(finer, finer, 3, padding=1)
         self.correct = nn.Conv2d(finer, 12, 3, padding=1)
+        self.retouch = Retouch()
 
     def start_from(self, head: ShortHead) -> None:
         """Paint nearly what a short head of this width paints: the blocks it lacks rectify once more, and no more."""

@@ -21,7 +21,6 @@ from assets.paths import (
 )
 from export.serve.eight_bits import pictures
 from export.serve.graph import EightBits, Feed, Graph, received, sent
-from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.generator_file import Generator
 from networks.learned_file import load_encoder
@@ -44,6 +43,7 @@ CODE = (
     "networks/looks.py",
     "networks/looks_file.py",
     "networks/picture_head.py",
+    "networks/retouch.py",
     "networks/short_head.py",
     "networks/similarity.py",
     "networks/weights_file.py",
@@ -102,11 +102,15 @@ class PictureGraph(nn.Module):
         return sent(self.paint((f, w_m_plus), (faithful_f, faithful_w_m_plus)))
 
     def paint(self, code: tuple[Tensor, Tensor], faithful: tuple[Tensor, Tensor]) -> Tensor:
-        """The image before it is rounded, float32 [B, 3, S, S]."""
+        """The picture before it is rounded, float32 [B, 3, S, S]."""
+        picture: Tensor = self.head.retouch(*self.parts(code, faithful))
+        return picture
+
+    def parts(self, code: tuple[Tensor, Tensor], faithful: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The render of a code, float32 [B, 3, S, S], and the image of the other, float32 [B, 3, 256, 256]."""
         render = self.synthesis.fine(*code)
         features, late = self.synthesis.features(*faithful), faithful[1][:, -LATE_STYLES:]
-        image = self.head(features, late, F.avg_pool2d(render, render.shape[-1] // SIZE))
-        return back_projected(render, image)
+        return render, self.head(features, late, F.avg_pool2d(render, render.shape[-1] // SIZE))
 
 
 class LooksGraph(nn.Module):
@@ -275,7 +279,7 @@ def looks_graphs(domain: str, name: str, cut: int, shape: Synthesis, generator: 
             outputs=("image",),
             weights=(weights, picture_head),
             code=CODE,
-            eight_bits=EightBits(weights=r"^head\.", feeds=codes),
+            eight_bits=EightBits(weights=r"^head\.|layers\.3\.conv2\.pointwise", feeds=codes),
         ),
         Graph(
             name=f"{name}_shift",

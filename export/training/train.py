@@ -31,14 +31,14 @@ from networks.learned_file import learned_metadata, load_detail, load_encoder, s
 from networks.pnorm import load_pnorm
 from protocol.cuts import CUTS, W_PLUS
 
-LOOKS, PICTURE = "looks", "picture"
+LOOKS, PICTURE, RETOUCH = "looks", "picture", "retouch"
 # Defaults of the other networks; the looks have their own.
 DEFAULTS = {"steps": 20_000, "minutes": math.inf, "batch": 32, "learning_rate": 1e-3}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m export train``."""
-    parser.add_argument("network", choices=(*NETWORKS, LOOKS, PICTURE), help="the network to train")
+    parser.add_argument("network", choices=(*NETWORKS, LOOKS, PICTURE, RETOUCH), help="the network to train")
     parser.add_argument(
         "--cut",
         type=int,
@@ -50,14 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loss", choices=LOSSES, default="latents", help="latents first, then image")
     parser.add_argument("--start", action="store_true", help="start from the weights in --weights")
     parser.add_argument(
-        "--steps", type=int, help="steps over all calls of this run (default: 20000; looks and picture: no limit)"
+        "--steps", type=int, help="steps over all calls of this run (default: 20000; the last three: no limit)"
     )
     parser.add_argument(
         "--minutes",
         type=float,
-        help="minutes over all calls of this run (default: no limit; looks: 150, on a GPU 25; picture: 90)",
+        help="minutes over all calls of this run "
+        "(default: no limit; looks: 150, on a GPU 25; picture: 90; retouch: 60)",
     )
-    parser.add_argument("--batch", type=int, help="batch size (default: 32; looks: 6, on a GPU 48; picture: 4)")
+    parser.add_argument(
+        "--batch", type=int, help="batch size (default: 32; looks: 6, on a GPU 48; picture: 4; retouch: 6)"
+    )
     parser.add_argument(
         "--learning-rate", type=float, help="learning rate (default: 1e-3; looks: 3e-4, on a GPU 4e-4; picture: 2e-4)"
     )
@@ -77,10 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train the named network; for the looks, see :mod:`export.training.looks`, for the picture head `picture`."""
-    for name, trained in ((LOOKS, looks), (PICTURE, picture)):
-        if args.network == name:
-            trained.run(args)
-            return
+    others = {LOOKS: looks.run, PICTURE: picture.run, RETOUCH: picture.run_retouch}
+    if args.network in others:
+        others[args.network](args)
+        return
     for name, default in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)

@@ -13,7 +13,6 @@ from bench.coders import LooksCoder, shipped
 from export.serve import looks as looks_graphs
 from export.serve.looks import LooksGraph
 from export.training.looks.weights import write_parts
-from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.encoder import Encoder
 from networks.generator_file import Generator
@@ -75,6 +74,7 @@ def test_the_codes_are_those_of_the_served_graph(
     save_looks(faithful[0], files / FILES[4], generator=generator.fingerprint)
     save_short_head(faithful[1], files / FILES[5], generator=generator.fingerprint)
     painter = PictureHead().eval()
+    torch.nn.init.normal_(painter.retouch.correct.weight, std=0.02)
     save_picture_head(painter, files / FILES[6], generator=generator.fingerprint)
     write_parts(looks, files / "trained", "looks")
     write_parts(head, files / "trained", "head")
@@ -88,7 +88,7 @@ def test_the_codes_are_those_of_the_served_graph(
     f, w, *shown = LooksGraph(served.looks, served.preview, *served.faithful[:2])(image)
     render = generator.synthesis.fine(f, w)
     painted = painter(generator.synthesis.features(*shown), shown[1][:, -7:], F.avg_pool2d(render, 4))
-    both = back_projected(render, painted)
+    both = painter.retouch(render, painted)
     for coder, expected, theirs, picture in (
         (served, (f, w), tuple(shown), both),
         (trained, own, None, generator.synthesis.fine(*own)),

@@ -24,7 +24,6 @@ from export.serve.looks import (
 )
 from export.serve.repository import ensembles
 from export.serve.triton_config import ServedModel, Tensor
-from networks.back_projection import back_projected
 from networks.drawn_looks import DrawnLooks
 from networks.encoder import Encoder
 from networks.generator_file import Generator
@@ -114,13 +113,14 @@ def test_a_preview_is_what_the_short_head_paints(synthesis: MobileStyleGAN) -> N
 def test_a_picture_is_the_faithful_code_with_the_detail_of_the_other(synthesis: MobileStyleGAN) -> None:
     torch.manual_seed(1)
     head = PictureHead().eval()
+    torch.nn.init.normal_(head.retouch.correct.weight, std=0.1)
     one, two = edit(synthesis, IDENTITY, [0.0]), edit(synthesis, TURNED, [0.0])
     code, faithful = (one["f"][None], one["w_m_plus"][None]), (-two["f"][None], 2 * two["w_m_plus"][None])
     image = PictureGraph(synthesis, head)(*code, *faithful)
     assert image.shape == (1, 1024, 1024, 3)
     render = synthesis.fine(*code)
     painted = head(synthesis.features(*faithful), faithful[1][:, -7:], avg_pool2d(render, 4))
-    expected = ((back_projected(render, painted).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    expected = ((head.retouch(render, painted).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     assert torch.equal(image, expected.permute(0, 2, 3, 1))
 
 

@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from export import publish
 from export.__main__ import main
 from export.training.looks.weights import read_parts
+from export.training.picture import command
 from export.training.picture.command import chosen
 from export.training.picture.examples import NAMES, SHARD, Shards, shard_path
-from export.training.picture.run import PictureTrainer, Plan
+from export.training.picture.run import PictureTrainer
+from export.training.picture.trainer import Plan
 from networks.looks_file import load_picture_head
 from networks.mobilestylegan import MobileStyleGAN
 from networks.perceptual import STLPIPS
@@ -132,8 +134,8 @@ def options(**given: object) -> Namespace:
 
 
 def test_the_plan_follows_the_options() -> None:
-    assert chosen(options()) == Plan()
-    assert chosen(options(minutes=3.0, batch=2, seed=5)) == Plan(minutes=3.0, batch=2, seed=5)
+    assert chosen(options(), Plan()) == Plan()
+    assert chosen(options(minutes=3.0, batch=2, seed=5), Plan(rate=0.5)) == Plan(minutes=3.0, batch=2, seed=5, rate=0.5)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +144,13 @@ def test_the_plan_follows_the_options() -> None:
         ({"minutes": 0.0}, "minutes must be above 0"),
         ({"batch": -1}, "batch must be above 0"),
         ({"examples": 0}, "--examples must be at least 1"),
-        ({"photos": None}, "needs real faces: name some with `--photos`"),
     ],
 )
 def test_odd_options_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        chosen(options(**given))
+        chosen(options(**given), Plan())
+
+
+def test_the_head_needs_real_faces() -> None:
+    with pytest.raises(ValueError, match="needs real faces: name some with `--photos`"):
+        command.run(options(photos=None, device="cpu"))
