@@ -47,7 +47,7 @@ def chosen(args: argparse.Namespace, default: Plan) -> Plan:
     """The plan that the options ask for.
 
     Raises:
-        ValueError: a number is out of its range, or there are no faces.
+        ValueError: a number is out of its range.
     """
     given = {
         "minutes": args.minutes, "steps": args.steps, "batch": args.batch, "rate": args.learning_rate,
