@@ -6,10 +6,10 @@ As :mod:`export.training.picture.examples`, in shards that each depend on their 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from export.training.looks.draws import draw_move, draw_styles
 from export.training.looks.losses import reduced
 from export.training.moves import degrade
 from export.training.picture.eyes import places
+from export.training.picture.shards import ShardFolder
 from networks.generator_file import Generator
 from networks.looks import PHOTO
 from networks.pixels import from_uint8, to_uint8
@@ -105,7 +106,7 @@ def corners(eyes: Tensor, side: int, rng: torch.Generator) -> list[tuple[int, in
     return found
 
 
-class Crops:
+class Crops(ShardFolder):
     """A folder of crops.
 
     Args:
@@ -114,25 +115,11 @@ class Crops:
     """
 
     def __init__(self, folder: Path, *, device: torch.device) -> None:
-        self.folder, self.device = folder, device
-        self._read: list[dict[str, Tensor]] = []
-
-    def __len__(self) -> int:
-        return SHARD * len(self._read)
+        super().__init__(folder, path=crops_path, size=SHARD, device=device)
 
     def fill(self, count: int, looks: LooksGraph, picture: PictureGraph, generator: Generator, *, seed: int) -> int:
         """Make what is missing of the crops of ``count`` samples, and read all; returns of how many they were made."""
-        made = 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for number in range(len(self._read), -(-count // SHARD)):
-            path = crops_path(self.folder, number)
-            if not path.exists():
-                partial = path.with_suffix(".part")
-                save_file(make_crops(looks, picture, generator, seed=seed, number=number), partial)
-                partial.replace(path)
-                made += SHARD
-            self._read.append(load_file(path))
-        return made
+        return self.make(count, partial(make_crops, looks, picture, generator, seed=seed))
 
     def draw(self, count: int, side: int, rng: torch.Generator) -> Seen:
         """Some of them, ``side`` px at full size, half of them mirrored, whichever ``rng`` says."""
@@ -144,7 +131,7 @@ class Crops:
             for name in NAMES:
                 of = other if another and name == "render" else sample
                 times = TIMES if name == "image" else 1
-                crop = self._read[of // SHARD][name][of % SHARD * KINDS + kind]
+                crop = self.read[of // SHARD][name][of % SHARD * KINDS + kind]
                 crop = crop[:, y // times : (y + side) // times, x // times : (x + side) // times]
                 parts[name].append(crop.flip(2) if mirrored else crop)
         return Seen(**{name: from_uint8(torch.stack(crops).to(self.device)) for name, crops in parts.items()})

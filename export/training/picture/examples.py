@@ -7,16 +7,17 @@ examples adds to what is there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.serve.looks import LooksGraph
 from export.training.looks.draws import Batches, draw_move, draw_styles
 from export.training.looks.losses import reduced
 from export.training.moves import degrade
+from export.training.picture.shards import ShardFolder
 from networks.looks import PHOTO
 from networks.pixels import from_uint8, to_uint8
 from networks.similarity import move
@@ -77,7 +78,7 @@ def make_shard(looks: LooksGraph, batches: Batches, *, seed: int, number: int) -
     return dict(zip(NAMES, [*parts, torch.cat([places, theirs])], strict=True))
 
 
-class Shards:
+class Shards(ShardFolder):
     """A folder of examples.
 
     Args:
@@ -86,29 +87,15 @@ class Shards:
     """
 
     def __init__(self, folder: Path, *, device: torch.device) -> None:
-        self.folder, self.device = folder, device
-        self._read: list[dict[str, Tensor]] = []
-
-    def __len__(self) -> int:
-        return SHARD * len(self._read)
+        super().__init__(folder, path=shard_path, size=SHARD, device=device)
 
     def fill(self, count: int, looks: LooksGraph, batches: Batches, *, seed: int) -> int:
         """Make what is missing of ``count`` examples, and read all; returns how many were made."""
-        made = 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for number in range(len(self._read), -(-count // SHARD)):
-            path = shard_path(self.folder, number)
-            if not path.exists():
-                partial = path.with_suffix(".part")
-                save_file(make_shard(looks, batches, seed=seed, number=number), partial)
-                partial.replace(path)
-                made += SHARD
-            self._read.append(load_file(path))
-        return made
+        return self.make(count, partial(make_shard, looks, batches, seed=seed))
 
     def draw(self, count: int, rng: torch.Generator) -> Examples:
         """Some of them, whichever ``rng`` says."""
         numbers = torch.randint(len(self), (count,), generator=rng).tolist()
-        rows = [[self._read[n // SHARD][name][n % SHARD] for name in NAMES] for n in numbers]
+        rows = [[self.read[n // SHARD][name][n % SHARD] for name in NAMES] for n in numbers]
         target, render, f, w_m_plus, theta = (torch.stack(parts).to(self.device) for parts in zip(*rows, strict=True))
         return Examples(from_uint8(target), from_uint8(render), f.float(), w_m_plus.float(), theta)
