@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?=
 CROP ?=
-EDIT ?= age=-3,3
+EDIT ?= age=-2,2
 OUT ?=
 PORT ?= 8001
 # What make serve serves: default, what invert and edit of the default cut need; all; or names.

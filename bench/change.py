@@ -103,9 +103,9 @@ class Bench:
         for direction in directions:
             chosen = named.load(DEFAULT_DOMAIN, direction)
             for strength, turn in zip(strengths, chosen.turned(strengths), strict=True):
-                (edited,) = self._inverter.edit(inversion, chosen, [strength])
+                (edited,) = self._inverter.edit(inversion, chosen.in_photo, [strength])
                 began = time.perf_counter()
-                whole = Photo(paste(edited, turn=turn), photo.name, "")
+                whole = Photo(paste(edited, turn=turn, features=chosen.features), photo.name, "")
                 self._spent("paste", began)
                 added = (square.astype(np.int16) + edited - plain).clip(0, 255).astype(np.uint8)
                 pictures = {"render": edited, "sum": added, "photo": whole.pixels(frame, len(plain))}

@@ -6,7 +6,7 @@ The command line is ``client`` (or ``python -m client``). The same as a library:
 
     with Inverter("127.0.0.1:8001") as inverter:
         result = inverter.invert("photo.jpg")
-        older = inverter.edit(result.inversion, "age", [3.0])
+        older = inverter.edit(result.inversion, "age", [2.0])
         for event in inverter.refine(result.inversion, "photo.jpg"):
             match event:
                 case Progress():

@@ -255,11 +255,11 @@ class AsyncInverter:
             ParameterError: no strength, or one out of range.
         """
         chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
-        images = await self._session.edit(inversion, chosen, strengths)
         if photo is None:
-            return images
+            return await self._session.edit(inversion, chosen, strengths)
+        images = await self._session.edit(inversion, chosen.in_photo, strengths)
         plain = await self._session.render(inversion.editable)
-        return await asyncio.to_thread(_pasted, photo, inversion, plain, images, chosen.turned(strengths))
+        return await asyncio.to_thread(_pasted, photo, inversion, (plain, images), chosen, strengths)
 
     async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
@@ -306,15 +306,17 @@ def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | N
 def _pasted(
     photo: Photo | str | os.PathLike[str],
     inversion: Inversion,
-    plain: NDArray[np.uint8],
-    images: NDArray[np.uint8],
-    turns: Sequence[float],
+    renders: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    direction: Direction,
+    strengths: Sequence[float],
 ) -> NDArray[np.uint8]:
-    """Return the photo with each change in it: uint8 RGB [n, H, W, 3]."""
+    """Return the photo with each change in it, uint8 RGB [n, H, W, 3]; ``renders`` are plain and edited ones."""
     opened = _opened(photo)
     inversion.require_photo(opened)
-    whole = Paste(opened, inversion.frame, plain, pose=inversion.pose)
-    return np.stack([np.asarray(displayed(whole(image, turn=turn))) for image, turn in zip(images, turns, strict=True)])
+    plain, images = renders
+    whole, turns = Paste(opened, inversion.frame, plain, pose=inversion.pose), direction.turned(strengths)
+    pictures = (whole(image, turn=turn, features=direction.features) for image, turn in zip(images, turns, strict=True))
+    return np.stack([np.asarray(displayed(picture)) for picture in pictures])
 
 
 def _opened(photo: Photo | str | os.PathLike[str]) -> Photo:

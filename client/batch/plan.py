@@ -203,12 +203,12 @@ class Plan:
                 failed = []
                 for index, (inversion, _) in enumerate(faces):
                     try:
-                        images = await inverter.edit(inversion, self._directions[name], part)
+                        images = await inverter.edit(inversion, self._directions[name].in_photo, part)
                     except OF_THE_PHOTO as problem:
                         failed.append(problems.setdefault(index, problem))
                     else:
-                        turns = self._directions[name].turned(part)
-                        await asyncio.to_thread(whole.add, index, list(images), pictures, turns)
+                        turns, features = self._directions[name].turned(part), self._directions[name].features
+                        await asyncio.to_thread(whole.add, index, list(images), pictures, turns, features)
                 _raise_if_all(failed, len(faces))
                 for strength in part:
                     yield self._name(name, strength), partial(save, pictures.pop(0), self.format)

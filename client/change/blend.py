@@ -7,7 +7,8 @@ plain render that lies beside the photo's. Where most of a band changes, the pho
 there before, and the edited render takes over. The coarsest band is only added to, so the photo's light stays; its
 colour goes no further than the edited render's. A photo in black and white stays so. Nothing is added where the plain
 render is full of detail that the photo does not have: the generator cannot draw what is there, as many glasses. Nor is
-it where a head that turns uncovers an ear or a wall: that of the render is not that of the photo.
+it where a head that turns uncovers an ear or a wall: that of the render is not that of the photo. Some directions leave
+to eyes, brows and nose, by which a person is known, only a share of the change.
 
 Where it is known by how much a head turns, that is all: its pixels turn, and nothing is added.
 """
@@ -20,9 +21,9 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from client.change import places
 from client.change.filters import Floats, blurred, grey, resized, step, warped
 from client.change.flow import moved, registered
-from client.change.places import heads
 from client.change.turn import turned
 from client.change.yaw import turning
 from client.frames.frame import Points
@@ -37,6 +38,7 @@ _BEYOND = 3.0  # levels a band may exceed both pictures by
 _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _OUTSIDE = (0.85, 1.25)  # heads from its middle: from where this begins, and where it holds
+_WALL = (0.7, 1.0)  # heads: where a change that leaves features gives way to hair's ends and a wall
 _AROUND_HEAD = 0.02  # of the side: the Gaussian over which motion is felt
 _MOVED = (0.005, 0.02)  # of the side: motion from where changes outside the head are less, and until there are none
 _OUTLINE = (0.6, 0.9)  # heads: where a turned head's pixels only turn, from where and wholly
@@ -98,7 +100,7 @@ class Blend:
     ) -> None:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
         self._side, self._mask, self._own, self._pose = len(photo), mask * own, own, pose
-        self._heads = np.zeros_like(mask) if pose is None else heads(pose.transform, self._side)
+        self._heads = np.zeros_like(mask) if pose is None else places.heads(pose.transform, self._side)
         self._outside = step(self._heads, *_OUTSIDE)
         self._photo, self._render, self._points = photo, plain, points
         self._head = (self._outside < 1) | (self._outside == 1).all()
@@ -126,22 +128,30 @@ class Blend:
         """How far the generator drew what the photo shows, float32 [S, S], 0 to 1."""
         return _drawn(self._photo, self._plain, self._head.astype(np.float32))
 
-    def __call__(self, edited: Floats, *, turn: float = 0.0) -> Change:
+    @cached_property
+    def _features(self) -> Floats:
+        """How far each place belongs to eyes, brows and nose, float32 [S, S]; 0 where it is not known."""
+        return np.zeros_like(self._mask) if self._pose is None else places.features(self._pose.transform, self._side)
+
+    def __call__(self, edited: Floats, *, turn: float = 0.0, features: float = 1.0) -> Change:
         """Return the change to the photo's square.
 
         Args:
             edited: float32 [S, S, 3], the edited render.
             turn: the yaw by which the head turns; 0 if that is not known.
+            features: share of the change that eyes, brows and nose get, 0 to 1; so does what lies around the head.
         """
         assert edited.shape == (self._side, self._side, 3)
         if turn and self._pose is not None:
             return self._turned(self._pose, turn)
+        held: Floats = np.maximum(self._features, step(self._heads, *_WALL))
+        given = 1 - np.float32(1 - features) * held
         edited = warped(edited, self._flow)
         flow, share = self._motion(edited)
-        motion = self._pixels(flow) * self._mask[..., None]
+        motion = self._pixels(flow) * (self._mask * given)[..., None]
         photo, plain = warped(self._photo, motion), warped(self._plain, motion)
         delta, over = _changed(photo, plain, edited)
-        added = self._drawn * self._covered(flow)
+        added = given * self._drawn * self._covered(flow)
         if share:
             added *= self._same(edited - plain, share)
         delta = delta * added[..., None] + photo - self._photo

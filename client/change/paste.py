@@ -74,13 +74,17 @@ class Paste:
             return ""
         return f"{kept:.0%} of the face stays as it is: the generator draws something else there, as for many glasses"
 
-    def __call__(self, edited: Image8, *, turn: float = 0.0, onto: Image.Image | None = None) -> Image.Image:
+    def __call__(
+        self, edited: Image8, *, turn: float = 0.0, features: float = 1.0, onto: Image.Image | None = None
+    ) -> Image.Image:
         """Return the whole photo with an edit in it.
 
         Args:
             edited: uint8 RGB [S, S, 3], the edited render.
             turn: the yaw that the edit adds, as of ``Direction.turned``. Where it is known how the face lies, its own
                 pixels turn, and nothing is painted. At 0, a turn is looked for.
+            features: share of the change that eyes, brows and nose get, 0 to 1, as of ``Direction``; all where it is
+                not known how the face lies.
             onto: instead of a new ``photo.canvas()``, one that is changed in place; so several faces of a photo are
                 edited one after the other.
 
@@ -90,7 +94,7 @@ class Paste:
         """
         assert edited.ndim == 3
         # First, while the canvas, which may be large, is not there yet.
-        change = self._blend(_shrunk(edited, self._side), turn=turn)
+        change = self._blend(_shrunk(edited, self._side), turn=turn, features=features)
         picture = self.photo.canvas() if onto is None else onto
         corners = self.frame.corners
         low = np.floor(corners.min(axis=0)).clip(0, picture.size).astype(int)

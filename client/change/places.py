@@ -13,6 +13,12 @@ from client.frames.pose import Pose
 _FEATHER = 0.12  # of the side
 _HEAD = (0.4, 0.48)  # of the side: half of a head's width and height
 _NEAR = (1.0, 1.3)  # half sides of an aligned face's square: from where, and until changes are gone
+# In the aligned face, from -1 to 1: half of the width, top and bottom of eyes and brows, nose, and forehead.
+_EYES = (0.5, -0.36, 0.1)
+_NOSE = (0.2, -0.2, 0.33)
+_FOREHEAD = (0.5, -0.75, -0.36)
+_OF_FOREHEAD = 0.7  # how far it counts: less than eyes, since wrinkles show there
+_EDGE = 0.12  # of such a place, either way
 _BETWEEN = 0.3  # heads: half of the width over which one face's changes give way to another's
 
 
@@ -79,6 +85,22 @@ def near(pose: Pose | None, side: int) -> Floats:
     return 1 - step(np.maximum(np.abs(columns), np.abs(rows)), *_NEAR)
 
 
+def features(transform: Floats, side: int) -> Floats:
+    """Return how far each place belongs to eyes, brows and nose, and the forehead: float32 [side, side], 0 to 1.
+
+    Args:
+        transform: from places in the square to those in the aligned face, float32 [2, 3].
+        side: side of the result in pixels.
+    """
+    columns, rows = aligned(transform, side)
+    eyes, nose, forehead = (
+        (1 - _beyond(np.abs(columns), wide)) * _beyond(rows, top) * (1 - _beyond(rows, bottom))
+        for wide, top, bottom in (_EYES, _NOSE, _FOREHEAD)
+    )
+    found: Floats = np.maximum(np.maximum(eyes, nose), _OF_FOREHEAD * forehead)
+    return found
+
+
 def share(frame: Frame, others: Sequence[Frame], side: int) -> Floats:
     """Return how far each place belongs to a frame's face, and not to other faces; what two faces get adds up to 1.
 
@@ -109,6 +131,10 @@ def aligned(transform: Floats, side: int) -> tuple[Floats, Floats]:
     places = 2 * _places(side) - 1
     columns, rows = (row[0] * places[None] + row[1] * places[:, None] + row[2] for row in transform.astype(np.float32))
     return columns, rows
+
+
+def _beyond(places: Floats, edge: float) -> Floats:
+    return step(places, edge - _EDGE, edge + _EDGE)
 
 
 def _places(side: int) -> Floats:

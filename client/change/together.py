@@ -50,7 +50,12 @@ class Together:
             yield part, [self._photo.canvas() for _ in part]
 
     def add(
-        self, index: int, renders: Sequence[Image8], pictures: Sequence[Image.Image], turns: Sequence[float]
+        self,
+        index: int,
+        renders: Sequence[Image8],
+        pictures: Sequence[Image.Image],
+        turns: Sequence[float],
+        features: float = 1.0,
     ) -> None:
         """Put edits of one face into pictures.
 
@@ -59,10 +64,11 @@ class Together:
             renders: uint8 RGB [S, S, 3] each, its edited renders.
             pictures: pictures from :meth:`pictures`; changed in place.
             turns: as ``turn`` of ``Paste``, one each.
+            features: as of ``Paste``.
         """
         paste = self._paste(index)
         for render, picture, turn in zip(renders, pictures, turns, strict=True):
-            paste(render, turn=turn, onto=picture)
+            paste(render, turn=turn, features=features, onto=picture)
             if not turn:
                 self._notes[index] = paste.note
 

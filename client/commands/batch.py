@@ -54,7 +54,7 @@ class BatchFlags:
     out: str = required("--out", "folder of the results, the ledger, the report and the sheet", metavar="DIR")
     edit: tuple[str, ...] = repeated(
         "--edit",
-        "edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
+        "edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-2,2)",
         metavar=EDIT,
     )
     resume: bool = switch("--resume", "continue the batch in DIR, if there is one; the options must be the same")

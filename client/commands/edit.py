@@ -91,8 +91,9 @@ def run(options: EditFlags) -> Report:
     ):
         plain = inverter.render(inversion.editable)
         bar.update()
-        images = inverter.edit(inversion, direction, strengths)
-        edited = Edited(direction, strengths, Shown(place, plain, inversion.pose)(direction, strengths, list(images)))
+        pictures = Shown(place, plain, inversion.pose)
+        images = inverter.edit(inversion, pictures.rendered(direction), strengths)
+        edited = Edited(direction, strengths, pictures(direction, strengths, list(images)))
         bar.update()
         return _written(options, folder / stem, ("inversion", plain), edited, inversion)
 

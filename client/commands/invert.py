@@ -47,7 +47,7 @@ class InvertFlags:
     photo: str = required("PHOTO", "an image file")
     edit: tuple[str, ...] = repeated(
         "--edit",
-        "also edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-3,3)",
+        "also edit along a direction, a name or a .safetensors file, by these strengths; repeatable (age=-2,2)",
         metavar=EDIT,
     )
     out: str | None = option(
@@ -143,8 +143,9 @@ class _Making:
             if edits and result.inversion.faithful is not None:
                 plain = self.inverter.render(result.inversion.editable)
             shown, done = Shown(place, plain, result.inversion.pose), []
-            for each in edits:
-                done.append(Edited(*each, shown(*each, list(self.inverter.edit(result.inversion, *each)))))
+            for direction, strengths in edits:
+                images = self.inverter.edit(result.inversion, shown.rendered(direction), strengths)
+                done.append(Edited(direction, strengths, shown(direction, strengths, list(images))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format
             return written(path, result.inversion, result.reconstruction, tile=tile, edits=done, form=form)

@@ -84,7 +84,7 @@ def parsed_edit(text: str, domain: str) -> Edit:
     except ValueError:
         strengths = []
     if not (separator and name and strengths):
-        raise ParameterError(f"invalid --edit {quoted(text)}: expected name=strength,strength, for example age=-3,3")
+        raise ParameterError(f"invalid --edit {quoted(text)}: expected name=strength,strength, for example age=-2,2")
     return directions.load(domain, name), distinct(strengths)
 
 

@@ -100,9 +100,11 @@ def rendered(
         reconstruction = patiently(partial(inverter.render, inversion), seconds=patience)
         bar.update()
         shown, done = Shown(place, reconstruction, inversion.pose), []
-        for edit in edits:
-            images = patiently(partial(inverter.edit, inversion, *edit), seconds=patience)
-            done.append(Edited(*edit, shown(*edit, list(images))))
+        for direction, strengths in edits:
+            images = patiently(
+                partial(inverter.edit, inversion, shown.rendered(direction), strengths), seconds=patience
+            )
+            done.append(Edited(direction, strengths, shown(direction, strengths, list(images))))
             bar.update()
         return written(path, inversion, reconstruction, tile=inversion.target_pixels(), edits=done, form=form)
 

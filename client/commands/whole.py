@@ -102,8 +102,8 @@ def edited_together(
         def images(direction: Direction, strengths: list[float]) -> Iterator[Picture]:
             for part, pictures in whole.pictures(strengths):
                 for index, inversion in enumerate(inversions):
-                    renders = list(inverter.edit(inversion, direction, part))
-                    whole.add(index, renders, pictures, direction.turned(part))
+                    renders = list(inverter.edit(inversion, direction.in_photo, part))
+                    whole.add(index, renders, pictures, direction.turned(part), direction.features)
                     bar.update(len(part) / len(strengths))
                 while pictures:
                     yield pictures.pop(0)
@@ -135,7 +135,11 @@ class Shown:
             if not turn and not self._warned:
                 warn(self._paste.photo.name, self._paste.note)
                 self._warned = True
-            yield self._paste(image, turn=turn)
+            yield self._paste(image, turn=turn, features=direction.features)
+
+    def rendered(self, direction: Direction) -> Direction:
+        """Return the direction along which to render the images that are to be shown."""
+        return direction if self._place is None else direction.in_photo
 
     @cached_property
     def _paste(self) -> Paste | None:

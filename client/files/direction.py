@@ -3,7 +3,9 @@
 A direction file is safetensors with the tensor ``direction``, float32 [512], of unit length in W, and string
 metadata: ``name``, ``generator`` (fingerprint), ``description``, ``unit`` (what strength 1 means), ``scale``
 (length of strength 1 in W, default 1), ``layers`` (the styles it moves, first-last, default all),
-``suggested_range`` (low,high), ``turns`` (by which yaw strength 1 turns heads, default 0) and ``source``.
+``suggested_range`` (low,high), ``turns`` (by which yaw strength 1 turns heads, default 0), ``features`` (share of a
+change that eyes, brows and nose of a photo get, default 1), ``gain`` (by which a step is longer where its change is
+laid over a photo, default 1) and ``source``.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,7 @@ FOLDER: Final = Path(__file__).parents[1] / "directions"
 _SUFFIX: Final = ".safetensors"
 _MAX_BYTES = 2**20
 _MOST_TURNED: Final = 10.0
+_MOST_GAIN: Final = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +49,12 @@ class Direction:
         source: where it comes from.
         turns: the yaw by which strength 1 turns heads, in eye distances of the nose's tip; 0 where it does not. A
             photo's own pixels then turn, and nothing is painted.
+        features: share of a change, 0 to 1, that eyes, brows and nose of a photo get: by them a person is known.
+        gain: by which a step is longer where its change is laid over a photo, which keeps a part of it.
 
     Raises:
-        DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers or
-            suggested_range or turns are out of range.
+        DirectionError: on creation, when the vector is not a finite float32 [512] of length 1, or scale, layers,
+            suggested_range, turns, features or gain are out of range.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Direction:
     suggested_range: tuple[float, float] | None = None
     source: str = ""
     turns: float = 0.0
+    features: float = 1.0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         vector = self.vector
@@ -76,6 +83,14 @@ class Direction:
         if not abs(self.turns) <= _MOST_TURNED:
             raise DirectionError(
                 f"invalid turns {self.turns:g} of the direction {self.name}: expected up to {_MOST_TURNED:g} either way"
+            )
+        if not 0 <= self.features <= 1:
+            raise DirectionError(
+                f"invalid features {self.features:g} of the direction {self.name}: expected from 0 to 1"
+            )
+        if not 0 < self.gain <= _MOST_GAIN:
+            raise DirectionError(
+                f"invalid gain {self.gain:g} of the direction {self.name}: expected above 0 and up to {_MOST_GAIN:g}"
             )
         if self.suggested_range is not None:
             low, high = self.suggested_range
@@ -101,18 +116,21 @@ class Direction:
             layers = tuple(int(part) for part in metadata["layers"].split("-")) if "layers" in metadata else None
             limits = metadata.get("suggested_range")
             low_high = tuple(float(part) for part in limits.split(",")) if limits else None
-            scale, turns = (float(metadata.get(key, default)) for key, default in (("scale", "1"), ("turns", "0")))
+            defaults = {"scale": "1", "turns": "0", "features": "1", "gain": "1"}
+            scale, turns, features, gain = (float(metadata.get(key, default)) for key, default in defaults.items())
         except ValueError as problem:
-            raise DirectionError(f"{what} has an unreadable scale, layers, suggested_range or turns") from problem
+            raise DirectionError(f"{what} has an unreadable number: see scale, layers and the others") from problem
         if (layers is not None and len(layers) != 2) or (low_high is not None and len(low_high) != 2):
             raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range")
         return cls(
             name=shown(metadata.get("name") or Path(path).stem, limit=40),
             vector=vector,
-            scale=scale,
             layers=None if layers is None else (layers[0], layers[1]),
             suggested_range=None if low_high is None else (low_high[0], low_high[1]),
+            scale=scale,
             turns=turns,
+            features=features,
+            gain=gain,
             **texts,
         )
 
@@ -136,10 +154,17 @@ class Direction:
         """Return the yaw that edits of these strengths add, as ``Paste`` takes it."""
         return [strength * self.turns for strength in strengths]
 
+    @property
+    def in_photo(self) -> Direction:
+        """The direction whose steps are to be rendered where their change is laid over a photo."""
+        return replace(self, scale=self.scale * self.gain, gain=1.0)
+
     def digest(self) -> str:
         """Return 16 hex digits that change with what an edit along it does."""
         content = self.vector.tobytes() + repr((self.scale, self.layers, self.generator)).encode()
         content += f"turns {self.turns}".encode() if self.turns else b""
+        if (self.features, self.gain) != (1, 1):
+            content += f"features {self.features} gain {self.gain}".encode()
         return hashlib.sha256(content).hexdigest()[:16]
 
     def require_generator(self, generator: str) -> None:

@@ -28,7 +28,7 @@ mouth, smile the width of the mouth, both from YuNet's landmarks."""
 class Card:
     """Content of a direction's card; faces are believable at strengths from ``-reach`` to ``reach``.
 
-    ``unit`` is what strength 1 is, as text; ``turns`` by which yaw strength 1 turns heads, 0 where it does not.
+    ``unit`` is what strength 1 is, as text; ``turns``, ``features`` and ``gain`` are as of ``client.Direction``.
     """
 
     name: str
@@ -40,6 +40,8 @@ class Card:
     effects: Effects | None
     reach: float
     turns: float = 0.0
+    features: float = 1.0
+    gain: float = 1.0
 
 
 def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *, generator: str, styles: int) -> None:
@@ -61,6 +63,8 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
     }
     if card.turns:
         metadata["turns"] = f"{card.turns:g}"
+    if card.features != 1 or card.gain != 1:
+        metadata |= {"features": f"{card.features:g}", "gain": f"{card.gain:g}"}
     _save({"direction": (unit / unit.norm()).float()}, folder / f"{card.name}.safetensors", metadata)
     lines = [
         f"# {card.name}",
@@ -69,6 +73,14 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         "",
         f"- strength 1 is {card.unit}, {scale:.3f} in W; believable from {-card.reach:g} to {card.reach:g}",
         f"- method: {card.method}",
+        *(
+            [
+                f"- in a photo steps are {card.gain:g} times as long, of which eyes, brows and nose get"
+                f" {card.features:.0%}"
+            ]
+            if card.gain != 1
+            else []
+        ),
         *(["- heads turn along it, so of a photo its own pixels do, and nothing is painted"] if card.turns else []),
         f"- made by `python -m export directions` from {card.samples} samples",
         *(f"- {name}: {value:.3f}" for name, value in card.metrics.items()),

@@ -36,6 +36,7 @@ COMPONENTS = 10
 CORRECTIONS = 3  # of the scale of a direction
 METHOD = "the step that changes its score alone and costs least"
 DEVIATION = "one standard deviation of W along it"
+FEATURES, GAIN = 0.25, 1.4  # of what a mouth and cheeks show; measured on photos, see docs/editing.md
 LEAST = 500  # samples with a face
 SPLIT = "unmixed"
 SCORES = tuple(field.name for field in fields(Scores))
@@ -59,6 +60,8 @@ class Attribute:
             unlikely the step is in W. A head that turns is another person to any descriptor, so yaw keeps nothing.
         reach: the largest strength at which faces stay believable with f kept.
         turns: whether heads turn along it, by ``unit``.
+        features: share of a change that eyes, brows and nose of a photo get.
+        gain: by which a step is longer in a photo, which keeps a part of what it changes; see docs/editing.md.
     """
 
     name: str
@@ -69,11 +72,31 @@ class Attribute:
     keeps: float = 0.5
     reach: float = 3.0
     turns: bool = False
+    features: float = 1.0
+    gain: float = 1.0
 
 
 ATTRIBUTES = (
-    Attribute("age", "age", "older (above 0) or younger", 10.0, "years"),
-    Attribute("smile", "smile", "a wider smile (above 0) or a narrower mouth", 0.03, "eye distances of mouth width"),
+    Attribute(
+        "age",
+        "age",
+        "older (above 0) or younger",
+        10.0,
+        "years",
+        reach=2.5,
+        features=FEATURES,
+        gain=GAIN,
+    ),
+    Attribute(
+        "smile",
+        "smile",
+        "a wider smile (above 0) or a narrower mouth",
+        0.03,
+        "eye distances of mouth width",
+        reach=2.5,
+        features=FEATURES,
+        gain=GAIN,
+    ),
     Attribute(
         "yaw",
         "yaw",
@@ -190,6 +213,8 @@ def run(args: argparse.Namespace) -> None:
             effects=effects(generator, scorer, (direction * scale).float(), faces=args.faces),
             reach=attribute.reach,
             turns=attribute.unit if attribute.turns else 0.0,
+            features=attribute.features,
+            gain=attribute.gain,
         )
         if attribute.turns and args.domain == DEFAULT_DOMAIN:
             one = (direction * scale).float()

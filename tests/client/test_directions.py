@@ -53,6 +53,9 @@ def test_own_file(tmp_path):
         (r"float32 \[512\]", {"vector": np.eye(2, 512, dtype=np.float32)}),
         *(("scale", {"scale": value}) for value in ("0", "-1", "nan", "much")),
         *(("turns", {"turns": value}) for value in ("yes", "nan", "inf", "-11")),
+        *(("features", {"features": value}) for value in ("-0.1", "1.1", "nan")),
+        *(("gain", {"gain": value}) for value in ("0", "-1", "nan", "11")),
+        *(("unreadable number", {key: "much"}) for key in ("features", "gain")),
         *(("layers", {"layers": value}) for value in ("3", "5-3", "1-2-3")),
         *(("range", {"suggested_range": value}) for value in ("3", "3,-3", "nan,3")),
         ("which generator", {"generator": ""}),
@@ -71,6 +74,19 @@ def test_how_far_heads_turn_is_read_and_counts(tmp_path):
     assert still.turned([1, 2]) == [0, 0]
     assert turning.turned([-1, 2.5]) == [-0.2, 0.5]
     assert still.digest() != turning.digest()
+
+
+def test_what_a_photo_gets_is_read_and_counts(tmp_path):
+    plain, photo = (
+        Direction.load(direction_file(tmp_path / f"{n}.safetensors", scale="2", **changes))
+        for n, changes in enumerate(({}, {"features": "0.25", "gain": "1.5"}))
+    )
+    assert (plain.features, plain.gain, plain.in_photo.scale) == (1, 1, 2)
+    assert (photo.features, photo.scale) == (0.25, 2)
+    assert (photo.in_photo.scale, photo.in_photo.gain, photo.in_photo.features) == (3, 1, 0.25)
+    assert photo.in_photo.in_photo.scale == 3
+    assert plain.digest() == plain.in_photo.digest()
+    assert len({each.digest() for each in (plain, photo, photo.in_photo)}) == 3
 
 
 def test_not_a_direction_file(tmp_path):

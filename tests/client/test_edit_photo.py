@@ -118,19 +118,21 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
     assert all(np.array_equal(paste(render), picture) for render, picture in zip(renders, whole, strict=True))
 
 
-@pytest.mark.parametrize("turns", ["0.15", None])
+@pytest.mark.parametrize(
+    ("said", "turn", "features", "longer"),
+    [({}, 0.0, 1.0, 1.0), ({"turns": "0.15"}, 0.3, 1.0, 1.0), ({"features": "0.5", "gain": "2.5"}, 0.0, 0.5, 2.5)],
+)
 @pytest.mark.usefixtures("inverted")
-def test_every_way_to_edit_knows_how_far_heads_turn(
-    turns: str | None, url: str, monkeypatch: pytest.MonkeyPatch
+def test_every_way_to_edit_does_in_a_photo_what_the_direction_says(
+    said: dict[str, str], turn: float, features: float, longer: float, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     age, name, seen = direction.load("ffhq", "age"), "own.safetensors", []
-    metadata = {"generator": age.generator} | ({"turns": turns} if turns else {})
-    save_file({"direction": age.vector}, name, metadata=metadata)
+    save_file({"direction": age.vector}, name, metadata={"generator": age.generator} | said)
 
     class Watched(Blend):
-        def __call__(self, edited: Floats, *, turn: float = 0.0) -> Change:
-            seen.append(turn)
-            return super().__call__(edited, turn=turn)
+        def __call__(self, edited: Floats, *, turn: float = 0.0, features: float = 1.0) -> Change:
+            seen.append((turn, features, float(edited.mean())))
+            return super().__call__(edited, turn=turn, features=features)
 
     monkeypatch.setattr("client.change.paste.Blend", Watched)
     Path("photos").mkdir()
@@ -143,7 +145,12 @@ def test_every_way_to_edit_knows_how_far_heads_turn(
     assert cli.main(["batch", "edit", "--fast", "--photos", "photos", "--edit", f"{name}=2", "--out", "batch"]) == 0
     with Inverter(url) as inverter:
         inverter.edit(Inversion.load(FILE), name, [2.0], "photos/me.png")
-    assert seen == [0.3 if turns else 0.0] * 5
+    # The served model's picture is 10 levels brighter for each length of the step.
+    assert seen == [(turn, features, pytest.approx(128 + 10 * 2 * longer))] * 5
+    Path("photos/me.png").rename("me.png")
+    assert cli.main(["edit", FILE, "--direction", name, "--strength", "2", "--show", "render", "--out", "render"]) == 0
+    (render,) = (path for path in Path("render").glob("*+2.png"))
+    assert np.asarray(Image.open(render)).mean() == pytest.approx(128 + 10 * 2)
 
 
 @pytest.fixture

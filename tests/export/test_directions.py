@@ -170,7 +170,7 @@ def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     vector = seeded(512, seed=13)
     card = Card(
         name="hats", description="more hats", method="made up", unit="two hats", samples=7, metrics={"r": 0.5},
-        effects=None, reach=2.5, turns=0.2,
+        effects=None, reach=2.5, turns=0.2, features=0.5, gain=1.5,
     )  # fmt: skip
     write_direction(tmp_path, vector, 1.25, card, generator="0123456789abcdef", styles=16)
     direction = Direction.load(tmp_path / "hats.safetensors")
@@ -178,6 +178,11 @@ def test_written_direction_is_what_the_client_reads(tmp_path: Path) -> None:
     assert (direction.layers, direction.suggested_range) == ((0, 15), (-2.5, 2.5))
     torch.testing.assert_close(torch.from_numpy(direction.vector), unit(vector).float())
     assert (direction.unit, direction.turns) == ("two hats", 0.2)
+    assert (direction.features, direction.gain) == (0.5, 1.5)
+    assert (
+        "in a photo steps are 1.5 times as long, of which eyes, brows and nose get 50%"
+        in (tmp_path / "hats.md").read_text()
+    )
     assert "strength 1 is two hats, 1.250 in W" in (tmp_path / "hats.md").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hats.md", "hats.safetensors"]
 
@@ -188,6 +193,11 @@ def test_shipped_directions_are_whole() -> None:
     fingerprints = {Direction.load(FOLDER / "ffhq" / f"{name}.safetensors").generator for name in expected}
     assert len(fingerprints) == 1
     assert [name for name in names("ffhq") if load("ffhq", name).turns] == ["yaw"]
+    for a in ATTRIBUTES:
+        shipped = load("ffhq", a.name)
+        assert (shipped.features, shipped.gain) == (a.features, a.gain)
+        assert shipped.suggested_range == (-a.reach, a.reach)
+    assert {name for name in names("ffhq") if load("ffhq", name).gain != 1} == {"age", "smile"}
     assert all((FOLDER / "ffhq" / f"{name}.md").read_text().startswith(f"# {name}\n") for name in expected)
 
 
