@@ -112,7 +112,7 @@ class Blend:
         face = self._heads < _FACE
         return float(1 - self._drawn[face].mean()) if face.any() else 0.0
 
-    # Heads that turn by a known yaw need none of the next three.
+    # Heads that turn by a known yaw need none of the next four.
     @cached_property
     def _flow(self) -> Floats:
         """Where the photo's pixels are in the renders, in pixels, float32 [S, S, 2]."""
@@ -129,9 +129,12 @@ class Blend:
         return _drawn(self._photo, self._plain, self._head.astype(np.float32))
 
     @cached_property
-    def _features(self) -> Floats:
-        """How far each place belongs to eyes, brows and nose, float32 [S, S]; 0 where it is not known."""
-        return np.zeros_like(self._mask) if self._pose is None else places.features(self._pose.transform, self._side)
+    def _held(self) -> Floats:
+        """How far each place gets only the features' share of a change, float32 [S, S]; 0 where it is not known."""
+        if self._pose is None:
+            return np.zeros_like(self._mask)
+        found: Floats = np.maximum(places.features(self._pose.transform, self._side), step(self._heads, *_WALL))
+        return found
 
     def __call__(self, edited: Floats, *, turn: float = 0.0, features: float = 1.0) -> Change:
         """Return the change to the photo's square.
@@ -144,8 +147,7 @@ class Blend:
         assert edited.shape == (self._side, self._side, 3)
         if turn and self._pose is not None:
             return self._turned(self._pose, turn)
-        held: Floats = np.maximum(self._features, step(self._heads, *_WALL))
-        given = 1 - np.float32(1 - features) * held
+        given = 1 - np.float32(1 - features) * self._held
         edited = warped(edited, self._flow)
         flow, share = self._motion(edited)
         motion = self._pixels(flow) * (self._mask * given)[..., None]

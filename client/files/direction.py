@@ -31,6 +31,7 @@ _SUFFIX: Final = ".safetensors"
 _MAX_BYTES = 2**20
 _MOST_TURNED: Final = 10.0
 _MOST_GAIN: Final = 10.0
+_NUMBERS: Final = "scale, layers, suggested_range, turns, features or gain"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +120,15 @@ class Direction:
             defaults = {"scale": "1", "turns": "0", "features": "1", "gain": "1"}
             scale, turns, features, gain = (float(metadata.get(key, default)) for key, default in defaults.items())
         except ValueError as problem:
-            raise DirectionError(f"{what} has an unreadable number: see scale, layers and the others") from problem
+            raise DirectionError(f"{what} has an unreadable {_NUMBERS}") from problem
         if (layers is not None and len(layers) != 2) or (low_high is not None and len(low_high) != 2):
             raise DirectionError(f"{what} has an unreadable scale, layers or suggested_range")
         return cls(
             name=shown(metadata.get("name") or Path(path).stem, limit=40),
             vector=vector,
+            scale=scale,
             layers=None if layers is None else (layers[0], layers[1]),
             suggested_range=None if low_high is None else (low_high[0], low_high[1]),
-            scale=scale,
             turns=turns,
             features=features,
             gain=gain,

@@ -63,7 +63,8 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
     }
     if card.turns:
         metadata["turns"] = f"{card.turns:g}"
-    if card.features != 1 or card.gain != 1:
+    in_photo = (card.features, card.gain) != (1, 1)
+    if in_photo:
         metadata |= {"features": f"{card.features:g}", "gain": f"{card.gain:g}"}
     _save({"direction": (unit / unit.norm()).float()}, folder / f"{card.name}.safetensors", metadata)
     lines = [
@@ -78,7 +79,7 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
                 f"- in a photo steps are {card.gain:g} times as long, of which eyes, brows and nose get"
                 f" {card.features:.0%}"
             ]
-            if card.gain != 1
+            if in_photo
             else []
         ),
         *(["- heads turn along it, so of a photo its own pixels do, and nothing is painted"] if card.turns else []),
