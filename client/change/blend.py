@@ -8,7 +8,8 @@ there before, and the edited render takes over. The coarsest band is only added 
 colour goes no further than the edited render's. A photo in black and white stays so. Nothing is added where the plain
 render is full of detail that the photo does not have: the generator cannot draw what is there, as many glasses. Nor is
 it where a head that turns uncovers an ear or a wall: that of the render is not that of the photo. Some directions leave
-to eyes, brows and nose, by which a person is known, only a share of the change.
+to eyes, brows and nose, by which a person is known, only a share of the change. They change a face: no head turns, and
+hair's ends and the wall stay.
 
 Where it is known by how much a head turns, that is all: its pixels turn, and nothing is added.
 """
@@ -38,7 +39,7 @@ _BEYOND = 3.0  # levels a band may exceed both pictures by
 _SEEN = (1.0, 3.0)  # levels: changes below the first are left out, above the second kept
 _SEEN_OUTSIDE = (6.0, 16.0)  # the same outside a face and its hair
 _OUTSIDE = (0.85, 1.25)  # heads from its middle: from where this begins, and where it holds
-_WALL = (0.7, 1.0)  # heads: where a change that leaves features gives way to hair's ends and a wall
+_WALL = (0.65, 0.92)  # heads: where a change that leaves features ends, before hair's ends and a wall
 _AROUND_HEAD = 0.02  # of the side: the Gaussian over which motion is felt
 _MOVED = (0.005, 0.02)  # of the side: motion from where changes outside the head are less, and until there are none
 _OUTLINE = (0.6, 0.9)  # heads: where a turned head's pixels only turn, from where and wholly
@@ -131,10 +132,7 @@ class Blend:
     @cached_property
     def _held(self) -> Floats:
         """How far each place gets only the features' share of a change, float32 [S, S]; 0 where it is not known."""
-        if self._pose is None:
-            return np.zeros_like(self._mask)
-        found: Floats = np.maximum(places.features(self._pose.transform, self._side), step(self._heads, *_WALL))
-        return found
+        return np.zeros_like(self._mask) if self._pose is None else places.features(self._pose.transform, self._side)
 
     def __call__(self, edited: Floats, *, turn: float = 0.0, features: float = 1.0) -> Change:
         """Return the change to the photo's square.
@@ -142,14 +140,17 @@ class Blend:
         Args:
             edited: float32 [S, S, 3], the edited render.
             turn: the yaw by which the head turns; 0 if that is not known.
-            features: share of the change that eyes, brows and nose get, 0 to 1; so does what lies around the head.
+            features: share of the change that eyes, brows and nose get, 0 to 1. Below 1, what lies around the head gets
+                none, and no turn is looked for.
         """
         assert edited.shape == (self._side, self._side, 3)
         if turn and self._pose is not None:
             return self._turned(self._pose, turn)
         given = 1 - np.float32(1 - features) * self._held
+        if features < 1 and self._pose is not None:
+            given *= 1 - step(self._heads, *_WALL)
         edited = warped(edited, self._flow)
-        flow, share = self._motion(edited)
+        flow, share = self._motion(edited, turns=features == 1)
         motion = self._pixels(flow) * (self._mask * given)[..., None]
         photo, plain = warped(self._photo, motion), warped(self._plain, motion)
         delta, over = _changed(photo, plain, edited)
@@ -171,9 +172,10 @@ class Blend:
         delta: Floats = warped(self._photo, motion) - self._photo
         return Change(delta, seen, np.zeros_like(seen), motion)
 
-    def _motion(self, edited: Floats) -> tuple[Floats, float]:
+    def _motion(self, edited: Floats, *, turns: bool) -> tuple[Floats, float]:
         """Where pixels come from, in shares of the side, float32 [n, n, 2]; and how far the head turned."""
-        turn = turned(edited, self._plain, None if self._pose is None else self._pose.transform, self._drawn)
+        transform = None if self._pose is None or not turns else self._pose.transform
+        turn = turned(edited, self._plain, transform, self._drawn)
         rest = moved(edited, warped(self._plain, self._pixels(turn.flow)) if turn.share else self._plain)
         size = rest.shape[:2]
         rest *= resized(self._drawn * (1 - turn.share * step(self._heads, *_BESIDE)), size)[..., None]

@@ -36,7 +36,7 @@ COMPONENTS = 10
 CORRECTIONS = 3  # of the scale of a direction
 METHOD = "the step that changes its score alone and costs least"
 DEVIATION = "one standard deviation of W along it"
-FEATURES, GAIN = 0.25, 1.4  # of what a mouth and cheeks show; measured on photos, see docs/editing.md
+FEATURES, GAIN = 0.25, 1.9  # of what a mouth and cheeks show; measured on photos, see docs/editing.md
 LEAST = 500  # samples with a face
 SPLIT = "unmixed"
 SCORES = tuple(field.name for field in fields(Scores))
@@ -83,7 +83,7 @@ ATTRIBUTES = (
         "older (above 0) or younger",
         10.0,
         "years",
-        reach=2.5,
+        reach=2.0,
         features=FEATURES,
         gain=GAIN,
     ),
@@ -93,7 +93,7 @@ ATTRIBUTES = (
         "a wider smile (above 0) or a narrower mouth",
         0.03,
         "eye distances of mouth width",
-        reach=2.5,
+        reach=2.0,
         features=FEATURES,
         gain=GAIN,
     ),
