@@ -94,16 +94,17 @@ class Bench:
             assert isinstance(last, Refined)
             inversion = last.inversion
         self._spent("invert", began)
-        plain = self._inverter.render(inversion.editable)  # what edits start from
+        source = self._inverter.for_change(inversion, photo)  # what edits start from
+        frame, plain = source.frame, self._inverter.render(source.editable)
         began = time.perf_counter()
-        paste = Paste(photo, frame, plain, pose=inversion.pose)
+        paste = Paste(photo, frame, plain, pose=source.pose)
         self._spent("register", began)
         square = photo.pixels(frame, len(plain))
         before, still = self._seen(square), self._seen(plain)
         for direction in directions:
             chosen = named.load(DEFAULT_DOMAIN, direction)
             for strength, turn in zip(strengths, chosen.turned(strengths), strict=True):
-                (edited,) = self._inverter.edit(inversion, chosen.in_photo, [strength])
+                (edited,) = self._inverter.edit(source, chosen.in_photo, [strength])
                 began = time.perf_counter()
                 whole = Photo(paste(edited, turn=turn, features=chosen.features), photo.name, "")
                 self._spent("paste", began)

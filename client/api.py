@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from client.api_sync import Inverter
 from client.change.paste import Paste
+from client.change.source import drawn, frame_of, styles_of
 from client.errors import InversionError, ModelMissing, ParameterError
 from client.files import direction as directions
 from client.files.direction import Direction
@@ -257,9 +258,33 @@ class AsyncInverter:
         chosen = await asyncio.to_thread(_direction, self._session.domain, direction)
         if photo is None:
             return await self._session.edit(inversion, chosen, strengths)
-        images = await self._session.edit(inversion, chosen.in_photo, strengths)
-        plain = await self._session.render(inversion.editable)
-        return await asyncio.to_thread(_pasted, photo, inversion, (plain, images), chosen, strengths)
+        opened = await asyncio.to_thread(_opened, photo)
+        inversion.require_photo(opened)
+        source = await self.for_change(inversion, opened)
+        images = await self._session.edit(source, chosen.in_photo, strengths)
+        plain = await self._session.render(source.editable)
+        return await asyncio.to_thread(_pasted, opened, source, (plain, images), chosen, strengths)
+
+    async def for_change(self, inversion: Inversion, photo: Photo) -> Inversion:
+        """Return the code whose change is laid over a photo, in the square where it is laid: its ``frame``.
+
+        A refined inversion is its own. Otherwise it is another, of the aligned face; see ``client.change.source``.
+
+        Args:
+            inversion: what is edited.
+            photo: the photo that was inverted.
+
+        Raises:
+            GeneratorMismatch: the server runs another generator.
+        """
+        if inversion.faithful is None or inversion.face is None:
+            return inversion
+        if (frame := frame_of(inversion)) != inversion.frame:
+            inversion = (await self._session.invert(photo, frame, cut=inversion.cut)).inversion
+        face = inversion.face
+        if face is None:
+            return inversion
+        return drawn(inversion, face, await self._session.coarse(styles_of(inversion, face)[0]))
 
     async def check_edit(self, inversion: Inversion, direction: Direction | str) -> None:
         """Raise what :meth:`edit` would raise for a direction; nothing is rendered."""
@@ -304,17 +329,15 @@ def _with_target(inversion: Inversion, photo: Photo | str | os.PathLike[str] | N
 
 
 def _pasted(
-    photo: Photo | str | os.PathLike[str],
+    photo: Photo,
     inversion: Inversion,
     renders: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     direction: Direction,
     strengths: Sequence[float],
 ) -> NDArray[np.uint8]:
     """Return the photo with each change in it, uint8 RGB [n, H, W, 3]; ``renders`` are plain and edited ones."""
-    opened = _opened(photo)
-    inversion.require_photo(opened)
     plain, images = renders
-    whole, turns = Paste(opened, inversion.frame, plain, pose=inversion.pose), direction.turned(strengths)
+    whole, turns = Paste(photo, inversion.frame, plain, pose=inversion.pose), direction.turned(strengths)
     pictures = (whole(image, turn=turn, features=direction.features) for image, turn in zip(images, turns, strict=True))
     return np.stack([np.asarray(displayed(picture)) for picture in pictures])
 

@@ -14,7 +14,7 @@ ALL: Final = "all"
 DEFAULT: Final = "default"
 # In the names of models of W+ and of other cuts than the default, such as `ffhq_cut8_invert`.
 _OTHER_CUT = re.compile(r"_cut\d+_")
-_ROLES: Final = ("_invert", "_edit")
+_ROLES: Final = ("_invert", "_edit", "_coarse")
 _FACES: Final = "faces"
 _STEP = re.compile(r'\bmodel_name\s*:\s*"([^"]+)"')
 

@@ -193,17 +193,19 @@ class Plan:
                 for strength, image in zip(strengths, images, strict=True):
                     yield self._name(name, strength), partial(save, image, self.format)
             return
-        plain = [
-            (each.frame, image if each.faithful is None else await inverter.render(each.editable), each.pose)
-            for each, image in faces
-        ]
+        sources = [await inverter.for_change(each, photo) for each, _ in faces]
+        plain = []
+        for source, (each, image) in zip(sources, faces, strict=True):
+            known = source is each and each.faithful is None
+            render = image if known else await inverter.render(source.editable)
+            plain.append((source.frame, render, source.pose))
         whole = Together(photo, plain)
         for name, strengths in self.edits:
             for part, pictures in whole.pictures(strengths):
                 failed = []
-                for index, (inversion, _) in enumerate(faces):
+                for index, source in enumerate(sources):
                     try:
-                        images = await inverter.edit(inversion, self._directions[name].in_photo, part)
+                        images = await inverter.edit(source, self._directions[name].in_photo, part)
                     except OF_THE_PHOTO as problem:
                         failed.append(problems.setdefault(index, problem))
                     else:

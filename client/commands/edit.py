@@ -12,7 +12,7 @@ from client.commands.groups import OutputOptions, PictureOptions, ServerOptions,
 from client.commands.options import REQUIRED, group, option, required, switch
 from client.commands.report import Edit, Edited, Report, add_edits, distinct, edit_lines, progress
 from client.commands.text import ACCESS
-from client.commands.whole import Shown, edited_together, photo_of, place_in
+from client.commands.whole import Shown, changing, edited_together, photo_of, place_in
 from client.errors import ParameterError
 from client.files import direction as directions
 from client.files.inversion import SUFFIX, Inversion
@@ -81,21 +81,23 @@ def run(options: EditFlags) -> Report:
         raise ParameterError("--photo does nothing with --show render")
     if len(inversions) > 1:
         return _together(options, inversions, (direction, strengths))
-    (source,), (inversion,) = options.inversion, inversions
-    place = place_in(inversion, Path(source), options.photo) if options.pictures.show == "photo" else None
-    stem = stem_of(Path(source).name, SUFFIX)
+    (file,), (inversion,) = options.inversion, inversions
+    place = place_in(inversion, Path(file), options.photo) if options.pictures.show == "photo" else None
+    stem = stem_of(Path(file).name, SUFFIX)
     folder = Path(options.out or Path("out") / stem)
     with (
         Inverter(**connection(options.output, options.server)) as inverter,
         progress("editing", 2, json=options.output.json) as bar,
     ):
-        plain = inverter.render(inversion.editable)
+        source, place = changing(inverter, inversion, place)
+        plain = inverter.render(source.editable)
         bar.update()
-        pictures = Shown(place, plain, inversion.pose)
-        images = inverter.edit(inversion, pictures.rendered(direction), strengths)
+        pictures = Shown(place, plain, source.pose)
+        images = inverter.edit(source, pictures.rendered(direction), strengths)
         edited = Edited(direction, strengths, pictures(direction, strengths, list(images)))
         bar.update()
-        return _written(options, folder / stem, ("inversion", plain), edited, inversion)
+        first = ("inversion", plain) if place is None else ("photo", place[0].image)
+        return _written(options, folder / stem, first, edited, inversion)
 
 
 def _together(options: EditFlags, inversions: list[Inversion], edit: Edit) -> Report:

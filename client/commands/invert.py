@@ -25,7 +25,7 @@ from client.commands.refining import Job, failures, refined
 from client.commands.report import Edit, Edited, Report, add_edits, edit_lines, parsed_edit, progress, warn
 from client.commands.results import clear_edits, place_of, written
 from client.commands.text import ACCESS, PHOTOS, STOPPED
-from client.commands.whole import Place, Shown, edited_together
+from client.commands.whole import Place, Shown, changing, edited_together
 from client.errors import ClientError
 from client.files.inversion import SUFFIX, Inversion
 from client.files.names import stem_of
@@ -139,12 +139,13 @@ class _Making:
         with progress("inverting", 1 + len(edits), json=self.options.output.json) as bar:
             result = self._start(frame)
             bar.update()
-            plain = result.reconstruction
-            if edits and result.inversion.faithful is not None:
-                plain = self.inverter.render(result.inversion.editable)
-            shown, done = Shown(place, plain, result.inversion.pose), []
+            plain, source = result.reconstruction, result.inversion
+            if edits and source.faithful is not None:
+                source, place = changing(self.inverter, source, place)
+                plain = self.inverter.render(source.editable)
+            shown, done = Shown(place, plain, source.pose), []
             for direction, strengths in edits:
-                images = self.inverter.edit(result.inversion, shown.rendered(direction), strengths)
+                images = self.inverter.edit(source, shown.rendered(direction), strengths)
                 done.append(Edited(direction, strengths, shown(direction, strengths, list(images))))
                 bar.update()
             tile, form = self.photo.pixels(frame, TILE), self.options.pictures.format

@@ -61,6 +61,15 @@ def place_in(inversion: Inversion, source: Path, given: str | None) -> Place | N
     return square, Frame.square(square.size)
 
 
+def changing(inverter: Inverter, inversion: Inversion, place: Place | None) -> tuple[Inversion, Place | None]:
+    """Return the code whose change is shown, and the photo with the square where it goes."""
+    if place is None:
+        return inversion, None
+    photo, frame = place
+    source = inverter.for_change(inversion, photo)
+    return source, (photo, frame if source is inversion else source.frame)
+
+
 def photo_of(inversions: Sequence[Inversion], source: Path, given: str | None) -> Photo:
     """Return the photo of several inversions: the given one, or one beside the first of them or in this folder.
 
@@ -93,16 +102,16 @@ def edited_together(
 ) -> Iterator[list[Edited]]:
     """Give the photo with the edits of all its inversions in it, a picture for each strength, while the block runs."""
     with progress("editing", len(inversions) * (1 + len(edits)), json=quiet) as bar:
-        faces = []
-        for inversion in inversions:
-            faces.append((inversion.frame, inverter.render(inversion.editable), inversion.pose))
+        faces, sources = [], [inverter.for_change(inversion, photo) for inversion in inversions]
+        for source in sources:
+            faces.append((source.frame, inverter.render(source.editable), source.pose))
             bar.update()
         whole = Together(photo, faces)
 
         def images(direction: Direction, strengths: list[float]) -> Iterator[Picture]:
             for part, pictures in whole.pictures(strengths):
-                for index, inversion in enumerate(inversions):
-                    renders = list(inverter.edit(inversion, direction.in_photo, part))
+                for index, source in enumerate(sources):
+                    renders = list(inverter.edit(source, direction.in_photo, part))
                     whole.add(index, renders, pictures, direction.turned(part), direction.features)
                     bar.update(len(part) / len(strengths))
                 while pictures:

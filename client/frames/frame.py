@@ -159,6 +159,15 @@ class Frame:
         rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
         return self._around("aligned", self.middle, rotation @ np.array([self.dx, self.dy]))
 
+    def of_face(self, transform: NDArray[np.float32]) -> Frame:
+        """Return the ``aligned`` square of a face that lies in this one as :func:`transform_between` says."""
+        if self.kind == "aligned":
+            return self
+        back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]).astype(np.float64))
+        middle, right = ((back @ (x, 0, 1))[:2] / 2 + 0.5 for x in (0, 1))
+        middle, right = self.to_photo([middle, right])
+        return self._around("aligned", middle, 2 * (right - middle))
+
     def holds(self, point: ArrayLike) -> bool:
         """Whether a point of the photo, float [2], lies in it."""
         place = self.to_square(np.asarray(point)[None])

@@ -237,12 +237,17 @@ class AsyncSession:
             )
         z = np.random.default_rng(seed).standard_normal(spec_of(mapping, "z").dims).astype(np.float32)
         w = (await self._infer(mapping, {"z": z, "psi": np.array([psi], dtype=np.float32)}, ("w",)))["w"]
-        styles = np.repeat(w[None], spec_of(coarse, "w").dims[0], axis=0)
-        f = (await self._infer(coarse, {"w": styles}, ("f",)))["f"]
+        f = await self.coarse(np.repeat(w[None], spec_of(coarse, "w").dims[0], axis=0))
         w_m_plus = np.repeat(w[None], spec_of(fine, "w_m_plus").dims[0], axis=0)
         answer = await self._infer(fine, {"f": f, "w_m_plus": w_m_plus}, ("image",))
         image: Image8 = answer["image"]
         return image
+
+    async def coarse(self, styles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coarse styles to ``f``: float32 [n, 512] -> [channels, cut, cut]."""
+        answer = await self._infer(await self._config("coarse"), {"w": styles}, ("f",))
+        f: NDArray[np.float32] = answer["f"]
+        return f
 
     async def status(self) -> Status:
         """Return what the server says about itself and the domain's models."""

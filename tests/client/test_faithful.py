@@ -123,9 +123,10 @@ def test_the_change_in_a_photo_is_that_of_the_other(add_faithful: Callable[[], N
     add_faithful()
     with_it, after = made_by_all("with")
     assert (before != after).all()
-    # The pretended server reconstructs another picture than it renders: only `edit` renders without a faithful code.
+    # The pretended server draws the code whose change it is otherwise than the reconstruction, which is laid nowhere.
     for name, picture in with_it.items():
-        np.testing.assert_array_equal(picture, without["edit"], err_msg=name)
+        np.testing.assert_array_equal(picture, with_it["edit"], err_msg=name)
+        assert (picture != without["edit"]).any()
 
 
 def test_a_refinement_starts_from_the_other_and_leaves_one_code() -> None:

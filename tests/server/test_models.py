@@ -20,6 +20,7 @@ def repository(tmp_path: Path) -> Path:
         ("x_fine", ""),
         ("x_shift", ""),
         ("x_mapping", ""),
+        ("x_coarse", ""),
         ("x_edit", "x_shift"),
         ("x_invert", "x_fine"),
         ("x_cut8_invert", "x_fine"),
@@ -31,9 +32,9 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_by_default_it_is_what_inverting_and_editing_need(repository: Path) -> None:
-    assert served(repository, ["default"]) == ["faces", "x_edit", "x_fine", "x_invert", "x_shift"]
+    assert served(repository, ["default"]) == ["faces", "x_coarse", "x_edit", "x_fine", "x_invert", "x_shift"]
     assert served(repository, ["default", "x_mapping"]) == [
-        *("faces", "x_edit", "x_fine", "x_invert", "x_mapping", "x_shift")
+        *("faces", "x_coarse", "x_edit", "x_fine", "x_invert", "x_mapping", "x_shift")
     ]
     assert served(repository, ["x_cut8_invert"]) == ["x_cut8_invert", "x_fine"]
     assert served(repository, ["x_mapping", "all"]) is None
@@ -50,12 +51,12 @@ def test_the_projects_own_models() -> None:
     looks = (repository / "ffhq_looks").exists()
     coders = ["ffhq_looks", "ffhq_picture"] if looks else ["ffhq_detail", "ffhq_encoder"]
     assert served(repository, ["default"]) == sorted(
-        [*coders, "faces", "ffhq_edit", "ffhq_fine", "ffhq_invert", "ffhq_shift", "ffhq_styles"]
+        [*coders, "faces", "ffhq_coarse", "ffhq_edit", "ffhq_fine", "ffhq_invert", "ffhq_shift", "ffhq_styles"]
     )
 
 
 def test_a_model_that_is_not_there_is_refused(repository: Path) -> None:
-    with pytest.raises(LaunchError, match=r"no model `y_fine` in `.*`: expected all, default or faces, x_cut8"):
+    with pytest.raises(LaunchError, match=r"no model `y_fine` in `.*`: expected all, default or faces, x_coarse, x_cut8"):
         served(repository, ["default", "y_fine"])
 
 
