@@ -56,7 +56,7 @@ def test_the_projects_own_models() -> None:
 
 
 def test_a_model_that_is_not_there_is_refused(repository: Path) -> None:
-    with pytest.raises(LaunchError, match=r"no model `y_fine` in `.*`: expected all, default or faces, x_coarse, x_cut8"):
+    with pytest.raises(LaunchError, match=r"no model `y_fine` in `.*`: expected all, default or faces, x_coarse"):
         served(repository, ["default", "y_fine"])
 
 
