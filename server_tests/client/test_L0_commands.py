@@ -117,7 +117,7 @@ def test_a_server_killed_in_the_middle(
     inverted: tuple[Path, dict[str, Any]], launch: Callable[..., LocalTriton]
 ) -> None:
     place, made = inverted
-    running = launch(built(), models=["ffhq_edit"])
+    running = launch(built(), models=["default"])
     own = own_direction(place, made["generator"])
     strengths = [word for number in range(64) for word in ("--strength", str(number / 10))]
     before = sorted((place / "out").rglob("*"))
