@@ -196,8 +196,7 @@ class Plan:
         sources = [await inverter.for_change(each, photo) for each, _ in faces]
         plain = []
         for source, (each, image) in zip(sources, faces, strict=True):
-            known = source is each and each.faithful is None
-            render = image if known else await inverter.render(source.editable)
+            render = image if each.faithful is None else await inverter.render(source.editable)
             plain.append((source.frame, render, source.pose))
         whole = Together(photo, plain)
         for name, strengths in self.edits:
