@@ -24,6 +24,8 @@ from client.sidecar.transport import AsyncRefineTransport, RefineTransport
 _OWN: Final = (RefinementDiverged, RequestRejected, AnswerRefused)
 # How long a job may take to hear that it is cancelled.
 _LEAVE_S: Final = 2.0
+# Ctrl-C that comes just before a wait does not end it.
+_HEED_S: Final = 1.0
 Begin = Callable[[], Refiner]
 
 
@@ -102,7 +104,10 @@ def refine_together(jobs: Sequence[Begin], transport: RefineTransport, *, owned:
             thread.start()
         left = len(jobs)
         while left:
-            place, event = updates.get()
+            try:
+                place, event = updates.get(timeout=_HEED_S)
+            except Empty:
+                continue
             if isinstance(event, BaseException):
                 raise event
             left -= isinstance(event, Refined | Failed)

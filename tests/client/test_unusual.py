@@ -105,6 +105,21 @@ def test_ctrl_c_while_it_loads_is_no_traceback(attempt, place):
     assert "client/" not in error or "KeyboardInterrupt" not in error
 
 
+@pytest.mark.parametrize("code", [130, 143])
+def test_an_interrupted_command_waits_for_nothing_at_its_end(place, code):
+    # As gRPC waits for a channel whose closing was interrupted.
+    waiting = f"""
+import threading
+from client import __main__, cli
+threading.Thread(target=threading.Event().wait).start()
+cli.main = lambda: {code}
+__main__.main()
+"""
+    command = [sys.executable, "-c", waiting]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 @pytest.mark.parametrize(
     ("url", "local"),
     [
