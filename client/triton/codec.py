@@ -33,7 +33,8 @@ _MISSING: Final = "the server at {url} does not serve the model {model}: start i
 _FAILURES: Final[Mapping[str, tuple[type[ServerError], str]]] = {
     "DEADLINE_EXCEEDED": (ServerTimeout, "the server at {url} gave no answer within {timeout:.3g} seconds"),
     "NOT_FOUND": (ModelMissing, _MISSING),
-    "CANCELLED": (ServerError, "the server at {url} cancelled the request"),
+    # A client that gives up is told by an exception of its own, so this is a server that stops.
+    "CANCELLED": (ServerUnavailable, "the server at {url} cancelled the request: it went away"),
     "ABORTED": (ServerError, "the server at {url} aborted the request"),
     "INVALID_ARGUMENT": (RequestRejected, "the server at {url} rejected the request: {reason}"),
     "RESOURCE_EXHAUSTED": (RequestRejected, "the server at {url} rejected the request: {reason}"),

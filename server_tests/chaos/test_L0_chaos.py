@@ -20,7 +20,9 @@ def test_batches_survive_harm(tmp_path: Path) -> None:
     assert (found["lost"], found["doubled"], found["different"]) == (0, 0, 0)
     assert sum(found["harm"].values()) > 2
     assert found["malformed requests"] > 100
-    assert set(found["answers to them"]) <= {"INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+    # The last two are those of a server that is killed meanwhile.
+    expected = {"INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED"}
+    assert set(found["answers to them"]) <= expected
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_an_answer_whose_bytes_do_not_fill_its_shape(asynchronous):
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'z'", RequestRejected),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too large", RequestRejected),
         (grpc.StatusCode.PERMISSION_DENIED, "This protocol is restricted", AccessDenied),
-        (grpc.StatusCode.CANCELLED, "broken off", ServerError),
+        (grpc.StatusCode.CANCELLED, "broken off", ServerUnavailable),
         (grpc.StatusCode.UNIMPLEMENTED, "no such method", ServerError),
         (
             grpc.StatusCode.INTERNAL,
