@@ -91,7 +91,14 @@ def warped(image: Floats, flow: Floats, corner: tuple[int, int] = (0, 0)) -> Flo
 
 def grey(image: Floats) -> Floats:
     """Return the luma of an RGB image: float32 [H, W]."""
-    found: Floats = image @ np.array([0.299, 0.587, 0.114], np.float32)
+    return multiplied(image, np.array([0.299, 0.587, 0.114], np.float32))
+
+
+def multiplied(vectors: Floats, matrix: Floats) -> Floats:
+    """Return ``vectors @ matrix`` of finite numbers."""
+    # On some processors OpenBLAS reports invalid values that are none; one that is shows where pixels are rounded.
+    with np.errstate(invalid="ignore"):
+        found: Floats = vectors @ matrix
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.change.filters import Floats, blurred, grey, resized, warped
+from client.change.filters import Floats, blurred, grey, multiplied, resized, warped
 
 _SURROUNDINGS = 0.05  # of the side
 _FLOOR = 8.0  # levels of 255: flatter surroundings are not magnified
@@ -136,5 +136,5 @@ def _from_points(photo: NDArray[np.float64], render: NDArray[np.float64], side: 
     grid = np.stack(np.meshgrid(places, places), axis=-1)
     apart = np.square(grid[:, :, None] - photo).sum(axis=-1)
     weights = np.exp(-apart / (2 * 0.08**2))
-    found = weights @ (render - photo) / (weights.sum(axis=-1, keepdims=True) + 0.05)
-    return bounded(found.astype(np.float32), TO_RENDER.bound)
+    weights = (weights / (weights.sum(axis=-1, keepdims=True) + 0.05)).astype(np.float32)
+    return bounded(multiplied(weights, (render - photo).astype(np.float32)), TO_RENDER.bound)

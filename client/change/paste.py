@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.change.blend import Blend, Change
-from client.change.filters import Floats, resized, warped
+from client.change.filters import Floats, multiplied, resized, warped
 from client.change.places import feather, near, posed, share
 from client.files.photo import Photo
 from client.frames.cut import cut
@@ -119,7 +119,7 @@ class Paste:
     def _detail(self, change: Change, box: Box) -> Floats:
         """How detail changes that the photo shows and the square cannot: it moves, or the render takes over."""
         to_photo = (self.frame.inverse[:, :2].T / self._side).astype(np.float32)
-        reach = np.r_[change.motion[self._part(box)].reshape(-1, 2) @ to_photo, np.zeros((1, 2))]
+        reach = np.r_[multiplied(change.motion[self._part(box)].reshape(-1, 2), to_photo), np.zeros((1, 2))]
         low, high = reach.min(axis=0), reach.max(axis=0)
         left, top, right, bottom = box
         x, y = (max(0, at + floor(by)) for at, by in zip((left, top), low, strict=True))
@@ -131,7 +131,8 @@ class Paste:
         if reach.any():
             # Beyond the frame the square has nothing to compare with.
             inside = fine * self._in_photo(np.ones_like(change.seen), around, _SMOOTH)[..., None]
-            moved = warped(inside, self._in_photo(change.motion, box, _SMOOTH) @ to_photo, (left - x, top - y))
+            motion = multiplied(self._in_photo(change.motion, box, _SMOOTH), to_photo)
+            moved = warped(inside, motion, (left - x, top - y))
         seen, over = (self._in_photo(field, box, _SMOOTH)[..., None] for field in (change.seen, change.over))
         found: Floats = (seen - over) * moved - seen * here
         return found

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from client.change.filters import Floats, resized, step, warped
+from client.change.filters import Floats, multiplied, resized, step, warped
 from client.change.flow import bounded, normalised
 from client.change.places import aligned, heads
 from client.change.yaw import odd, outwards
@@ -64,7 +64,7 @@ def turned(edited: Floats, plain: Floats, transform: Floats | None, drawn: Float
         pictures = [normalised(resized(image, (side, side))) for image in (edited, plain)]
         numbers = _fitted(numbers, modes, counts / counts.sum(), pictures[0], pictures[1])
     share = float(step(np.abs(numbers[4]), *_TURNED))
-    return Turn(share, bounded(share * (modes @ numbers), _BOUND)) if share else still
+    return Turn(share, bounded(share * multiplied(modes, numbers), _BOUND)) if share else still
 
 
 def _fitted(numbers: Floats, modes: Floats, weights: Floats, edited: Floats, plain: Floats) -> Floats:
@@ -80,7 +80,7 @@ def _fitted(numbers: Floats, modes: Floats, weights: Floats, edited: Floats, pla
     side = len(edited)
 
     def difference(numbers: Floats) -> tuple[Floats, float]:
-        error = (edited - warped(plain, modes @ numbers * side)) / _ROBUST
+        error = (edited - warped(plain, multiplied(modes, numbers) * side)) / _ROBUST
         return error, float((weights * np.log1p(np.square(error))).sum())
 
     # What a coarse level made of noise is dropped.

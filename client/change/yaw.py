@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from client.change.filters import Floats, step, warped
+from client.change.filters import Floats, multiplied, step, warped
 from client.change.places import aligned, heads
 from client.errors import ClientError
 from client.files import tensors
@@ -68,7 +68,7 @@ def outwards(flow: Floats, transform: Floats, side: int) -> Floats:
     across, down = np.meshgrid(np.arange(side), np.arange(side))
     moves = warped(flow, np.stack([columns - across, rows - down], axis=-1).astype(np.float32))
     to_square = np.linalg.inv(transform[:, :2].astype(np.float64)).astype(np.float32)
-    found: Floats = (moves @ to_square.T) * (1 - step(away, *_FADES))[..., None]
+    found: Floats = multiplied(moves, to_square.T) * (1 - step(away, *_FADES))[..., None]
     return found
 
 

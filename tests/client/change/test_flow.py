@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client.change.filters import blurred, resized, warped
+from client.change.filters import blurred, multiplied, resized, warped
 from client.change.flow import OF_HEAD, TO_RENDER, moved, registered
 from tests.client.change.test_paste import picture
 
@@ -62,3 +62,10 @@ def test_a_mouth_that_changes_moves_nothing() -> None:
     plain, edited = images(), images()
     edited[170:200, 90:166] = images(3)[170:200, 90:166]
     assert np.abs(moved(edited, plain)).max() * SIDE < 2
+
+
+def test_a_product_reports_nothing_and_keeps_what_is_not_finite():
+    found = multiplied(np.array([[1, 2], [np.inf, 1]], np.float32), np.array([0, 3], np.float32))
+    np.testing.assert_array_equal(found, [6, np.nan])
+    with pytest.raises(RuntimeWarning, match="invalid value"):
+        np.rint(found).astype(np.uint8)
