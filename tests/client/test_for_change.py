@@ -65,11 +65,21 @@ def test_it_is_drawn_to_what_the_generator_makes_of_the_coarse_styles() -> None:
     mean = face.w_coarse.mean(axis=0)
     np.testing.assert_allclose(coarse, (face.w_coarse + mean) / 2, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(fine, (inversion.w_m_plus + mean) / 2, rtol=1e-5, atol=1e-6)
-    found = drawn(inversion, face, np.zeros(F, np.float32))
-    np.testing.assert_allclose(found.f, 0.4 * inversion.f, rtol=1e-5, atol=1e-6)
+    there = (1.3 * inversion.f).astype(np.float32)
+    found = drawn(inversion, face, there)
+    np.testing.assert_allclose(found.f, 0.4 * inversion.f + 0.6 * there, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.w_m_plus, 0.4 * inversion.w_m_plus + 0.6 * fine, rtol=1e-5, atol=1e-6)
     assert found.faithful is None and found.face is not None
     np.testing.assert_array_equal(found.face.w_coarse, coarse)
+
+
+@pytest.mark.parametrize(("away", "share"), [(0.7, 0.6), (0.8, 0.8), (0.9, 1.0)])
+def test_a_code_far_from_the_generators_is_drawn_farther(away: float, share: float) -> None:
+    rng = np.random.default_rng(7)
+    there, beside = (rng.normal(size=F).astype(np.float32) for _ in range(2))
+    face, own = styles(), (there + away * beside).astype(np.float32)
+    found = drawn(made(face=face, faithful=Faithful(f=own, w_m_plus=made().w_m_plus), f=own), face, there)
+    np.testing.assert_allclose(found.f, own + share * (there - own), atol=0.05)
 
 
 def test_a_code_of_its_own_stays(photo: Photo) -> None:
