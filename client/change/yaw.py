@@ -1,8 +1,9 @@
 """How a head turns to a side by a known yaw: where the pixels of a photo come from.
 
 ``yaw.safetensors`` says how an aligned head moves that faces the camera: to a yaw of y, by ``y odd + y² even``. It is a
-mean over samples of the generator (``python -m export directions``). A head that is turned already goes back to the
-front, and on from there.
+mean over samples of the generator (``python -m export directions``). Of it, photos move across alone, as what turns
+about an upright axis does, smoothly, and get less narrow: what else samples do costs the likeness. A head that is
+turned already goes back to the front, and on from there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from client.change.filters import Floats, multiplied, step, warped
+from client.change.filters import Floats, blurred, multiplied, step, warped
 from client.change.places import aligned, heads
 from client.errors import ClientError
 from client.files import tensors
@@ -22,13 +23,15 @@ from client.frames.pose import Pose
 FILE: Final = Path(__file__).with_name("yaw.safetensors")
 SIDE: Final = 64
 _MAX_BYTES: Final = 2**20
-_MOST: Final = (0.36, 0.42)  # eye distances: how far a head may be turned before, and after
+_MOST: Final = (0.36, 0.5)  # eye distances: how far a head may be turned before, and after
+_SMOOTH: Final = 0.04  # of the side: the Gaussian that smooths the motion
+_EVEN: Final = 0.8  # of the motion that is even in the yaw
 _STEPS: Final = 16  # until the way back to the front is known
 _STEP: Final = 0.7  # of each: where the flow is steep, whole ones would go too far
 _EDGE: Final = 0.85  # heads from the middle: what lies farther moves as this does
 _FADES: Final = (1.0, 1.8)  # heads: from the outline to where nothing moves
-_BORDER: Final = 0.6  # of the way to the border ahead: from no farther do pixels come
-_SHEARED: Final = 0.3  # of the side: from the borders beside to where pixels move freely
+_BORDER: Final = 0.9  # of the way to the border ahead: from no farther do pixels come
+_SHEARED: Final = 0.15  # of the side: from the borders beside to where pixels move freely
 
 
 def turning(pose: Pose, turn: float, side: int) -> Floats:
@@ -78,8 +81,16 @@ def odd() -> Floats:
 
 
 def _from_front(yaw: float) -> Floats:
-    first, second = _file()
-    return np.float32(yaw) * first + np.float32(yaw * yaw) * second
+    first, second = _across()
+    return np.float32(yaw) * first + np.float32(_EVEN * yaw * yaw) * second
+
+
+@cache
+def _across() -> tuple[Floats, Floats]:
+    """What of the file's motion photos make."""
+    across = np.array([1, 0], np.float32)
+    first, second = (blurred(flow * across, _SMOOTH * SIDE) for flow in _file())
+    return first, second
 
 
 def _held(flow: Floats) -> Floats:

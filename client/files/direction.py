@@ -49,7 +49,7 @@ class Direction:
         suggested_range: strengths that give believable faces, low and high.
         source: where it comes from.
         turns: the yaw by which strength 1 turns heads, in eye distances of the nose's tip; 0 where it does not. A
-            photo's own pixels then turn, and nothing is painted.
+            photo's own pixels then turn, ``gain`` times as far, and nothing is painted.
         features: share of a change, 0 to 1, that eyes, brows and nose of a photo get: by them a person is known.
         gain: by which a step is longer where its change is laid over a photo, which keeps a part of it.
 
@@ -152,8 +152,8 @@ class Direction:
         return moved
 
     def turned(self, strengths: Sequence[float]) -> list[float]:
-        """Return the yaw that edits of these strengths add, as ``Paste`` takes it."""
-        return [strength * self.turns for strength in strengths]
+        """Return the yaw that edits of these strengths add in a photo, as ``Paste`` takes it."""
+        return [strength * self.turns * self.gain for strength in strengths]
 
     @property
     def in_photo(self) -> Direction:

@@ -76,8 +76,8 @@ def write_direction(folder: Path, direction: Tensor, scale: float, card: Card, *
         f"- method: {card.method}",
         *(
             [
-                f"- in a photo steps are {card.gain:g} times as long, of which eyes, brows and nose get"
-                f" {card.features:.0%}"
+                f"- in a photo steps are {card.gain:g} times as long"
+                + (f", of which eyes, brows and nose get {card.features:.0%}" if card.features != 1 else "")
             ]
             if in_photo
             else []

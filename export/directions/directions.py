@@ -37,6 +37,7 @@ CORRECTIONS = 3  # of the scale of a direction
 METHOD = "the step that changes its score alone and costs least"
 DEVIATION = "one standard deviation of W along it"
 FEATURES, GAIN = 0.25, 1.9  # of what a mouth and cheeks show; measured on photos, see docs/editing.md
+TURN_GAIN = 1.3  # the pixels of a photo show less of a turn than they are moved by
 LEAST = 500  # samples with a face
 SPLIT = "unmixed"
 SCORES = tuple(field.name for field in fields(Scores))
@@ -106,6 +107,7 @@ ATTRIBUTES = (
         keeps=0.0,
         reach=2.0,
         turns=True,
+        gain=TURN_GAIN,
     ),
     Attribute("gender", "male", "what a classifier calls male (above 0) or female", 0.25, "of probability"),
 )

@@ -120,7 +120,11 @@ def test_the_api_gives_whole_photos_with_the_photo(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("said", "turn", "features", "longer"),
-    [({}, 0.0, 1.0, 1.0), ({"turns": "0.15"}, 0.3, 1.0, 1.0), ({"features": "0.5", "gain": "2.5"}, 0.0, 0.5, 2.5)],
+    [
+        ({}, 0.0, 1.0, 1.0),
+        ({"turns": "0.15", "gain": "1.5"}, 0.45, 1.0, 1.5),
+        ({"features": "0.5", "gain": "2.5"}, 0.0, 0.5, 2.5),
+    ],
 )
 @pytest.mark.usefixtures("inverted")
 def test_every_way_to_edit_does_in_a_photo_what_the_direction_says(
@@ -146,7 +150,7 @@ def test_every_way_to_edit_does_in_a_photo_what_the_direction_says(
     with Inverter(url) as inverter:
         inverter.edit(Inversion.load(FILE), name, [2.0], "photos/me.png")
     # The served model's picture is 10 levels brighter for each length of the step.
-    assert seen == [(turn, features, pytest.approx(128 + 10 * 2 * longer))] * 5
+    assert seen == [(pytest.approx(turn), features, pytest.approx(128 + 10 * 2 * longer))] * 5
     Path("photos/me.png").rename("me.png")
     assert cli.main(["edit", FILE, "--direction", name, "--strength", "2", "--show", "render", "--out", "render"]) == 0
     (render,) = (path for path in Path("render").glob("*+2.png"))
