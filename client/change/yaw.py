@@ -30,7 +30,7 @@ _STEPS: Final = 16  # until the way back to the front is known
 _STEP: Final = 0.7  # of each: where the flow is steep, whole ones would go too far
 _EDGE: Final = 0.85  # heads from the middle: what lies farther moves as this does
 _FADES: Final = (1.0, 1.8)  # heads: from the outline to where nothing moves
-_BORDER: Final = 0.9  # of the way to the border ahead: from no farther do pixels come
+_BORDER: Final = 0.6  # of the way to the border ahead: from no farther do pixels come
 _SHEARED: Final = 0.15  # of the side: from the borders beside to where pixels move freely
 
 
