@@ -13,15 +13,13 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from client.change.filters import step
+from client.change.filters import Floats, step
 from client.files.face_styles import FaceStyles
 from client.files.inversion import Inversion
 from client.frames.frame import Frame
 from client.limits import MIN_SIDE
 
-Floats = NDArray[np.float32]
 _DRAWN: Final = np.float32(0.6)
 _FAR: Final = (0.74, 0.86)  # distance to the generator's f, as a share of its length: from where more, and all
 _FACE: Final = ((0.25, 0.88), (0.19, 0.81))  # rows and columns of an aligned face's f over which it is taken
