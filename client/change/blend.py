@@ -87,6 +87,8 @@ class Blend:
         own: float32 [S, S], 0 to 1, how far each place belongs to this face, and not to others.
         pose: how the face lies in the square, or None.
         points: landmarks of the photo and of the plain render, float [N, 2] each in the unit square.
+        whole: where the square reaches outside the photo, from places in it to those in the photo, both from 0 to 1,
+            float32 [2, 3].
     """
 
     def __init__(
@@ -98,12 +100,13 @@ class Blend:
         own: Floats,
         pose: Pose | None = None,
         points: tuple[Points, Points] | None = None,
+        whole: Floats | None = None,
     ) -> None:
         assert photo.shape == plain.shape == (len(photo), len(photo), 3)
         self._side, self._mask, self._own, self._pose = len(photo), mask * own, own, pose
         self._heads = np.zeros_like(mask) if pose is None else places.heads(pose.transform, self._side)
         self._outside = step(self._heads, *_OUTSIDE)
-        self._photo, self._render, self._points = photo, plain, points
+        self._photo, self._render, self._points, self._whole = photo, plain, points, whole
         self._head = (self._outside < 1) | (self._outside == 1).all()
         self._colour = step(np.abs(_chroma(photo)).mean(axis=2)[self._head].mean(), *_COLOUR)
 
@@ -167,7 +170,7 @@ class Blend:
 
     def _turned(self, pose: Pose, turn: float) -> Change:
         """The change where all that happens is that the head turns."""
-        motion = self._pixels(turning(pose, turn, _TURNED)) * self._own[..., None]
+        motion = self._pixels(turning(pose, turn, _TURNED, self._whole)) * self._own[..., None]
         seen: Floats = np.asarray(motion.any(axis=2), np.float32)
         delta: Floats = warped(self._photo, motion) - self._photo
         return Change(delta, seen, np.zeros_like(seen), motion)

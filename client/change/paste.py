@@ -62,8 +62,16 @@ class Paste:
         self._side = min(len(plain), max(_LEAST_SIDE, round(frame.side)))
         self._square = cut(photo.image, frame, self._side).astype(np.float32)
         mask, own = feather(frame, photo.size, self._side) * near(pose, self._side), share(frame, others, self._side)
+        inside = frame.within(photo.size)
+        whole = None if inside else (frame.inverse / np.reshape(photo.size, (2, 1))).astype(np.float32)
         self._blend = Blend(
-            self._square, _shrunk(plain, self._side), mask, own=own, pose=posed(frame, pose), points=points
+            self._square,
+            _shrunk(plain, self._side),
+            mask,
+            own=own,
+            pose=posed(frame, pose),
+            points=points,
+            whole=whole,
         )
 
     @property

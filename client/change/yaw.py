@@ -34,16 +34,19 @@ _BORDER: Final = 0.6  # of the way to the border ahead: from no farther do pixel
 _SHEARED: Final = 0.15  # of the side: from the borders beside to where pixels move freely
 
 
-def turning(pose: Pose, turn: float, side: int) -> Floats:
+def turning(pose: Pose, turn: float, side: int, whole: Floats | None = None) -> Floats:
     """Return the flow by which a head turns.
 
     Args:
         pose: where the face lies in the square, and how far it is turned.
         turn: the yaw to add, in eye distances of the nose's tip; above 0 to the right of the image.
         side: side of the result in pixels.
+        whole: where the square reaches outside the photo, from places in it to those in the photo, both from 0 to 1,
+            float32 [2, 3].
 
     Returns:
-        float32 [side, side, 2], x and y in shares of the square's side: ``photo(p + flow)`` is turned.
+        float32 [side, side, 2], x and y in shares of the square's side: ``photo(p + flow)`` is turned. Nothing comes
+        from outside the square or the photo.
     """
     before, after = _MOST
     own = float(np.clip(pose.yaw, -before, before))
@@ -51,7 +54,8 @@ def turning(pose: Pose, turn: float, side: int) -> Floats:
     found, back = flow.copy(), _from_front(own)
     for _ in range(_STEPS):
         found += np.float32(_STEP) * (flow - warped(back, found * SIDE) - found)
-    return _held(outwards(found, pose.transform, side))
+    held = _held(outwards(found, pose.transform, side))
+    return held if whole is None else _inside(held, whole)
 
 
 def outwards(flow: Floats, transform: Floats, side: int) -> Floats:
@@ -99,7 +103,22 @@ def _held(flow: Floats) -> Floats:
     near = np.minimum(places, 1 - places)
     limits = np.stack(np.broadcast_arrays(near[None], near[:, None]), axis=-1)
     sheared = step(limits[..., ::-1], 0.5 / len(flow), _SHEARED)
-    found: Floats = sheared * flow / np.power(1 + np.power(flow / (_BORDER * limits), 4), 0.25)
+    return sheared * _limited(flow, limits)
+
+
+def _inside(flow: Floats, whole: Floats) -> Floats:
+    """A flow that brings nothing from outside the photo; ``whole`` is as for :func:`turning`."""
+    places = (np.arange(len(flow), dtype=np.float32) + 0.5) / len(flow)
+    linear, shift = whole[:, :2], whole[:, 2]
+    here = multiplied(np.stack(np.meshgrid(places, places), axis=-1), linear.T) + shift
+    moves = multiplied(flow, linear.T)
+    ahead = np.maximum(np.where(moves > 0, 1 - here, here), 1e-6)
+    return multiplied(_limited(moves, ahead), np.linalg.inv(linear).T)
+
+
+def _limited(flow: Floats, ahead: Floats) -> Floats:
+    """A flow, [..., 2], from no farther than ``_BORDER`` of what lies ahead."""
+    found: Floats = flow / np.power(1 + np.power(flow / (_BORDER * ahead), 4), 0.25)
     return found
 
 

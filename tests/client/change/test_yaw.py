@@ -75,6 +75,34 @@ def test_pixels_come_from_within_the_square_and_stay_in_order(size: float, degre
         assert np.diff(from_where[..., 1], axis=0).min() > 0
 
 
+@pytest.mark.parametrize("turn", [0.4, -0.4])
+@pytest.mark.parametrize("along", [(256.0, 0.0), (250.0, 55.0)])
+def test_pixels_come_from_within_a_photo_that_the_square_reaches_outside(
+    turn: float, along: tuple[float, float]
+) -> None:
+    """A face that fills a narrow photo: what is drawn at its edges lies in it, not beyond."""
+    size = (170, 230)
+    photo = picture(*size, 5)
+    frame = Frame("aligned", 85 - (along[0] - along[1]) / 2, 115 - sum(along) / 2, *along)
+    paste = Paste(Photo(Image.fromarray(photo), "photo.png", ""), frame, picture(256, 256, 5))
+    flow = paste._blend(np.zeros((256, 256, 3), np.float32), turn=turn).motion / 256
+    places = (np.arange(256) + 0.5) / 256
+    square = np.stack(np.meshgrid(places, places), axis=-1)
+
+    def in_photo(places: Floats) -> Floats:
+        return frame.to_photo(places.reshape(-1, 2)).reshape(places.shape).astype(np.float32)
+
+    here, there, free = (in_photo(square + by) for by in (np.zeros(2), flow, turning(Pose(UPRIGHT), turn, 256)))
+    inside = ((here > 1) & (here < np.array(size) - 1)).all(axis=-1)
+    assert 0.5 < inside.mean() < 0.8
+    assert there[inside].min() > 0
+    assert (there[inside] < size).all()
+    # Without the photo's edges, some would come from beyond.
+    assert ((free < 0) | (free > size)).any(axis=-1)[inside].any()
+    # And the face turns all the same.
+    assert np.sign(turn) * at(flow, NOSE)[0] < -0.01
+
+
 def test_a_small_tilted_face_turns_where_it_lies_and_what_is_far_stays() -> None:
     """A third of the square, its middle up and to the right, lying on its side."""
     transform = np.array([[0, 3, 0.9], [-3, 0, 0.9]], np.float32)
