@@ -21,7 +21,7 @@ from client.frames.frame import Frame
 from client.limits import MIN_SIDE
 
 _DRAWN: Final = np.float32(0.6)
-_FAR: Final = (0.74, 0.86)  # distance to the generator's f, as a share of its length: from where more, and all
+_FAR: Final = (0.72, 0.78)  # distance to the generator's f, as a share of its length: from where more, and all
 _FACE: Final = ((0.25, 0.88), (0.19, 0.81))  # rows and columns of an aligned face's f over which it is taken
 _TO_MEAN: Final = np.float32(0.5)  # how far the styles that it is drawn to are one and the same
 

@@ -73,13 +73,15 @@ def test_it_is_drawn_to_what_the_generator_makes_of_the_coarse_styles() -> None:
     np.testing.assert_array_equal(found.face.w_coarse, coarse)
 
 
-@pytest.mark.parametrize(("away", "share"), [(0.7, 0.6), (0.8, 0.8), (0.9, 1.0)])
+@pytest.mark.parametrize(("away", "share"), [(0.7, 0.6), (0.75, 0.8), (0.8, 1.0)])
 def test_a_code_far_from_the_generators_is_drawn_farther(away: float, share: float) -> None:
     rng = np.random.default_rng(7)
-    there, beside = (rng.normal(size=F).astype(np.float32) for _ in range(2))
+    there = rng.normal(size=F).astype(np.float32)
+    # As long as the generator's everywhere, so that the distance is the same in the middle of the face.
+    beside = there * rng.choice([-1, 1], size=F)
     face, own = styles(), (there + away * beside).astype(np.float32)
     found = drawn(made(face=face, faithful=Faithful(f=own, w_m_plus=made().w_m_plus), f=own), face, there)
-    np.testing.assert_allclose(found.f, own + share * (there - own), atol=0.05)
+    np.testing.assert_allclose(found.f, own + share * (there - own), atol=1e-4)
 
 
 def test_a_code_of_its_own_stays(photo: Photo) -> None:
